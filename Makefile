@@ -1,0 +1,60 @@
+# make quickstart | test | check | clean. Needs Python >= 3.11 and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: help quickstart test check format test-lowest clean
+
+help:
+	@echo "make quickstart   install, prove ViT-B/16 equal to torchvision's, train a small ViT on digits"
+	@echo "make test         install what the tests need and run them all"
+	@echo "make check        format, lint and types, as CI does"
+	@echo "make format       let ruff rewrite what it can"
+	@echo "make test-lowest  the tests with the oldest supported versions (a second environment, .venv-lowest)"
+	@echo "make clean        remove environments, caches and runs/quickstart"
+
+quickstart: $(VENV)/.installed
+	$(BIN)/vitscratch quickstart
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test-lowest: $(VENV)/.installed-dev
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-lowest
+	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable '.[test]'
+	.venv-lowest/bin/python -m pytest
+
+clean:
+	rm -rf $(VENV) .venv-lowest build dist runs/quickstart .pytest_cache .mypy_cache .ruff_cache
+	find vitscratch tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "vitscratch needs Python >= 3.11, and '$(PYTHON)' is older or missing; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Each stamp is older than pyproject.toml exactly when something has to be installed.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV): torch is large, so the first time takes a few minutes ..."
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV): torch is large, so the first time takes a few minutes ..."
+	$(PIP) --editable '.[test]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV): torch is large, so the first time takes a few minutes ..."
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed

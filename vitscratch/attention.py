@@ -1,0 +1,84 @@
+"""Attention, written out to be read and fused to be fast, and multi-head self-attention (Appendix A)."""
+
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def attention(
+    q: Float[Tensor, "b h i k"],
+    k: Float[Tensor, "b h j k"],
+    v: Float[Tensor, "b h j k"],
+    dropout: float = 0.0,
+) -> tuple[Float[Tensor, "b h i k"], Float[Tensor, "b h i j"]]:
+    """Every query takes a weighted mean of the values: A = softmax(q k^T / sqrt(D_h)), output A v (Eq. 6-7).
+
+    Args:
+        q, k, v: queries, keys and values, one slice per picture (b) and head (h).
+        dropout: probability in [0, 1] with which a weight is set to zero. Active whenever it is not 0.
+
+    Returns:
+        The output, (b, h, i, k), and the weights A, (b, h, i, j): row i sums to one (before dropout)
+        and says how much query i takes from each token j.
+    """
+    head_dim = q.shape[-1]
+    scores = q @ k.mT / head_dim**0.5
+    weights = F.dropout(scores.softmax(dim=-1), dropout)
+    return weights @ v, weights
+
+
+class MultiHeadSelfAttention(nn.Module):
+    """Attention of all tokens to all tokens, in several heads side by side (Eq. 5-8).
+
+    Args:
+        embed_dim: width of a token (D).
+        num_heads: heads (k), each D / k wide.
+        dropout: probability in [0, 1] of zeroing a number of the output, in training.
+        attention_dropout: the same for an attention weight.
+        fused: compute with `scaled_dot_product_attention` (the fast form) instead of `attention` above.
+
+    Shape:
+        (b, n, d) -> (b, n, d).
+
+    Raises:
+        ValueError: embed_dim is not a multiple of num_heads.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        if num_heads < 1 or embed_dim % num_heads:
+            fitting = [heads for heads in range(1, embed_dim + 1) if embed_dim % heads == 0]
+            nearest = min(fitting, key=lambda heads: abs(heads - num_heads))
+            raise ValueError(
+                f"embed_dim {embed_dim} does not split into {num_heads} heads of equal width; nearest: {nearest}"
+            )
+        self.num_heads, self.attention_dropout, self.fused = num_heads, attention_dropout, fused
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)  # U_qkv of Eq. 5: rows q, then k, then v, each (h k)
+        self.proj = nn.Linear(embed_dim, embed_dim)  # U_msa of Eq. 8
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        q, k, v = self.queries_keys_values(x)
+        dropout = self.attention_dropout if self.training else 0.0
+        if self.fused:
+            out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        else:
+            out, _ = attention(q, k, v, dropout)
+        return self.dropout(self.proj(rearrange(out, "b h n k -> b n (h k)")))
+
+    def queries_keys_values(self, x: Float[Tensor, "b n d"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Eq. 5: one linear layer makes q, k and v of all heads; each is (b, h, n, k)."""
+        q, k, v = rearrange(self.qkv(x), "b n (three h k) -> three b h n k", three=3, h=self.num_heads)
+        return q, k, v
+
+    def weights(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n n"]:
+        """The attention weights A for this input, without dropout (`vitscratch.explain` collects a model's)."""
+        return attention(*self.queries_keys_values(x))[1]

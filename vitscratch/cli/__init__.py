@@ -1,0 +1,52 @@
+"""The command line: `vitscratch COMMAND`. One file per command; torch is imported only inside a command."""
+
+import sys
+import traceback
+from typing import Annotated
+
+import tyro
+
+from vitscratch import __version__
+from vitscratch.cli.bench import Bench
+from vitscratch.cli.parity import Parity
+from vitscratch.cli.quickstart import Quickstart
+from vitscratch.cli.summary import Summary
+
+Command = (
+    Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
+    | Annotated[Parity, tyro.conf.subcommand("parity")]
+    | Annotated[Summary, tyro.conf.subcommand("summary")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; exit codes: 0 done, 1 the check or run failed, 2 wrong usage or bad input, 130 Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["--version"]:
+        print(f"vitscratch {__version__}")
+        return 0
+    command = tyro.cli(
+        Command,  # type: ignore[arg-type]  # tyro takes a union of annotated types; its stubs say one type
+        args=arguments or ["--help"],
+        prog="vitscratch",
+        description="The Vision Transformer from its parts: prove it, train it, look inside.",
+    )
+    try:
+        return command.run()
+    except KeyboardInterrupt:
+        print("\nvitscratch: stopped by Ctrl-C; run the same command to start again", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+        sys.stderr.close()
+        return 0
+    except (ValueError, OSError, ImportError) as error:
+        if command.debug:
+            traceback.print_exc()
+        print(f"vitscratch: {error}", file=sys.stderr)
+        return 2
+    except (RuntimeError, FloatingPointError, MemoryError) as error:
+        if command.debug:
+            traceback.print_exc()
+        print(f"vitscratch: failed: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,114 @@
+"""What several commands share: options, devices and files."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from vitscratch.training import EpochRecord
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+@dataclass(kw_only=True)
+class Common:
+    """Options of every command."""
+
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def pick_device(device: Device) -> str:
+    """The device to use: for "auto" a GPU if there is one.
+
+    Raises:
+        ValueError: a device that this machine, or this build of torch, does not have.
+    """
+    import torch
+
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if available[name])
+    if not available[device]:
+        there = ", ".join(name for name, found in available.items() if found)
+        raise ValueError(f"--device {device} is not available to torch here; there is: {there}")
+    return device
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder for results, before any work, so that a bad path costs nothing."""
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--out {path} is a file; expected a folder (a new one is made)")
+    path.mkdir(parents=True, exist_ok=True)
+    if not os.access(path, os.W_OK):
+        raise ValueError(f"--out {path} is not writable; name another folder")
+    return path
+
+
+def check_writable(path: Path | None) -> None:
+    """Refuse a `--json` path that cannot be written, before any work."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise ValueError(f"--json {path}: expected a file in a folder that exists")
+
+
+def write_json(data: Any, path: Path) -> None:
+    """Write JSON to a file beside it and rename: a reader sees the old file or the whole new one."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def progress(total: int, unit: str) -> Iterator[Callable[["EpochRecord"], None]]:
+    """A bar over epochs on a terminal, a line every tenth of the way elsewhere."""
+    from tqdm import tqdm
+
+    every = max(1, total // 10)
+    with tqdm(total=total, unit=unit, disable=not sys.stderr.isatty()) as bar:
+
+        def on_epoch(record: "EpochRecord") -> None:
+            numbers = f"loss {record.train_loss:.3f}, accuracy {record.train_accuracy:.1%}"
+            if bar.disable:
+                if record.epoch % every == 0 or record.epoch == total:
+                    print(f"{unit} {record.epoch}/{total}: {numbers}, {record.seconds:.2f} s", flush=True)
+            else:
+                bar.set_postfix_str(numbers, refresh=False)
+                bar.update()
+
+        yield on_epoch
+
+
+def environment() -> dict[str, Any]:
+    """Versions and revision: what else a result depends on."""
+    import torch
+    import torchvision
+
+    from vitscratch import __version__
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout
+
+    try:
+        git("ls-files", "--error-unmatch", "common.py")  # else: installed inside somebody else's repository
+        revision = git("rev-parse", "HEAD").strip()
+    except (OSError, subprocess.CalledProcessError):
+        revision = None
+    return {
+        "vitscratch": __version__,
+        "git_revision": revision,
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }

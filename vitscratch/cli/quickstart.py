@@ -1,0 +1,154 @@
+"""`vitscratch quickstart`: prove the model, train it on real digits, look inside, in about a minute."""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from vitscratch.cli.common import Common, Device, check_writable, environment, make_folder, pick_device, progress, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from vitscratch.data import Pictures
+    from vitscratch.recipes.digits import DigitsRecipe, Split
+    from vitscratch.vit import VisionTransformer
+
+SPLIT_SEED = 0
+
+
+@dataclass(kw_only=True)
+class Quickstart(Common):
+    """Prove our ViT-B/16 equal to torchvision's, then train a small ViT to read handwritten digits, and draw
+    what it learned. Needs no network and no GPU."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="RUN")] = Path("runs/quickstart")
+    """Folder for pictures and numbers; those of an earlier quickstart there are replaced."""
+
+    seed: int = 0
+    """Of the initial weights, the order of the pictures and their augmentation (not of the split)."""
+
+    device: Device = "auto"
+    """Where to train. The proof runs on the CPU, in float64."""
+
+    quick: bool = False
+    """Two blocks and six epochs only: shows that everything runs; the accuracy will be lower."""
+
+    json: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """Also write metrics.json there."""
+
+    def run(self) -> int:
+        check_writable(self.json)
+        folder = make_folder(self.out)
+        started = time.perf_counter()
+        print("Loading torch ...", flush=True)
+
+        import torch
+
+        from vitscratch.data import digits
+        from vitscratch.recipes.digits import DigitsRecipe, held_out_accuracy, split, train
+        from vitscratch.training import save_history
+
+        device = pick_device(self.device)
+        parity, passed = self._prove()
+
+        recipe = replace(DigitsRecipe(), epochs=6) if self.quick else DigitsRecipe()
+        pictures = digits()
+        data = split(pictures, recipe.test_fraction, SPLIT_SEED)
+        self._introduce(recipe, pictures, data, device)
+        training_started = time.perf_counter()
+        with progress(recipe.epochs, "epoch") as on_epoch:
+            model, history = train(recipe, data, self.seed, device, on_epoch)
+        seconds = time.perf_counter() - training_started
+        accuracy = held_out_accuracy(model, data)
+        total = len(data.test_labels)
+        print(f"Reads {accuracy:.2%} of the held-out digits ({round(accuracy * total)} of {total}); learned in {seconds:.0f} s.\n")
+
+        print("3/3  Pictures", flush=True)
+        save_history(history, folder / "history.csv")
+        figures = draw(model.cpu().eval(), history, pictures, data, accuracy)
+        for name, (figure, caption) in figures.items():
+            figure.savefig(folder / name, dpi=110)
+            print(f"  {folder / name}: {caption}")
+        metrics: dict[str, Any] = {
+            "test_accuracy": accuracy,
+            "test_total": total,
+            "seconds": round(seconds, 2),
+            "total_seconds": round(time.perf_counter() - started, 2),
+            "parity_max_value_diff": parity["max_value_diff"],
+            "parity_max_gradient_diff": parity["max_gradient_diff"],
+            "parity_passed": passed,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "quick": self.quick,
+        }
+        config = {"command": "quickstart", "seed": self.seed, "split_seed": SPLIT_SEED, "recipe": asdict(recipe)}
+        write_json({**config, "device": device, "threads": torch.get_num_threads(), **environment()}, folder / "config.json")
+        write_json(metrics, folder / "metrics.json")
+        if self.json is not None:
+            write_json(metrics, self.json)
+        print(f"  {folder / 'metrics.json'}, history.csv, config.json: the numbers\n")
+        print(
+            "What to read next: vitscratch/vit.py, then encoder.py, attention.py and patches.py; docs/parity.md says what\n"
+            "was proved and how. Try: vitscratch parity vit_b_32, vitscratch summary vit_b_16, vitscratch bench digits."
+        )
+        return 0 if passed else 1
+
+    def _prove(self) -> tuple[dict[str, Any], bool]:
+        from vitscratch.parity.presets import check_preset
+
+        print("1/3  Is our ViT-B/16 the same function as torchvision's? Same random weights, float64:\n", flush=True)
+        parity = check_preset("vit_b_16", depth=2 if self.quick else 12, batch_size=2)
+        print(parity.report.folded().table())
+        print(f"\n{parity.report.verdict()}\n({parity.describe_mapping()}; layer by layer: vitscratch parity vit_b_16)\n")
+        return parity.to_json(), parity.passed
+
+    def _introduce(self, recipe: "DigitsRecipe", pictures: "Pictures", data: "Split", device: str) -> None:
+        from vitscratch.config import PRESETS
+        from vitscratch.data import class_counts
+
+        print(
+            f"2/3  A ViT of {PRESETS[recipe.preset].num_parameters:,} parameters learns to read digits on {device}: "
+            f"{len(data.train_labels):,} scans to learn from,\n     {len(data.test_labels)} held out and used for nothing "
+            "until the end. Scans of each digit:"
+        )
+        for part, labels in (("learn from", data.train_labels), ("held out", data.test_labels)):
+            counts = class_counts(labels, pictures.class_names)
+            print(f"     {part:<11}" + "  ".join(f"{name}: {count:>3}" for name, count in counts.items()))
+        print(flush=True)
+
+
+def draw(
+    model: "VisionTransformer", history: list[Any], pictures: "Pictures", data: "Split", accuracy: float
+) -> dict[str, tuple[Any, str]]:
+    """The four figures of a digits run: file name -> (figure, caption)."""
+    import torch
+
+    from vitscratch import plots
+    from vitscratch.explain import attention_maps, position_similarity
+
+    with torch.no_grad():
+        probabilities = model(data.test_images).softmax(dim=1)
+    raw = pictures.images[data.test_indices]
+    mistakes = probabilities.argmax(dim=1) != data.test_labels
+    shown = torch.argsort(~mistakes, stable=True)[:40]  # mistakes first
+    looked_at = [int((data.test_labels == digit).nonzero()[0]) for digit in (0, 2, 4, 7, 8)]
+    titles = [f"a {pictures.class_names[int(data.test_labels[i])]}" for i in looked_at]
+    return {
+        "curves.png": (plots.curves(history, accuracy), "loss, accuracy and learning rate, epoch by epoch"),
+        "predictions.png": (
+            plots.predictions(raw[shown], data.test_labels[shown], probabilities[shown], pictures.class_names),
+            "held-out digits and what the model reads; mistakes come first, framed red",
+        ),
+        "attention.png": (
+            plots.class_token_attention(
+                raw[looked_at], attention_maps(model, data.test_images[looked_at]), model.patch_embed.grid_size, titles
+            ),
+            "which patches the class token looks at, block by block",
+        ),
+        "positions.png": (
+            plots.position_similarity(position_similarity(model)),
+            "how alike the learned position embeddings are: neighbours should be",
+        ),
+    }

@@ -1,0 +1,55 @@
+"""`vitscratch summary`: a model's layers, parameters and arithmetic."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from vitscratch.cli.common import Common, check_writable, write_json
+
+
+@dataclass(kw_only=True)
+class Summary(Common):
+    """Print torchinfo's table of a preset, and beside it the exact parameters and FLOPs."""
+
+    preset: tyro.conf.Positional[str]
+    """A name such as vit_b_16."""
+
+    json: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """Also write the exact numbers as JSON."""
+
+    def run(self) -> int:
+        import torch
+        from torchinfo import summary
+
+        from vitscratch.config import PRESETS
+        from vitscratch.vit import build
+
+        check_writable(self.json)
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset {self.preset!r} is unknown; there are {', '.join(PRESETS)}")
+        config = PRESETS[self.preset]
+        with torch.device("meta"):  # shapes only: even H/14 takes no memory
+            model = build(self.preset)
+            shape = (1, config.in_channels, *model.patch_embed.image_size)
+            table = summary(model, input_size=shape, depth=3, device="meta", verbose=0)
+        print(table)
+        costs = config.costs()
+        print(f"\nExact, for one picture of {shape[2]} x {shape[3]} px ({config.num_patches} patches):\n")
+        print(f"{'part':<30}{'parameters':>15}{'GFLOPs':>12}\n{'-' * 57}")
+        for cost in costs:
+            print(f"{cost.part:<30}{cost.parameters:>15,}{cost.flops / 1e9:>12.3f}")
+        print(f"{'-' * 57}\n{'total':<30}{config.num_parameters:>15,}{config.flops / 1e9:>12.3f}\n")
+        products = sum(cost.flops for cost in costs if cost.part == "blocks: attention products")
+        missed = 2 * table.total_mult_adds
+        print(
+            f"torchinfo counts {table.total_mult_adds / 1e9:.3f} G mult-adds, {missed / 1e9:.3f} GFLOPs: it sees layers,\n"
+            f"so it misses the products of attention, q k^T and weights v ({products / 1e9:.3f} GFLOPs), and it counts\n"
+            "a linear layer once for a picture, not once for each token. Its 'Params size' leaves out the class token\n"
+            "and the position embedding, which belong to no layer below the model. A multiply-add is two FLOPs."
+        )
+        if self.json is not None:
+            total = {"parameters": config.num_parameters, "flops": config.flops}
+            write_json({"preset": self.preset, **total, "parts": [asdict(cost) for cost in costs]}, self.json)
+        return 0

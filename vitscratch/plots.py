@@ -1,0 +1,158 @@
+"""Every figure, one function each. A function draws what it is given and returns a matplotlib Figure."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from vitscratch.training import EpochRecord
+
+TRAIN, VALIDATION, MISTAKE = "#1f6f8b", "#d1603d", "#c1121f"
+
+
+def curves(history: Sequence[EpochRecord], test_accuracy: float | None = None) -> Figure:
+    """Loss, accuracy and learning rate over the epochs; test_accuracy, measured once at the end, as a dot.
+
+    Args:
+        history: at least one record; validation is drawn where it was measured.
+        test_accuracy: in [0, 1].
+    """
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    loss, accuracy, rate = figure.subplots(1, 3)
+    epochs = [record.epoch for record in history]
+    loss.plot(epochs, [record.train_loss for record in history], color=TRAIN, label="training (augmented)")
+    accuracy.plot(
+        epochs, [100 * record.train_accuracy for record in history], color=TRAIN, label="training (augmented)"
+    )
+    if any(record.validation_loss == record.validation_loss for record in history):  # nan where there is none
+        loss.plot(epochs, [record.validation_loss for record in history], color=VALIDATION, label="validation")
+        accuracy.plot(
+            epochs, [100 * record.validation_accuracy for record in history], color=VALIDATION, label="validation"
+        )
+    if test_accuracy is not None:
+        accuracy.plot(
+            epochs[-1:],
+            [100 * test_accuracy],
+            "o",
+            color=VALIDATION,
+            clip_on=False,
+            label=f"test, measured once: {test_accuracy:.2%}",
+        )
+    rate.plot(epochs, [record.learning_rate for record in history], color="#555555")
+    loss.set(title="Loss (cross-entropy, nats)", xlabel="epoch", ylim=(0, None))
+    accuracy.set(title="Accuracy (%)", xlabel="epoch", ylim=(None, 100.5))
+    rate.set(title="Learning rate at the end of the epoch", xlabel="epoch", ylim=(0, None))
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    loss.legend(frameon=False)
+    accuracy.legend(frameon=False, loc="lower right")
+    for axes in (loss, accuracy, rate):
+        axes.grid(alpha=0.25)
+    return figure
+
+
+def predictions(
+    images: Float[Tensor, "b c H W"],
+    labels: Int[Tensor, " b"],
+    probabilities: Float[Tensor, "b classes"],
+    class_names: Sequence[str],
+    columns: int = 10,
+) -> Figure:
+    """A grid of pictures with the predicted class and its probability; mistakes are framed red and say the truth.
+
+    Args:
+        images: in [0, 1], one channel (drawn dark on light) or three.
+        labels, probabilities, class_names: what each picture is, what the model says, and the classes' names.
+        columns: pictures in a row.
+    """
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.15 * columns, 1.5 * rows + 0.6), layout="constrained")
+    confidence, predicted = probabilities.max(dim=1)
+    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.set(xticks=[], yticks=[])
+        if i >= len(images):
+            axes.axis("off")
+            continue
+        wrong = bool(predicted[i] != labels[i])
+        _picture(axes, images[i])
+        title = f"{class_names[int(predicted[i])]}  {float(confidence[i]):.0%}"
+        axes.set_title(
+            f"{title}\nis {class_names[int(labels[i])]}" if wrong else title,
+            fontsize=9,
+            color=MISTAKE if wrong else "black",
+        )
+        for spine in axes.spines.values():
+            spine.set(color=MISTAKE if wrong else "#bbbbbb", linewidth=3 if wrong else 0.5)
+    mistakes = int((predicted != labels).sum())
+    figure.suptitle(f"Predictions on held-out pictures; framed red: mistakes ({mistakes} shown)")
+    return figure
+
+
+def class_token_attention(
+    images: Float[Tensor, "b c H W"],
+    maps: Float[Tensor, "depth b h n n"],
+    grid_size: tuple[int, int],
+    titles: Sequence[str],
+) -> Figure:
+    """Where the class token looks in each block: a row for each picture, a column for each block.
+
+    Args:
+        images: in [0, 1].
+        maps: attention weights as from `vitscratch.explain.attention_maps`; token 0 is the class token.
+            Drawn: the mean over heads of its row, without its weight on itself, scaled so that 1 is an even gaze.
+        grid_size: rows and columns of patches.
+        titles: one for each picture.
+    """
+    depth, count = maps.shape[0], len(images)
+    gaze = maps[:, :, :, 0, 1:].mean(dim=2)
+    gaze = gaze / gaze.mean(dim=-1, keepdim=True)
+    figure = Figure(figsize=(1.5 * (depth + 1) + 1, 1.5 * count + 0.8), layout="constrained")
+    panels = figure.subplots(count, depth + 1, squeeze=False)
+    shown = None
+    for i in range(count):
+        _picture(panels[i, 0], images[i])
+        panels[i, 0].set_ylabel(titles[i], rotation=0, ha="right", va="center")
+        for block in range(depth):
+            heat = F.interpolate(gaze[block, i].reshape(1, 1, *grid_size), images.shape[2:], mode="nearest")[0, 0]
+            shown = panels[i, block + 1].imshow(heat, cmap="magma", vmin=0, vmax=float(gaze.max()))
+            outline = images[i].mean(dim=0)
+            panels[i, block + 1].contour(outline, levels=[0.5 * float(outline.max())], colors="white", linewidths=1)
+            if i == 0:
+                panels[i, block + 1].set_title(f"block {block + 1}", fontsize=10)
+    for axes in panels.flat:
+        axes.set(xticks=[], yticks=[])
+    panels[0, 0].set_title("picture", fontsize=10)
+    figure.colorbar(shown, ax=panels, label="attention of the class token (1 = even)", shrink=0.8)
+    figure.suptitle("Attention of the class token, mean over heads (white: the picture's outline)")
+    return figure
+
+
+def position_similarity(similarity: Float[Tensor, "rows columns rows columns"]) -> Figure:
+    """One small map for each patch: cosine similarity of its position embedding with all others (Figure 7, centre).
+
+    Args:
+        similarity: as from `vitscratch.explain.position_similarity`, in [-1, 1].
+    """
+    rows, columns = similarity.shape[:2]
+    figure = Figure(figsize=(1.1 * columns + 1.6, 1.1 * rows + 1.0), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    shown = None
+    for i in range(rows):
+        for j in range(columns):
+            shown = panels[i, j].imshow(similarity[i, j], cmap="viridis", vmin=-1, vmax=1)
+            panels[i, j].plot(j, i, "o", color="white", markersize=4, markeredgecolor="black")
+            panels[i, j].set(xticks=[], yticks=[])
+    figure.colorbar(shown, ax=panels, label="cosine similarity", shrink=0.8)
+    figure.supxlabel("column of the patch (the dot)")
+    figure.supylabel("row of the patch")
+    figure.suptitle("Position embeddings: similarity with each other")
+    return figure
+
+
+def _picture(axes, image: Float[Tensor, "c H W"]) -> None:  # type: ignore[no-untyped-def]  # matplotlib's Axes
+    if len(image) == 1:
+        axes.imshow(image[0], cmap="gray_r", vmin=0, vmax=1)
+    else:
+        axes.imshow(image.permute(1, 2, 0).clamp(0, 1))

@@ -1,0 +1,35 @@
+"""AdamW, with weight decay where it belongs."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+_NEVER_DECAYED = ("cls_token", "class_token", "pos_embed", "pos_embedding")
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two parameter groups: matrices and kernels decay; norms, biases, tokens and positions do not.
+
+    Decay pulls towards 0. For a matrix that means a simpler function; a norm's weight belongs at 1, and a
+    bias, class token or position embedding is an offset that has no reason to be small.
+
+    Args:
+        model: any module; parameters that need no gradient are left out.
+        weight_decay: AdamW's, at least 0: each step takes this fraction, times the learning rate, off a weight.
+    """
+    decayed, spared = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            offset = parameter.dim() < 2 or name.endswith(_NEVER_DECAYED)
+            (spared if offset else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+
+
+def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW (arXiv 1711.05101) over `decay_groups`.
+
+    Not Adam with weight_decay: there the decay is divided by the gradient's size like the gradient, and a
+    weight of 0.02 that gets little gradient is gone in seven steps.
+    """
+    return torch.optim.AdamW(decay_groups(model, weight_decay), lr=learning_rate)
