@@ -34,9 +34,7 @@ def patchify(images: Float[Tensor, "b c H W"], patch_size: Size) -> Float[Tensor
     return rearrange(images, "b c (rows p) (columns q) -> b (rows columns) (c p q)", p=height, q=width)
 
 
-def unpatchify(
-    patches: Float[Tensor, "b n d"], image_size: Size, patch_size: Size
-) -> Float[Tensor, "b c H W"]:
+def unpatchify(patches: Float[Tensor, "b n d"], image_size: Size, patch_size: Size) -> Float[Tensor, "b c H W"]:
     """Put patches back together: the inverse of `patchify`.
 
     Args:
@@ -53,9 +51,7 @@ def unpatchify(
             f"patches of shape {tuple(patches.shape)} do not make a picture of {pair(image_size)} px; expected "
             f"(batch, {rows * columns}, channels * {height * width}) for patches of {height} x {width} px"
         )
-    return rearrange(
-        patches, "b (rows columns) (c p q) -> b c (rows p) (columns q)", rows=rows, p=height, q=width
-    )
+    return rearrange(patches, "b (rows columns) (c p q) -> b c (rows p) (columns q)", rows=rows, p=height, q=width)
 
 
 def embed_patches(

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -110,13 +111,13 @@ def class_token_attention(
     gaze = gaze / gaze.mean(dim=-1, keepdim=True)
     figure = Figure(figsize=(1.5 * (depth + 1) + 1, 1.5 * count + 0.8), layout="constrained")
     panels = figure.subplots(count, depth + 1, squeeze=False)
-    shown = None
+    scale = ScalarMappable(Normalize(0, float(gaze.max())), cmap="magma")
     for i in range(count):
         _picture(panels[i, 0], images[i])
         panels[i, 0].set_ylabel(titles[i], rotation=0, ha="right", va="center")
         for block in range(depth):
             heat = F.interpolate(gaze[block, i].reshape(1, 1, *grid_size), images.shape[2:], mode="nearest")[0, 0]
-            shown = panels[i, block + 1].imshow(heat, cmap="magma", vmin=0, vmax=float(gaze.max()))
+            panels[i, block + 1].imshow(heat, cmap=scale.cmap, norm=scale.norm)
             outline = images[i].mean(dim=0)
             panels[i, block + 1].contour(outline, levels=[0.5 * float(outline.max())], colors="white", linewidths=1)
             if i == 0:
@@ -124,7 +125,7 @@ def class_token_attention(
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])
     panels[0, 0].set_title("picture", fontsize=10)
-    figure.colorbar(shown, ax=panels, label="attention of the class token (1 = even)", shrink=0.8)
+    figure.colorbar(scale, ax=panels, label="attention of the class token (1 = even)", shrink=0.8)
     figure.suptitle("Attention of the class token, mean over heads (white: the picture's outline)")
     return figure
 
@@ -138,13 +139,13 @@ def position_similarity(similarity: Float[Tensor, "rows columns rows columns"]) 
     rows, columns = similarity.shape[:2]
     figure = Figure(figsize=(1.1 * columns + 1.6, 1.1 * rows + 1.0), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
-    shown = None
+    scale = ScalarMappable(Normalize(-1, 1), cmap="viridis")
     for i in range(rows):
         for j in range(columns):
-            shown = panels[i, j].imshow(similarity[i, j], cmap="viridis", vmin=-1, vmax=1)
+            panels[i, j].imshow(similarity[i, j], cmap=scale.cmap, norm=scale.norm)
             panels[i, j].plot(j, i, "o", color="white", markersize=4, markeredgecolor="black")
             panels[i, j].set(xticks=[], yticks=[])
-    figure.colorbar(shown, ax=panels, label="cosine similarity", shrink=0.8)
+    figure.colorbar(scale, ax=panels, label="cosine similarity", shrink=0.8)
     figure.supxlabel("column of the patch (the dot)")
     figure.supylabel("row of the patch")
     figure.suptitle("Position embeddings: similarity with each other")

@@ -67,7 +67,7 @@ class VisionTransformer(nn.Module):
     def tokens(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b n d"]:
         """All tokens after the last block and the final norm: the class token, then the patches row by row."""
         patches = self.patch_embed(images)
-        cls_token = self.cls_token.expand(len(images), -1, -1)  # one token, shared by every picture of the batch
+        cls_token = self.cls_token.expand(images.shape[0], -1, -1)  # one token, shared by every picture of the batch
         x = torch.cat([cls_token, patches], dim=1) + self.pos_embed  # Eq. 1
         x = self.dropout(x)
         for block in self.blocks:  # Eq. 2 and Eq. 3
@@ -108,13 +108,14 @@ def init_weights(model: VisionTransformer, position: Literal["normal", "sincos"]
     """
     proj = model.patch_embed.proj
     nn.init.trunc_normal_(proj.weight, std=proj.weight[0].numel() ** -0.5)
-    nn.init.zeros_(proj.bias)
+    nn.init.zeros_(proj.bias)  # type: ignore[arg-type]  # Conv2d may do without a bias, this one does not
     nn.init.zeros_(model.cls_token)
     if position == "sincos":
         model.pos_embed[0] = sincos_position_embedding(model.patch_embed.grid_size, model.pos_embed.shape[2])
     else:
         nn.init.normal_(model.pos_embed, std=0.02)
     for block in model.blocks:
+        assert isinstance(block, EncoderBlock)
         block.norm1.reset_parameters()
         block.norm2.reset_parameters()
         nn.init.xavier_uniform_(block.attn.qkv.weight)
@@ -166,8 +167,8 @@ def build(preset: str, **overrides: Any) -> VisionTransformer:
     return VisionTransformer.from_config(replace(PRESETS[preset], **overrides))
 
 
-def _torchvision_style(preset: str, weights: None, progress: bool, overrides: dict[str, Any]) -> VisionTransformer:
-    """Accept torchvision's two arguments, and say plainly that pretrained weights are not loaded yet."""
+def _torchvision_style(preset: str, weights: Any, overrides: dict[str, Any]) -> VisionTransformer:
+    """Build a preset through torchvision's signature, and say plainly that weights are not loaded yet."""
     if weights is not None:
         raise NotImplementedError(
             f"weights={weights!r}: vitscratch 0.1 does not load pretrained weights yet; use weights=None"
@@ -175,46 +176,46 @@ def _torchvision_style(preset: str, weights: None, progress: bool, overrides: di
     return build(preset, **overrides)
 
 
-def vit_ti_16(weights: None = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
+def vit_ti_16(weights: Any = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
     """ViT-Ti/16 after DeiT: 5,717,416 parameters at 224 pixels with 1,000 classes."""
-    return _torchvision_style("vit_ti_16", weights, progress, overrides)
+    return _torchvision_style("vit_ti_16", weights, overrides)
 
 
-def vit_s_16(weights: None = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
+def vit_s_16(weights: Any = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
     """ViT-S/16 after DeiT: 22,050,664 parameters."""
-    return _torchvision_style("vit_s_16", weights, progress, overrides)
+    return _torchvision_style("vit_s_16", weights, overrides)
 
 
-def vit_b_16(weights: None = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
+def vit_b_16(weights: Any = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
     """ViT-B/16: 86,567,656 parameters. Overrides are fields of `ViTConfig`: `vit_b_16(num_classes=2)`."""
-    return _torchvision_style("vit_b_16", weights, progress, overrides)
+    return _torchvision_style("vit_b_16", weights, overrides)
 
 
-def vit_b_32(weights: None = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
+def vit_b_32(weights: Any = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
     """ViT-B/32: 88,224,232 parameters."""
-    return _torchvision_style("vit_b_32", weights, progress, overrides)
+    return _torchvision_style("vit_b_32", weights, overrides)
 
 
-def vit_l_16(weights: None = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
+def vit_l_16(weights: Any = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
     """ViT-L/16: 304,326,632 parameters."""
-    return _torchvision_style("vit_l_16", weights, progress, overrides)
+    return _torchvision_style("vit_l_16", weights, overrides)
 
 
-def vit_l_32(weights: None = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
+def vit_l_32(weights: Any = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
     """ViT-L/32: 306,535,400 parameters."""
-    return _torchvision_style("vit_l_32", weights, progress, overrides)
+    return _torchvision_style("vit_l_32", weights, overrides)
 
 
-def vit_h_14(weights: None = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
+def vit_h_14(weights: Any = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
     """ViT-H/14: 632,045,800 parameters."""
-    return _torchvision_style("vit_h_14", weights, progress, overrides)
+    return _torchvision_style("vit_h_14", weights, overrides)
 
 
-def vit_nano_32(weights: None = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
+def vit_nano_32(weights: Any = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
     """For 32-pixel colour photographs: 2,692,042 parameters with 10 classes."""
-    return _torchvision_style("vit_nano_32", weights, progress, overrides)
+    return _torchvision_style("vit_nano_32", weights, overrides)
 
 
-def vit_nano_8(weights: None = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
+def vit_nano_8(weights: Any = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
     """For 8-pixel grey digits."""
-    return _torchvision_style("vit_nano_8", weights, progress, overrides)
+    return _torchvision_style("vit_nano_8", weights, overrides)

@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"vitscratch {__version__}")
         return 0
     command = tyro.cli(
-        Command,  # type: ignore[arg-type]  # tyro takes a union of annotated types; its stubs say one type
+        Command,
         args=arguments or ["--help"],
         prog="vitscratch",
         description="The Vision Transformer from its parts: prove it, train it, look inside.",

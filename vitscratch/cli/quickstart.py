@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vitscratch.cli.common import Common, Device, check_writable, environment, make_folder, pick_device, progress, write_json
+from vitscratch.cli.common import (
+    Common,
+    Device,
+    check_writable,
+    environment,
+    make_folder,
+    pick_device,
+    progress,
+    write_json,
+)
 
 if TYPE_CHECKING:
-    import torch
-
     from vitscratch.data import Pictures
     from vitscratch.recipes.digits import DigitsRecipe, Split
     from vitscratch.vit import VisionTransformer
@@ -64,7 +71,8 @@ class Quickstart(Common):
         seconds = time.perf_counter() - training_started
         accuracy = held_out_accuracy(model, data)
         total = len(data.test_labels)
-        print(f"Reads {accuracy:.2%} of the held-out digits ({round(accuracy * total)} of {total}); learned in {seconds:.0f} s.\n")
+        right = round(accuracy * total)
+        print(f"Reads {accuracy:.2%} of the held-out digits ({right} of {total}); learned in {seconds:.0f} s.\n")
 
         print("3/3  Pictures", flush=True)
         save_history(history, folder / "history.csv")
@@ -84,14 +92,16 @@ class Quickstart(Common):
             "quick": self.quick,
         }
         config = {"command": "quickstart", "seed": self.seed, "split_seed": SPLIT_SEED, "recipe": asdict(recipe)}
-        write_json({**config, "device": device, "threads": torch.get_num_threads(), **environment()}, folder / "config.json")
+        write_json(
+            {**config, "device": device, "threads": torch.get_num_threads(), **environment()}, folder / "config.json"
+        )
         write_json(metrics, folder / "metrics.json")
         if self.json is not None:
             write_json(metrics, self.json)
         print(f"  {folder / 'metrics.json'}, history.csv, config.json: the numbers\n")
         print(
-            "What to read next: vitscratch/vit.py, then encoder.py, attention.py and patches.py; docs/parity.md says what\n"
-            "was proved and how. Try: vitscratch parity vit_b_32, vitscratch summary vit_b_16, vitscratch bench digits."
+            "What to read next: vitscratch/vit.py, then encoder.py, attention.py and patches.py; docs/parity.md says\n"
+            "what was proved and how. Try: vitscratch parity vit_b_32, vitscratch summary vit_b_16."
         )
         return 0 if passed else 1
 
@@ -101,7 +111,9 @@ class Quickstart(Common):
         print("1/3  Is our ViT-B/16 the same function as torchvision's? Same random weights, float64:\n", flush=True)
         parity = check_preset("vit_b_16", depth=2 if self.quick else 12, batch_size=2)
         print(parity.report.folded().table())
-        print(f"\n{parity.report.verdict()}\n({parity.describe_mapping()}; layer by layer: vitscratch parity vit_b_16)\n")
+        print(
+            f"\n{parity.report.verdict()}\n({parity.describe_mapping()}; layer by layer: vitscratch parity vit_b_16)\n"
+        )
         return parity.to_json(), parity.passed
 
     def _introduce(self, recipe: "DigitsRecipe", pictures: "Pictures", data: "Split", device: str) -> None:
@@ -110,8 +122,8 @@ class Quickstart(Common):
 
         print(
             f"2/3  A ViT of {PRESETS[recipe.preset].num_parameters:,} parameters learns to read digits on {device}: "
-            f"{len(data.train_labels):,} scans to learn from,\n     {len(data.test_labels)} held out and used for nothing "
-            "until the end. Scans of each digit:"
+            f"{len(data.train_labels):,} scans to learn from,\n"
+            f"     {len(data.test_labels)} held out and used for nothing until the end. Scans of each digit:"
         )
         for part, labels in (("learn from", data.train_labels), ("held out", data.test_labels)):
             counts = class_counts(labels, pictures.class_names)

@@ -42,12 +42,12 @@ class Summary(Common):
             print(f"{cost.part:<30}{cost.parameters:>15,}{cost.flops / 1e9:>12.3f}")
         print(f"{'-' * 57}\n{'total':<30}{config.num_parameters:>15,}{config.flops / 1e9:>12.3f}\n")
         products = sum(cost.flops for cost in costs if cost.part == "blocks: attention products")
-        missed = 2 * table.total_mult_adds
+        seen = 2 * table.total_mult_adds
         print(
-            f"torchinfo counts {table.total_mult_adds / 1e9:.3f} G mult-adds, {missed / 1e9:.3f} GFLOPs: it sees layers,\n"
-            f"so it misses the products of attention, q k^T and weights v ({products / 1e9:.3f} GFLOPs), and it counts\n"
-            "a linear layer once for a picture, not once for each token. Its 'Params size' leaves out the class token\n"
-            "and the position embedding, which belong to no layer below the model. A multiply-add is two FLOPs."
+            f"torchinfo's mult-adds make {seen / 1e9:.3f} GFLOPs (a multiply-add is two). It sees layers, so it\n"
+            f"misses the products of attention q k^T and weights v ({products / 1e9:.3f} GFLOPs), and counts a linear\n"
+            "layer once for a picture, not once for each token. Its 'Params size' leaves out the class token and the\n"
+            "position embedding, which belong to no layer below the model."
         )
         if self.json is not None:
             total = {"parameters": config.num_parameters, "flops": config.flops}

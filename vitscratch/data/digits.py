@@ -16,7 +16,7 @@ class Pictures:
 
 
 def digits() -> Pictures:
-    """Digits 0 to 9, grey, 8 x 8 pixels: the test part of the UCI Optical Recognition set (Alpaydin and Kaynak, 1998)."""
+    """Digits 0 to 9, grey, 8 x 8 pixels: the test part of UCI's optical recognition set (Alpaydin and Kaynak, 1998)."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -34,7 +34,8 @@ def stratified_split(labels: Tensor, test_fraction: float, seed: int) -> tuple[T
     for part, indices in (("first", first), ("second", second)):
         if missing := set(present.tolist()) - set(labels[indices].tolist()):
             raise ValueError(
-                f"classes {sorted(missing)} have too few pictures to be in the {part} part at test_fraction {test_fraction}"
+                f"classes {sorted(missing)} have too few pictures to be in the {part} part "
+                f"at test_fraction {test_fraction}"
             )
     return torch.tensor(first), torch.tensor(second)
 

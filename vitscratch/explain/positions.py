@@ -15,6 +15,6 @@ def position_similarity(model: VisionTransformer) -> Float[Tensor, "rows columns
         `similarity[i, j]` is a picture of the grid: how alike each position is to the one in row i, column j;
         values in [-1, 1].
     """
-    rows, columns = model.patch_embed.grid_size
+    rows, _ = model.patch_embed.grid_size
     directions = F.normalize(model.pos_embed[0, 1:].detach(), dim=-1)  # row 0 is the class token's
     return rearrange(directions @ directions.mT, "(i j) (k l) -> i j k l", i=rows, k=rows)

@@ -66,9 +66,7 @@ def compare(
     )
 
 
-def assert_parity(
-    ours: nn.Module, theirs: nn.Module, inputs: Inputs, mapping: Mapping, **options: Any
-) -> Report:
+def assert_parity(ours: nn.Module, theirs: nn.Module, inputs: Inputs, mapping: Mapping, **options: Any) -> Report:
     """`compare`, and an AssertionError with verdict and table if the models diverge anywhere."""
     report = compare(ours, theirs, inputs, mapping, **options)
     if not report.passed:
@@ -171,7 +169,7 @@ class _Run:
                 handle.remove()
 
     def _backward(self, output: Tensor, live: dict[str, list[Tensor]], seed: int) -> dict[Any, Tensor | None]:
-        """Gradients of a random weighted sum of the output, by ("input", i), ("layer", name, i), ("parameter", name)."""
+        """Gradients of a weighted sum of the output, by ("input", i), ("layer", name, i) and ("parameter", name)."""
         generator = torch.Generator().manual_seed(seed)
         direction = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
         tensors: dict[Any, Tensor] = {("input", i): tensor for i, tensor in enumerate(self.inputs)}
@@ -190,9 +188,7 @@ class _Run:
 Difference = tuple[float, float]  # absolute, and relative to the largest absolute number of the reference
 
 
-def _rows(
-    ours: _Run, theirs: _Run, layer_pairs: list[LayerPair], parameter_pairs: list[ParameterPair]
-) -> list[Row]:
+def _rows(ours: _Run, theirs: _Run, layer_pairs: list[LayerPair], parameter_pairs: list[ParameterPair]) -> list[Row]:
     rows: dict[tuple[float, str], Row] = {}
     counted: set[str] = set()
     for layer in layer_pairs:
@@ -313,4 +309,6 @@ def _first_tensor(output: Any) -> Tensor:
     for part in output.values() if isinstance(output, dict) else output:
         if isinstance(part, Tensor):
             return part
-    raise ValueError(f"a layer returned {type(output).__name__} without a tensor; compare takes layers that return tensors")
+    raise ValueError(
+        f"a layer returned {type(output).__name__} without a tensor; compare takes layers that return tensors"
+    )

@@ -86,10 +86,10 @@ def pair_parameters(ours: nn.Module, theirs: nn.Module, mapping: Mapping) -> lis
     for name, their_name in sorted(layers, key=lambda pair: -len(pair[0])):
         for suffix, _ in our_layers[name].named_parameters():
             our_full, their_full = _join(name, suffix), _join(their_name, suffix)
-            if our_full in our_parameters and our_full not in pairs:
-                if their_full in their_parameters and their_full not in used:
-                    pairs[our_full] = ParameterPair(our_full, (their_full,))
-                    used.add(their_full)
+            free = our_full not in pairs and their_full not in used
+            if free and our_full in our_parameters and their_full in their_parameters:
+                pairs[our_full] = ParameterPair(our_full, (their_full,))
+                used.add(their_full)
     return [pairs[name] for name in our_parameters if name in pairs]
 
 
@@ -132,4 +132,6 @@ def _require(name: str, wanted: dict[str, Any], other: dict[str, Any], whose: st
 
 def _refuse_kind(ours: str, our_kind: str, theirs: str, their_kind: str, wrong: bool) -> None:
     if wrong:
-        raise ValueError(f"the mapping pairs the {our_kind} {ours!r} with the {their_kind} {theirs!r}; pair like with like")
+        raise ValueError(
+            f"the mapping pairs the {our_kind} {ours!r} with the {their_kind} {theirs!r}; pair like with like"
+        )

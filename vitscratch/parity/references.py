@@ -6,7 +6,6 @@ from vitscratch.config import ViTConfig
 from vitscratch.parity.mapping import Mapping, Reference
 
 
-
 def _to_tokens(grid: Tensor) -> Tensor:
     """A convolution's (b, d, rows, columns) as tokens (b, n, d), row by row."""
     return grid.flatten(2).mT

@@ -4,10 +4,12 @@ Command: `vitscratch quickstart` (this and the parity proof), `vitscratch bench 
 RESULT-PLACEHOLDER
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 
 from vitscratch.config import PRESETS
@@ -59,15 +61,13 @@ def train(
     data: Split,
     seed: int,
     device: str = "cpu",
-    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> tuple[VisionTransformer, list[EpochRecord]]:
     """Train on the training part of a split, for a fixed number of epochs."""
     torch.manual_seed(seed)
     model = VisionTransformer.from_config(PRESETS[recipe.preset])
     init_weights(model, position="sincos")
-    augment = partial(
-        random_affine, degrees=recipe.degrees, shift=recipe.shift, scale=recipe.scale, shear=recipe.shear
-    )
+    augment = partial(random_affine, degrees=recipe.degrees, shift=recipe.shift, scale=recipe.scale, shear=recipe.shear)
     history = fit(
         model.to(device),
         TensorBatches(data.train_images, data.train_labels, recipe.batch_size, seed=seed, augment=augment),
@@ -84,3 +84,41 @@ def train(
 def held_out_accuracy(model: VisionTransformer, data: Split) -> float:
     """Fraction of the held-out part that the model reads correctly."""
     return evaluate(model, TensorBatches(data.test_images, data.test_labels, batch_size=256)).accuracy
+
+
+def measure(recipe: DigitsRecipe, data: Split, seed: int, device: str = "cpu") -> tuple[float, float]:
+    """Accuracy on the held-out part after one training run, and the seconds that the training took."""
+    started = time.perf_counter()
+    model, _ = train(recipe, data, seed, device)
+    seconds = time.perf_counter() - started
+    return held_out_accuracy(model, data), seconds
+
+
+def baselines(data: Split) -> dict[str, tuple[float, float]]:
+    """What a ViT must beat, on the same split: name -> (accuracy on the held-out part, seconds).
+
+    Every setting is chosen by five-fold cross-validation inside the training part (scikit-learn's GridSearchCV).
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    searches = {
+        "logistic regression": GridSearchCV(
+            make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)),
+            {"logisticregression__C": [0.01, 0.1, 1.0]},
+        ),
+        "k nearest neighbours": GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [1, 3, 5]}),
+        "RBF-SVM": GridSearchCV(SVC(), {"C": [1, 3, 10, 30], "gamma": [0.005, 0.01, 0.02, 0.04]}),
+    }
+    train_pixels, test_pixels = data.train_images.flatten(1).numpy(), data.test_images.flatten(1).numpy()
+    results = {}
+    for name, search in searches.items():
+        started = time.perf_counter()
+        search.fit(train_pixels, data.train_labels.numpy())
+        right = np.mean(search.predict(test_pixels) == data.test_labels.numpy())
+        results[name] = (float(right), time.perf_counter() - started)
+    return results

@@ -86,7 +86,7 @@ def fit(
     clip_norm: float | None = 1.0,
     label_smoothing: float = 0.0,
     validation: Iterable[Batch] | None = None,
-    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> list[EpochRecord]:
     """Train with AdamW, warm-up and cosine decay for a fixed number of epochs.
 
@@ -129,8 +129,10 @@ def fit(
         )
         if not torch.tensor(record.train_loss).isfinite():
             raise FloatingPointError(
-                f"the training loss of epoch {epoch} is {record.train_loss}; try a lower learning rate than {learning_rate}"
+                f"the training loss of epoch {epoch} is {record.train_loss}; "
+                f"try a lower learning rate than {learning_rate}"
             )
         history.append(record)
-        on_epoch(record)
+        if on_epoch is not None:
+            on_epoch(record)
     return history

@@ -18,7 +18,8 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         model: any module; parameters that need no gradient are left out.
         weight_decay: AdamW's, at least 0: each step takes this fraction, times the learning rate, off a weight.
     """
-    decayed, spared = [], []
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             offset = parameter.dim() < 2 or name.endswith(_NEVER_DECAYED)

@@ -1,0 +1,70 @@
+"""What must be tried without the shape-checking import hook: compilers, which trace the code as it stands, and errors
+that the hook would forestall."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+PRELUDE = """
+import torch
+from torch.testing import assert_close
+from vitscratch import vit_nano_8
+from vitscratch.parity import awaken
+model, images = vit_nano_8().eval(), torch.randn(3, 1, 8, 8)
+awaken(model)
+expected = model(images)
+"""
+
+CASES = {
+    "a pool that does not exist": """
+        try:
+            vit_nano_8(pool="max")
+        except ValueError as error:
+            assert str(error) == "pool 'max' is unknown; expected 'cls' or 'mean'", error
+        else:
+            raise AssertionError("accepted")
+    """,
+    "compile": """
+        compiled = torch.compile(model, fullgraph=True)
+        assert_close(compiled(images), expected, rtol=1e-4, atol=1e-4)
+    """,
+    "compiled training step": """
+        model.train()
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        gradients = torch.autograd.grad(compiled(images).square().sum(), list(model.parameters()))
+        eager = torch.autograd.grad(model(images).square().sum(), list(model.parameters()))
+        for ours, theirs in zip(gradients, eager, strict=True):
+            assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    """,
+    "compile, readable attention, mean pool": """
+        model.pool = "mean"
+        for block in model.blocks:
+            block.attn.fused = False
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        assert_close(compiled(images), model(images), rtol=1e-4, atol=1e-4)
+    """,
+    "export, any batch": """
+        batch = torch.export.Dim("batch", min=1)
+        program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
+        for size in (1, 3, 7):
+            pictures = torch.randn(size, 1, 8, 8)
+            assert_close(program.module()(pictures), model(pictures), rtol=1e-4, atol=1e-4)
+    """,
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_without_the_import_hook(case: str) -> None:
+    if case == "compile" and not _has_compiler():
+        pytest.skip("torch.compile's default backend needs a C++ compiler, and there is none")
+    code = PRELUDE + textwrap.dedent(CASES[case])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def _has_compiler() -> bool:
+    import shutil
+
+    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))

@@ -1,0 +1,70 @@
+"""Which form of the patch embedding is faster: one linear map of every patch, or a strided convolution?
+
+Command: `vitscratch bench patch-embedding`.
+RESULT-PLACEHOLDER
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitscratch.patches import PatchEmbedding, embed_patches
+
+# (image side, patch side, channels, width, batch)
+SHAPES = [(224, 16, 3, 768, 1), (224, 16, 3, 768, 8), (32, 4, 3, 192, 128), (8, 2, 1, 96, 64)]
+
+
+def measure(device: str, rounds: int) -> list[dict[str, Any]]:
+    """Time both forms, interleaved, eager and compiled, forwards alone and with the backward pass."""
+    rows = []
+    for image, patch, channels, width, batch in SHAPES:
+        layer = PatchEmbedding(image, patch, channels, width).to(device)
+        images = torch.randn(batch, channels, image, image, device=device)
+        weight, bias = layer.proj.weight, layer.proj.bias
+        assert bias is not None
+
+        def linear(images: Tensor, weight: Tensor = weight, bias: Tensor = bias) -> Tensor:
+            return embed_patches(images, weight, bias)
+
+        for compiled in (False, True):
+            torch.compiler.reset()
+            forms: list[Callable[[Tensor], Tensor]] = [linear, layer]
+            if compiled:
+                forms = [torch.compile(form) for form in forms]
+            for training in (False, True):
+                times = _interleaved(forms, images, training, rounds)
+                ratios = [linear_time / conv_time for linear_time, conv_time in zip(*times, strict=True)]
+                rows.append(
+                    {
+                        "shape": f"{batch} x {channels} x {image} px, patch {patch}, D {width}",
+                        "mode": f"{'compiled' if compiled else 'eager'} {'training' if training else 'inference'}",
+                        "linear_ms": 1e3 * statistics.median(times[0]),
+                        "convolution_ms": 1e3 * statistics.median(times[1]),
+                        "ratio": statistics.median(ratios),
+                        "ratio_quartiles": statistics.quantiles(ratios, n=4)[::2],
+                    }
+                )
+    return rows
+
+
+def _interleaved(
+    forms: list[Callable[[Tensor], Tensor]], images: Tensor, training: bool, rounds: int
+) -> list[list[float]]:
+    """Seconds of each form in each round; two rounds to warm up (and compile) are not counted."""
+    times: list[list[float]] = [[] for _ in forms]
+    for i in range(rounds + 2):
+        for form, seconds in zip(forms, times, strict=True):
+            started = time.perf_counter()
+            with torch.set_grad_enabled(training):
+                tokens = form(images)
+            if training:
+                tokens.sum().backward()
+            if images.is_cuda:
+                torch.cuda.synchronize()
+            if i >= 2:
+                seconds.append(time.perf_counter() - started)
+    return times
