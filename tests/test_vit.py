@@ -166,7 +166,9 @@ def test_sincos_start_is_the_formula() -> None:
     row, column = 2, 3
     for i in (0, 1, quarter - 1):
         frequency = 10_000 ** (-i / (quarter - 1))
-        waves = [wave(torch.tensor(position * frequency)) for position in (row, column) for wave in (torch.sin, torch.cos)]
+        waves = [
+            wave(torch.tensor(position * frequency)) for position in (row, column) for wave in (torch.sin, torch.cos)
+        ]
         assert_close(table[1 + row * 4 + column, i::quarter], torch.stack(waves))
     similarity = torch.cosine_similarity(table[1 + 5], table[1:], dim=1)
     assert similarity.argmax() == 5 and similarity[6] > similarity[7] > 0  # near is more alike than far

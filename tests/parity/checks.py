@@ -1,0 +1,245 @@
+"""The parity suite: each check takes the library (or a copy with a mistake) and raises AssertionError if it is not
+the function that the references compute. Weights are awake, arithmetic is float64, sizes are odd and distinct."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from vitscratch.config import ViTConfig
+from vitscratch.parity import (
+    Mapping,
+    assert_parity,
+    awaken,
+    compare_updates,
+    copy_parameters,
+    timm_twin,
+    torchvision_twin,
+)
+
+Check = Callable[[SimpleNamespace], None]
+CHECKS: dict[str, Check] = {}
+
+SQUARE = ViTConfig(35, 7, 3, 11, embed_dim=15, depth=2, num_heads=3, mlp_dim=29)
+RECTANGLES = ViTConfig((14, 33), (7, 11), 5, 13, embed_dim=15, depth=2, num_heads=3, mlp_dim=30)
+B, N = 2, 13
+
+
+def check(function: Check) -> Check:
+    CHECKS[function.__name__] = function
+    return function
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def pair_with(
+    library: SimpleNamespace, config: ViTConfig, twin: Callable[[ViTConfig], tuple[nn.Module, Mapping]]
+) -> tuple[nn.Module, nn.Module, Mapping]:
+    """Ours and the reference with the same awake weights, in eval mode."""
+    ours = library.VisionTransformer.from_config(config).double().eval()
+    theirs, mapping = twin(config)
+    theirs = theirs.double().eval()
+    awaken(ours)
+    copy_parameters(ours, theirs, mapping)
+    return ours, theirs, mapping
+
+
+def pictures(config: ViTConfig, batch: int = B) -> Tensor:
+    height, width = config.image_size if isinstance(config.image_size, tuple) else (config.image_size,) * 2
+    return normal(batch, config.in_channels, height, width)
+
+
+@check
+def torchvision_square(library: SimpleNamespace) -> None:
+    ours, theirs, mapping = pair_with(library, SQUARE, torchvision_twin)
+    report = assert_parity(ours, theirs, pictures(SQUARE), mapping)
+    assert report.parameters_mapped == 8 + 12 * SQUARE.depth
+    assert {row.name for row in report.rows} >= {"input", "patch_embed", "cls_token", "pos_embed", "head", "output"}
+
+
+@check
+def torchvision_readable_attention(library: SimpleNamespace) -> None:
+    ours, theirs, mapping = pair_with(library, SQUARE, torchvision_twin)
+    for block in ours.blocks:
+        block.attn.fused = False
+    assert_parity(ours, theirs, pictures(SQUARE), mapping)
+
+
+@check
+def torchvision_without_gradients(library: SimpleNamespace) -> None:
+    """Without gradients nn.MultiheadAttention takes another, fused path: the answer must not change."""
+    ours, theirs, mapping = pair_with(library, SQUARE, torchvision_twin)
+    assert_parity(ours, theirs, pictures(SQUARE), mapping, gradients=False)
+
+
+@check
+def torchvision_tiny_input(library: SimpleNamespace) -> None:
+    """Tokens of little variance, in which the epsilon of a norm shows."""
+    ours, theirs, mapping = pair_with(library, SQUARE, torchvision_twin)
+    with torch.no_grad():
+        for model in (ours, theirs):
+            for parameter in model.parameters():
+                parameter *= 1e-3 if parameter.dim() in (3, 4) else 1  # tokens, positions and patch kernel
+    assert_parity(ours, theirs, pictures(SQUARE), mapping)
+
+
+@check
+def torchvision_training_with_dropout(library: SimpleNamespace) -> None:
+    """From the same seed both draw the same zeros in the same places: training agrees to rounding, too.
+
+    One picture: with more, nn.MultiheadAttention lays the batch out differently in memory and draws other zeros.
+    """
+    config = ViTConfig(**{**vars(SQUARE), "dropout": 0.3, "attention_dropout": 0.2})
+    ours, theirs, mapping = pair_with(library, config, torchvision_twin)
+    assert_parity(ours.train(), theirs.train(), pictures(config, batch=1), mapping)
+    for block in ours.blocks:
+        block.attn.fused = False
+    assert_parity(ours.train(), theirs.train(), pictures(config, batch=1), mapping)
+    assert_parity(ours.eval(), theirs.eval(), pictures(config), mapping)
+
+
+@check
+def torchvision_dropout_in_distribution(library: SimpleNamespace) -> None:
+    """Mean and spread of the features of one picture over 4,000 draws, for each rate alone and for both."""
+    for dropout, attention_dropout in ((0.3, 0.0), (0.0, 0.5), (0.3, 0.5)):
+        rates = {"dropout": dropout, "attention_dropout": attention_dropout}
+        ours, theirs, _ = pair_with(library, ViTConfig(**{**vars(SQUARE), **rates}), torchvision_twin)
+        copies = pictures(SQUARE, batch=1).expand(4000, -1, -1, -1)
+        torch.manual_seed(1)
+        with torch.no_grad():
+            a, b = ours.train()(copies), theirs.train()(copies)
+        standard_error = (a.var(dim=0) / len(a) + b.var(dim=0) / len(b)).sqrt()
+        assert ((a.mean(dim=0) - b.mean(dim=0)).abs() < 5 * standard_error).all(), f"means differ at {rates}"
+        assert_close(a.std(dim=0), b.std(dim=0), rtol=0.1, atol=0, msg=f"spreads differ at {rates}")
+
+
+@check
+def timm_rectangles(library: SimpleNamespace) -> None:
+    """Pictures and patches that are not square, five channels, and the mean pool, which torchvision does not have."""
+    for pool in ("cls", "mean"):
+        config = ViTConfig(**{**vars(RECTANGLES), "pool": pool})
+        ours, theirs, mapping = pair_with(library, config, timm_twin)
+        theirs.load_state_dict(ours.state_dict(), strict=True)  # with no renaming
+        assert_parity(ours, theirs, pictures(config), mapping)
+
+
+@check
+def features_and_tokens(library: SimpleNamespace) -> None:
+    for pool in ("cls", "mean"):
+        config = ViTConfig(**{**vars(RECTANGLES), "pool": pool})
+        ours, theirs, _ = pair_with(library, config, timm_twin)
+        tokens = theirs.forward_features(pictures(config))
+        assert_close(ours.tokens(pictures(config)), tokens, rtol=0, atol=1e-10)
+        features = theirs.forward_head(tokens, pre_logits=True)
+        assert_close(ours.features(pictures(config)), features, rtol=0, atol=1e-10)
+
+
+@check
+def updates(library: SimpleNamespace) -> None:
+    """Five steps of AdamW and five of SGD from the same weights end at the same weights.
+
+    A bias of the keys moves all scores of a query alike, so its gradient is 0 but for rounding, 1e-17. Adam divides
+    that by its epsilon, 1e-8: a learning rate of 1e-3 keeps the result below 1e-10.
+    """
+    for make_optimizer in (
+        lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.1),
+        lambda parameters: torch.optim.SGD(parameters, lr=1e-2, momentum=0.9),
+    ):
+        ours, theirs, mapping = pair_with(library, SQUARE, torchvision_twin)
+        before = [parameter.clone() for parameter in ours.parameters()]
+        batches = [(normal(B, 3, 35, 35, seed=step), torch.tensor([step, 2 * step])) for step in range(5)]
+        report = compare_updates(ours.train(), theirs.train(), batches, mapping, make_optimizer)
+        assert report.passed, f"{report.verdict()}\n{report.table()}"
+        moved = [(new - old).abs().max().item() for new, old in zip(ours.parameters(), before, strict=True)]
+        assert min(moved) > 1e-7, "a parameter did not move, so its update was not compared"
+
+
+@check
+def encoder_block_against_torch(library: SimpleNamespace) -> None:
+    ours = library.EncoderBlock(15, 3, 29).double()
+    theirs = nn.TransformerEncoderLayer(
+        15, 3, 29, dropout=0.0, activation="gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=True
+    ).double()
+    mapping = {
+        "norm1": "norm1",
+        "norm2": "norm2",
+        "attn": "self_attn",
+        "attn.qkv.weight": "self_attn.in_proj_weight",
+        "attn.qkv.bias": "self_attn.in_proj_bias",
+        "attn.proj.weight": "self_attn.out_proj.weight",
+        "attn.proj.bias": "self_attn.out_proj.bias",
+        "mlp.fc1": "linear1",
+        "mlp.fc2": "linear2",
+    }
+    awaken(ours)
+    copy_parameters(ours, theirs, mapping)
+    assert_parity(ours, theirs, normal(B, N, 15), mapping)
+
+
+@check
+def attention_against_torch(library: SimpleNamespace) -> None:
+    theirs = nn.MultiheadAttention(15, 3, batch_first=True).double()
+    for fused in (True, False):
+        ours = library.MultiHeadSelfAttention(15, 3, fused=fused).double()
+        mapping = {
+            "qkv.weight": "in_proj_weight",
+            "qkv.bias": "in_proj_bias",
+            "proj.weight": "out_proj.weight",
+            "proj.bias": "out_proj.bias",
+        }
+        awaken(ours)
+        copy_parameters(ours, theirs, mapping)
+        assert_parity(ours, _SelfAttention(theirs), normal(B, N, 15), {k: f"layer.{v}" for k, v in mapping.items()})
+        x = normal(B, N, 15)
+        _, weights = theirs(x, x, x, average_attn_weights=False)
+        assert_close(ours.weights(x), weights, rtol=0, atol=1e-10)
+    q, k, v = normal(B, 3, 7, 5), normal(B, 3, N, 5, seed=1), normal(B, 3, N, 5, seed=2)
+    output, weights = library.attention(q, k, v)
+    assert_close(output, F.scaled_dot_product_attention(q, k, v), rtol=0, atol=1e-10)
+    assert_close(weights @ v, output, rtol=0, atol=1e-10)
+
+
+class _SelfAttention(nn.Module):
+    """nn.MultiheadAttention with one argument for its three."""
+
+    def __init__(self, layer: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x, x, x, need_weights=False)[0]
+
+
+@check
+def mlp_against_torchvision(library: SimpleNamespace) -> None:
+    from torchvision.models.vision_transformer import MLPBlock
+
+    for dropout in (0.0, 0.3):
+        ours = library.MLP(15, 29, dropout).double()
+        theirs = MLPBlock(15, 29, dropout).double()
+        mapping = {"fc1": "0", "fc2": "3"}
+        awaken(ours)
+        copy_parameters(ours, theirs, mapping)
+        assert_parity(ours, theirs, normal(B, N, 15), mapping)
+
+
+@check
+def patch_embedding_against_convolution(library: SimpleNamespace) -> None:
+    for image, patch, channels in (((14, 33), (7, 11), 5), (35, 7, 3), ((6, 4), 2, 1)):
+        ours = library.PatchEmbedding(image, patch, channels, 13).double()
+        awaken(ours)
+        images = normal(B, channels, *ours.image_size)
+        reference = F.conv2d(images, ours.proj.weight, ours.proj.bias, stride=ours.patch_size)
+        expected = torch.stack(
+            [reference[:, :, i, j] for i in range(reference.shape[2]) for j in range(reference.shape[3])], 1
+        )
+        assert_close(ours(images), expected, rtol=0, atol=1e-10)
+        assert_close(library.embed_patches(images, ours.proj.weight, ours.proj.bias), expected, rtol=0, atol=1e-10)
+        unfolded = F.unfold(images, ours.patch_size, stride=ours.patch_size).transpose(1, 2)
+        assert_close(library.patchify(images, patch), unfolded, rtol=0, atol=0)
+        assert_close(library.unpatchify(unfolded, image, patch), images, rtol=0, atol=0)

@@ -1,0 +1,174 @@
+"""Proof that the suite can fail: mistakes that people really make, planted one at a time into copies of the source.
+
+The first name of each row says which check must catch it; that check passes on the library as it stands
+(test_suite.py). Most are in the literature of issue threads: softmax over the wrong axis, heads split by view,
+a class token without position, norms in the wrong place.
+"""
+
+import pytest
+
+from tests.parity.checks import CHECKS
+from tests.parity.library import library_with
+
+A, P, M, E, V = "attention", "patches", "mlp", "encoder", "vit"
+SPLIT = '"b n (three h k) -> three b h n k", three=3'
+MERGE = 'rearrange(out, "b h n k -> b n (h k)")'
+SDPA = "out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)"
+SCALE = "scores = q @ k.mT / head_dim**0.5"
+SOFTMAX = "weights = F.dropout(scores.softmax(dim=-1), dropout)"
+EQ2, EQ3 = "x = x + self.attn(self.norm1(x))", "return x + self.mlp(self.norm2(x))"
+NORM1 = "self.norm1 = nn.LayerNorm(embed_dim, eps=1e-6)"
+NORM2 = "self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)"
+NORM = "self.norm = nn.LayerNorm(embed_dim, eps=1e-6)"
+HIDDEN, OUT = "hidden = self.dropout(F.gelu(self.fc1(x)))", "return self.dropout(self.fc2(hidden))"
+TOKENS = 'rearrange(self.proj(images), "b d rows columns -> b (rows columns) d")'
+EQ1 = "x = torch.cat([cls_token, patches], dim=1) + self.pos_embed"
+BLOCKS = "            x = block(x)"
+POOL = 'return tokens[:, 0] if self.pool == "cls" else tokens[:, 1:].mean(dim=1)'
+PATCHIFY = '"b c (rows p) (columns q) -> b (rows columns) (c p q)"'
+
+square, readable, attention = "torchvision_square", "torchvision_readable_attention", "attention_against_torch"
+rectangles, training, spread = (
+    "timm_rectangles",
+    "torchvision_training_with_dropout",
+    "torchvision_dropout_in_distribution",
+)
+block, mlp, patches = "encoder_block_against_torch", "mlp_against_torchvision", "patch_embedding_against_convolution"
+
+MISTAKES: dict[str, tuple[str, str, str, str]] = {  # name -> check, file, right, wrong
+    "patches column by column": (rectangles, P, TOKENS, TOKENS.replace("(rows columns) d", "(columns rows) d")),
+    "patches column by column, square": (square, P, TOKENS, TOKENS.replace("(rows columns) d", "(columns rows) d")),
+    "patches reshaped instead of transposed": (
+        square, P, TOKENS, "self.proj(images).reshape(images.shape[0], self.num_patches, -1)"),
+    "patch embedding with an activation": (square, P, TOKENS, TOKENS.replace("self.proj(images)", "F.relu(self.proj(images))")),
+    "patch embedding without bias": (square, P, "stride=self.patch_size)", "stride=self.patch_size, bias=False)"),
+    "pictures transposed": (square, P, "self.proj(images)", "self.proj(images.mT)"),
+    "height and width swapped in pair": (rectangles, P, "else (size[0], size[1])", "else (size[1], size[0])"),
+    "patchify: pixels transposed in a patch": (patches, P, PATCHIFY, PATCHIFY.replace("(c p q)", "(c q p)")),
+    "patchify: channel last": (patches, P, PATCHIFY, PATCHIFY.replace("(c p q)", "(p q c)")),
+    "patchify: columns first": (patches, P, PATCHIFY, PATCHIFY.replace("(rows columns)", "(columns rows)")),
+    "no positions": (square, V, EQ1, EQ1.replace(" + self.pos_embed", "")),
+    "no position on the class token": (
+        square, V, EQ1, "x = torch.cat([cls_token, patches + self.pos_embed[:, 1:]], dim=1)"),
+    "positions twice": (square, V, EQ1, EQ1.replace("self.pos_embed", "2 * self.pos_embed")),
+    "positions shifted by one": (square, V, EQ1, EQ1.replace("self.pos_embed", "self.pos_embed.roll(1, dims=1)")),
+    "class token last": (square, V, EQ1, EQ1.replace("[cls_token, patches]", "[patches, cls_token]")),
+    "class token added, not prepended": (
+        square, V, EQ1, "x = torch.cat([cls_token, patches + cls_token], dim=1) + self.pos_embed"),
+    "class token of one picture only": (
+        square, V, "self.cls_token.expand(images.shape[0], -1, -1)",
+        "torch.cat([self.cls_token, 0 * self.cls_token.expand(images.shape[0] - 1, -1, -1)])"),
+    "a class token for each picture of a batch of 32": (
+        square, V, "self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))",
+        "self.cls_token = nn.Parameter(torch.empty(32, 1, embed_dim))"),
+    "scale sqrt(embed_dim)": (readable, A, SCALE, SCALE.replace("head_dim**0.5", "(head_dim * q.shape[1]) ** 0.5")),
+    "scale sqrt(embed_dim), fused": (
+        square, A, SDPA, SDPA.replace("dropout_p=dropout", "dropout_p=dropout, scale=x.shape[-1] ** -0.5")),
+    "scale sqrt(num_heads)": (readable, A, SCALE, SCALE.replace("head_dim**0.5", "q.shape[1] ** 0.5")),
+    "scale inverted": (readable, A, SCALE, SCALE.replace("/ head_dim", "* head_dim")),
+    "no scale": (readable, A, SCALE, SCALE.replace(" / head_dim**0.5", "")),
+    "scale after softmax": (
+        readable, A, SOFTMAX, "weights = F.dropout((scores * head_dim**0.5).softmax(dim=-1) / head_dim**0.5, dropout)"),
+    "softmax over queries": (readable, A, SOFTMAX, SOFTMAX.replace("dim=-1", "dim=-2")),
+    "softmax over heads": (readable, A, SOFTMAX, SOFTMAX.replace("dim=-1", "dim=1")),
+    "no softmax": (readable, A, SOFTMAX, SOFTMAX.replace("scores.softmax(dim=-1)", "scores")),
+    "weights() without softmax": (
+        attention, A, "return attention(*self.queries_keys_values(x))[1]",
+        "q, k, v = self.queries_keys_values(x)\n        return q @ k.mT"),
+    "causal mask": (square, A, SDPA, SDPA.replace("dropout_p=dropout", "dropout_p=dropout, is_causal=True")),
+    "heads scrambled: head width before heads": (square, A, SPLIT, SPLIT.replace("(three h k)", "(three k h)")),
+    "qkv packed per head": (square, A, SPLIT, SPLIT.replace("(three h k)", "(h three k)")),
+    "qkv interleaved": (square, A, SPLIT, SPLIT.replace("(three h k)", "(h k three)")),
+    "heads split by view": (
+        square, A, f"rearrange(self.qkv(x), {SPLIT}, h=self.num_heads)",
+        "self.qkv(x).chunk(3, -1)\n"
+        "        q, k, v = (t.reshape(t.shape[0], self.num_heads, t.shape[1], -1) for t in (q, k, v))"),
+    "heads merged by reshape": (square, A, MERGE, "out.reshape(x.shape)"),
+    "heads merged in another order": (square, A, MERGE, MERGE.replace("(h k)", "(k h)")),
+    "attention over the batch": (
+        square, A, "        if self.fused:", "        q, k, v = (t.transpose(0, 2) for t in (q, k, v))\n        if self.fused:"),
+    "q and k swapped": (square, A, "return q, k, v", "return k, q, v"),
+    "k and v swapped": (square, A, "return q, k, v", "return q, v, k"),
+    "values are the input": (
+        square, A, "return q, k, v",
+        'return q, k, rearrange(x, "b n (h k) -> b h n k", h=self.num_heads)'),
+    "no output projection": (square, A, f"self.proj({MERGE})", MERGE),
+    "no qkv bias": (square, A, "nn.Linear(embed_dim, 3 * embed_dim)", "nn.Linear(embed_dim, 3 * embed_dim, bias=False)"),
+    "one head too many in the fused path": (square, A, "h=self.num_heads)\n        return q", "h=1)\n        return q"),
+    "attention dropout also in eval": (training, A, "self.attention_dropout if self.training else 0.0", "self.attention_dropout"),
+    "attention dropout forgotten": (training, A, "self.attention_dropout if self.training else 0.0", "0.0"),
+    "attention dropout forgotten, by distribution": (
+        spread, A, "self.attention_dropout if self.training else 0.0", "0.0"),
+    "no dropout on attention's output": (training, A, f"self.dropout(self.proj({MERGE}))", f"self.proj({MERGE})"),
+    "no dropout on attention's output, by distribution": (
+        spread, A, f"self.dropout(self.proj({MERGE}))", f"self.proj({MERGE})"),
+    "GELU by tanh": (mlp, M, "F.gelu(self.fc1(x))", 'F.gelu(self.fc1(x), approximate="tanh")'),
+    "GELU by tanh, whole model": (square, M, "F.gelu(self.fc1(x))", 'F.gelu(self.fc1(x), approximate="tanh")'),
+    "quick GELU": (mlp, M, "F.gelu(self.fc1(x))", "self.fc1(x) * (1.702 * self.fc1(x)).sigmoid()"),
+    "ReLU": (mlp, M, "F.gelu", "F.relu"),
+    "activation after the second layer too": (mlp, M, OUT, OUT.replace("self.fc2(hidden)", "F.gelu(self.fc2(hidden))")),
+    "no activation": (mlp, M, "F.gelu(self.fc1(x))", "self.fc1(x)"),
+    "hidden width is embed_dim": (mlp, M, "nn.Linear(embed_dim, mlp_dim)\n", "nn.Linear(embed_dim, mlp_dim := embed_dim)\n"),
+    "MLP without bias": (mlp, M, "nn.Linear(mlp_dim, embed_dim)", "nn.Linear(mlp_dim, embed_dim, bias=False)"),
+    "no dropout after the GELU": (mlp, M, HIDDEN, HIDDEN.replace("self.dropout(F.gelu(self.fc1(x)))", "F.gelu(self.fc1(x))")),
+    "no dropout after the second layer": (mlp, M, OUT, "return self.fc2(hidden)"),
+    "epsilon 1e-5, first norm": (square, E, NORM1, NORM1.replace("1e-6", "1e-5")),
+    "epsilon 1e-5, second norm": (square, E, NORM2, NORM2.replace("1e-6", "1e-5")),
+    "epsilon 1e-5, final norm": (square, V, NORM, NORM.replace("1e-6", "1e-5")),
+    "no attention residual": (block, E, EQ2, EQ2.replace("x + ", "")),
+    "no MLP residual": (block, E, EQ3, EQ3.replace("x + ", "")),
+    "post-norm": (block, E, EQ2, "x = self.norm1(x + self.attn(x))"),
+    "post-norm, MLP": (block, E, EQ3, "return self.norm2(x + self.mlp(x))"),
+    "norm on the branch's output": (block, E, EQ2, "x = x + self.norm1(self.attn(x))"),
+    "residual taken after the norm": (block, E, EQ2, "x = self.norm1(x)\n        x = x + self.attn(x)"),
+    "residual twice": (block, E, EQ2, EQ2.replace("x + ", "x + x + ")),
+    "x + x": (block, E, EQ3, "x = self.mlp(self.norm2(x))\n        return x + x"),
+    "MLP residual from the block's input": (block, E, f"{EQ2}  # Eq. 2\n        {EQ3}", (
+        "y = x + self.attn(self.norm1(x))\n        return x + self.mlp(self.norm2(y))")),
+    "MLP branch on the block's input": (block, E, f"{EQ2}  # Eq. 2\n        {EQ3}", (
+        "y = x + self.attn(self.norm1(x))\n        return y + self.mlp(self.norm2(x))")),
+    "one norm used twice": (block, E, EQ3, EQ3.replace("norm2", "norm1")),
+    "no norm before attention": (block, E, EQ2, EQ2.replace("self.norm1(x)", "x")),
+    "MLP before attention": (block, E, f"{EQ2}  # Eq. 2\n        {EQ3}", (
+        "x = x + self.mlp(self.norm2(x))\n        return x + self.attn(self.norm1(x))")),
+    "no final norm": (square, V, "return self.norm(x)", "return x"),
+    "final norm after the blocks and before": (square, V, BLOCKS, "            x = self.norm(block(x))"),
+    "last block skipped": (square, V, "for block in self.blocks:", "for block in self.blocks[:-1]:"),
+    "blocks in reverse": (square, V, "for block in self.blocks:", "for block in reversed(self.blocks):"),
+    "first block used for all": (square, V, BLOCKS, "            x = self.blocks[0](x)"),
+    "every block fed the embedding": (square, V, f"  # Eq. 2 and Eq. 3\n{BLOCKS}", (
+        "\n            x = x + block(self.dropout(embedded))").replace("embedded", EQ1.removeprefix("x = "))),
+    "blocks in a plain list": (square, V, "self.blocks = nn.ModuleList(", "self.blocks = list("),
+    "last token read": (square, V, POOL, POOL.replace("tokens[:, 0]", "tokens[:, -1]")),
+    "mean over the class token too": (rectangles, V, POOL, POOL.replace("tokens[:, 1:]", "tokens")),
+    "mean over features of the batch": (rectangles, V, POOL, POOL.replace("tokens[:, 1:].mean(dim=1)", "tokens[:, 1:].mean(dim=0)")),
+    "dropout on the patches before the class token only": (
+        training, V, "x = self.dropout(x)", "x = x"),
+    "softmax in the model": (square, V, "return self.head(self.features(images))", (
+        "return self.head(self.features(images)).softmax(dim=1)")),
+    "a batch statistic leaks in": (square, V, "return self.norm(x)", "return self.norm(x - x.mean(dim=0))"),
+    "features of the first picture for all": (
+        square, V, "return self.head(self.features(images))",
+        "return self.head(self.features(images)[:1].expand(images.shape[0], -1))"),
+    "head without bias": (square, V, "self.head = nn.Linear(embed_dim, num_classes)", (
+        "self.head = nn.Linear(embed_dim, num_classes, bias=False)")),
+    "detached class token": (square, V, "self.cls_token.expand", "self.cls_token.detach().expand"),
+    "no gradient through attention's weights": (readable, A, "return weights @ v, weights", "return weights.detach() @ v, weights"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_is_caught(name: str) -> None:
+    check, file, right, wrong = MISTAKES[name]
+    library = library_with({file: (right, wrong)})
+    with pytest.raises(Exception) as caught:  # noqa: PT011: a shape that does not fit stops a model as well
+        CHECKS[check](library)
+    # What a wrong model may end in: a failed comparison, or sizes and names that do not fit. Not a typo of ours.
+    assert isinstance(caught.value, AssertionError | RuntimeError | ValueError | AttributeError), caught.value
+
+
+def test_a_copy_without_a_mistake_passes() -> None:
+    """So that a row above fails for its mistake, and not because it runs on a copy."""
+    library = library_with({})
+    for check in CHECKS.values():
+        check(library)
