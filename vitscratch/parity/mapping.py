@@ -100,7 +100,8 @@ def pair_layers(ours: nn.Module, theirs: nn.Module, mapping: Mapping) -> list[La
     for parameter in pair_parameters(ours, theirs, mapping):
         layer, _, leaf = parameter.ours.rpartition(".")
         their_layer, _, their_leaf = parameter.theirs[0].rpartition(".")
-        if leaf == their_leaf and layer and their_layer and not list(our_layers[layer].children()):
+        alone = len(parameter.theirs) == 1 and leaf == their_leaf
+        if alone and layer and their_layer and not list(our_layers[layer].children()):
             pairs[layer] = LayerPair(layer, their_layer, implied=True)
     for name, reference in _references(mapping).items():
         if name in our_layers:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sized
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from vitscratch.training.schedule import warmup_cosine
 Batch = tuple[Tensor, Tensor]
 
 
+@runtime_checkable
 class Batches(Sized, Iterable[Batch], Protocol):
     """(images, labels) batches of which one can ask how many there are: a DataLoader, a list, our own."""
 
