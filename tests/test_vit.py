@@ -172,7 +172,7 @@ def test_sincos_start_is_the_formula() -> None:
         assert_close(table[1 + row * 4 + column, i::quarter], torch.stack(waves))
     similarity = torch.cosine_similarity(table[1 + 5], table[1:], dim=1)
     assert similarity.argmax() == 5 and similarity[6] > similarity[7] > 0  # near is more alike than far
-    with pytest.raises(ValueError, match="embed_dim 15 is not a multiple of 4 .*nearest: 12 or 16"):
+    with pytest.raises(ValueError, match=r"embed_dim 15 is not a multiple of 4 .*nearest: 12 or 16"):
         sincos_position_embedding((2, 3), 15)
 
 
@@ -194,7 +194,7 @@ def test_builders_take_overrides_and_refuse_what_they_do_not_know() -> None:
 
 def test_weights_are_refused_until_they_can_be_loaded() -> None:
     assert isinstance(vit_nano_8(None, False), VisionTransformer)
-    with pytest.raises(NotImplementedError, match="weights='IMAGENET1K_V1': vitscratch .* does not load"):
+    with pytest.raises(NotImplementedError, match=r"weights='IMAGENET1K_V1': vitscratch .* does not load"):
         vit_nano_8(weights="IMAGENET1K_V1")
 
 

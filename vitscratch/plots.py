@@ -117,9 +117,9 @@ def class_token_attention(
         panels[i, 0].set_ylabel(titles[i], rotation=0, ha="right", va="center")
         for block in range(depth):
             heat = F.interpolate(gaze[block, i].reshape(1, 1, *grid_size), images.shape[2:], mode="nearest")[0, 0]
-            panels[i, block + 1].imshow(heat, cmap=scale.cmap, norm=scale.norm)
-            outline = images[i].mean(dim=0)
-            panels[i, block + 1].contour(outline, levels=[0.5 * float(outline.max())], colors="white", linewidths=1)
+            panels[i, block + 1].imshow(heat.numpy(), cmap=scale.cmap, norm=scale.norm)
+            grey = images[i].mean(dim=0)
+            panels[i, block + 1].contour(grey.numpy(), levels=[0.5 * float(grey.max())], colors="white", linewidths=1)
             if i == 0:
                 panels[i, block + 1].set_title(f"block {block + 1}", fontsize=10)
     for axes in panels.flat:
@@ -142,7 +142,7 @@ def position_similarity(similarity: Float[Tensor, "rows columns rows columns"]) 
     scale = ScalarMappable(Normalize(-1, 1), cmap="viridis")
     for i in range(rows):
         for j in range(columns):
-            panels[i, j].imshow(similarity[i, j], cmap=scale.cmap, norm=scale.norm)
+            panels[i, j].imshow(similarity[i, j].numpy(), cmap=scale.cmap, norm=scale.norm)
             panels[i, j].plot(j, i, "o", color="white", markersize=4, markeredgecolor="black")
             panels[i, j].set(xticks=[], yticks=[])
     figure.colorbar(scale, ax=panels, label="cosine similarity", shrink=0.8)
@@ -154,6 +154,6 @@ def position_similarity(similarity: Float[Tensor, "rows columns rows columns"]) 
 
 def _picture(axes, image: Float[Tensor, "c H W"]) -> None:  # type: ignore[no-untyped-def]  # matplotlib's Axes
     if len(image) == 1:
-        axes.imshow(image[0], cmap="gray_r", vmin=0, vmax=1)
+        axes.imshow(image[0].numpy(), cmap="gray_r", vmin=0, vmax=1)
     else:
-        axes.imshow(image.permute(1, 2, 0).clamp(0, 1))
+        axes.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())

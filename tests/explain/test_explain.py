@@ -22,7 +22,7 @@ def test_maps_are_the_weights_that_the_output_is_made_of(model: nn.Module) -> No
     inputs: list[torch.Tensor] = []
     outputs: list[torch.Tensor] = []
     layer = model.blocks[2].attn
-    layer.register_forward_hook(lambda _, x, y: (inputs.append(x[0]), outputs.append(y)) and None)
+    layer.register_forward_hook(lambda _, x, y: inputs.append(x[0]) or outputs.append(y))
     model(images)
     values = layer.queries_keys_values(inputs[0])[2]
     rebuilt = (maps[2] @ values).transpose(1, 2).flatten(2) @ layer.proj.weight.T + layer.proj.bias

@@ -161,7 +161,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {  # name -> check, file, right
 def test_is_caught(name: str) -> None:
     check, file, right, wrong = MISTAKES[name]
     library = library_with({file: (right, wrong)})
-    with pytest.raises(Exception) as caught:  # noqa: PT011: a shape that does not fit stops a model as well
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - a shape that does not fit stops a model as well
         CHECKS[check](library)
     # What a wrong model may end in: a failed comparison, or sizes and names that do not fit. Not a typo of ours.
     assert isinstance(caught.value, AssertionError | RuntimeError | ValueError | AttributeError), caught.value

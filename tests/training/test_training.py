@@ -176,7 +176,7 @@ def test_fit_refuses_nothing_to_do(epochs: int, batches: list[Batch]) -> None:
 def test_fit_stops_at_a_loss_that_is_not_finite() -> None:
     images, labels = separable()
     images[3] = torch.inf
-    with pytest.raises(FloatingPointError, match="training loss of epoch 1 is (nan|inf); try a lower learning rate"):
+    with pytest.raises(FloatingPointError, match=r"training loss of epoch 1 is (nan|inf); try a lower learning rate"):
         fit(linear_model(), [(images, labels)], epochs=2, learning_rate=0.1)
 
 

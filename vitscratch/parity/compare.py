@@ -182,6 +182,7 @@ class _Run:
         return dict(zip(tensors, found, strict=True))
 
     def gradient(self, *key: Any) -> Tensor | None:
+        """A gradient found by `_backward`; None if there is none."""
         return None if self.gradients is None else self.gradients.get(key)
 
 

@@ -25,7 +25,7 @@ _TORCHVISION: Mapping = {
     "blocks.{i}.attn.qkv.bias": "encoder.layers.encoder_layer_{i}.self_attention.in_proj_bias",
     "blocks.{i}.attn.proj.weight": "encoder.layers.encoder_layer_{i}.self_attention.out_proj.weight",
     "blocks.{i}.attn.proj.bias": "encoder.layers.encoder_layer_{i}.self_attention.out_proj.bias",
-    "blocks.{i}.attn": "encoder.layers.encoder_layer_{i}.dropout",  # ours ends with the dropout, theirs is followed by it
+    "blocks.{i}.attn": "encoder.layers.encoder_layer_{i}.dropout",  # ours ends with it, theirs is followed by it
     "blocks.{i}.norm2": "encoder.layers.encoder_layer_{i}.ln_2",
     "blocks.{i}.mlp.fc1": "encoder.layers.encoder_layer_{i}.mlp.0",
     "blocks.{i}.mlp.fc2": "encoder.layers.encoder_layer_{i}.mlp.3",

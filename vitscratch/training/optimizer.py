@@ -31,6 +31,6 @@ def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.
     """AdamW (arXiv 1711.05101) over `decay_groups`.
 
     Not Adam with weight_decay: there the decay is divided by the gradient's size like the gradient, and a
-    weight of 0.02 that gets little gradient is gone in seven steps.
+    weight of 0.02 that gets little gradient is gone in seven steps. `fused` updates all parameters in one pass.
     """
-    return torch.optim.AdamW(decay_groups(model, weight_decay), lr=learning_rate)
+    return torch.optim.AdamW(decay_groups(model, weight_decay), lr=learning_rate, fused=True)

@@ -1,0 +1,219 @@
+"""Commands as a user types them. Exit codes: 0 done, 1 the check failed, 2 wrong usage or bad input, 130 Ctrl-C."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import vitscratch
+from vitscratch.cli import main
+
+PNG = b"\x89PNG"
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "vitscratch", *arguments]
+
+
+# parity
+
+
+def test_parity_prints_the_table_and_writes_the_json(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "out.json"
+    assert main(["parity", "vit_nano_8", "vit_nano_32", "--json", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "vit_nano_8: AGREES: 56 parameter tensors" in printed and "blocks.3.mlp.fc2" in printed
+    results = json.loads(path.read_text())
+    assert [result["preset"] for result in results] == ["vit_nano_8", "vit_nano_32"]
+    for result in results:
+        assert result["passed"] is True and result["dtype"] == "float64"
+        assert result["reference"].startswith("torchvision ")
+        assert result["max_value_diff"] <= 1e-10 and result["max_gradient_diff"] <= 1e-10
+        for row in result["rows"]:
+            assert row["shape"] == row["reference_shape"]
+            assert 0 <= row["value_diff"] <= 1e-10 and 0 <= row["gradient_diff"] <= 1e-10
+    assert [result["parameters_mapped"] for result in results] == [56, 80]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_parity_exits_1_and_names_the_layer_on_divergence(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        vitscratch.EncoderBlock, "forward", lambda self, x: self.mlp(self.norm2(self.attn(self.norm1(x))))
+    )
+    path = tmp_path / "out.json"
+    assert main(["parity", "vit_nano_8", "--fold", "--json", str(path)]) == 1
+    assert "vit_nano_8: DIVERGES first at blocks.0.norm2" in capsys.readouterr().out
+    assert json.loads(path.read_text())[0]["passed"] is False
+
+
+def test_parity_says_when_it_runs_fewer_blocks(capsys: pytest.CaptureFixture) -> None:
+    assert main(["parity", "vit_nano_8", "--depth", "2", "--dtype", "float32"]) == 0
+    printed = capsys.readouterr().out
+    assert "values and gradients were compared on 2 of 4 blocks" in printed and "blocks.2" not in printed
+
+
+# summary
+
+
+def test_summary_gives_exact_numbers_and_what_torchinfo_misses(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "summary.json"
+    assert main(["summary", "vit_b_16", "--json", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "Total params: 86,567,656" in printed and "35.128" in printed
+    numbers = json.loads(path.read_text())
+    assert numbers["parameters"] == 86_567_656 and numbers["flops"] == 35_127_656_448
+    assert sum(part["parameters"] for part in numbers["parts"]) == 86_567_656
+    # What the closing lines claim of torchinfo: 152,064 parameters outside layers are not in its size in MB.
+    assert "Params size (MB): 345.66" in printed
+    assert pytest.approx(345.66, abs=0.005) == (86_567_656 - 152_064) * 4 / 1e6
+
+
+# quickstart
+
+
+def test_quickstart_leaves_four_pictures_and_the_numbers(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out, extra = tmp_path / "runs" / "one", tmp_path / "metrics.json"
+    assert main(["quickstart", "--quick", "--device", "cpu", "--out", str(out), "--json", str(extra)]) == 0
+    pictures = sorted(path.name for path in out.glob("*.png"))
+    assert pictures == ["attention.png", "curves.png", "positions.png", "predictions.png"]
+    assert all((out / name).read_bytes().startswith(PNG) for name in pictures)
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics == json.loads(extra.read_text())
+    assert metrics["parity_passed"] is True and metrics["parity_max_value_diff"] <= 1e-10
+    assert 0 <= metrics["test_accuracy"] <= 1 and metrics["seconds"] > 0 and metrics["quick"] is True
+    config = json.loads((out / "config.json").read_text())
+    assert config["recipe"]["epochs"] == 6 and config["torch"] == str(torch.__version__)
+    rows = list(csv.DictReader((out / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == list("123456")
+    printed = capsys.readouterr().out
+    assert "1/3" in printed and "2/3" in printed and "3/3" in printed and "AGREES" in printed
+    assert "read next" in printed and all(str(out / name) in printed for name in pictures)
+
+
+# bench
+
+
+def test_bench_patch_embedding(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vitscratch.recipes import patch_embedding
+
+    monkeypatch.setattr(patch_embedding, "SHAPES", [(8, 2, 1, 6, 3)])
+    monkeypatch.setattr(torch, "compile", lambda form: form)  # compiling is tried in test_without_hook.py
+    path = tmp_path / "bench.json"
+    assert main(["bench", "patch-embedding", "--quick", "--device", "cpu", "--json", str(path)]) == 0
+    results = json.loads(path.read_text())
+    assert [row["mode"] for row in results["rows"]] == [
+        f"{how} {what}" for how in ("eager", "compiled") for what in ("inference", "training")
+    ]
+    assert all(row["linear_ms"] > 0 and row["ratio"] > 0 for row in results["rows"])
+    assert "quartiles" in capsys.readouterr().out
+
+
+def test_bench_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "bench.json"
+    assert main(["bench", "digits", "--quick", "--device", "cpu", "--json", str(path)]) == 0
+    results = json.loads(path.read_text())
+    models = ["logistic regression", "k nearest neighbours", "RBF-SVM", "ViT"]
+    assert [row["model"] for row in results["rows"]] == models == list(results["summary"])
+    accuracy = {name: results["summary"][name]["mean_accuracy"] for name in models}
+    assert 0.95 < accuracy["logistic regression"] < accuracy["k nearest neighbours"] < accuracy["RBF-SVM"] < 1
+    assert "mean" in capsys.readouterr().out
+
+
+# bad input: one line on stderr, no traceback, exit code 2, before any work
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["parity", "vit_b16"], "preset 'vit_b16' is unknown; there are vit_nano_8, "),
+        (["summary", "resnet"], "preset 'resnet' is unknown; there are vit_nano_8, "),
+        (["parity", "vit_nano_8", "--depth", "9"], "vit_nano_8 takes 1 to 4 blocks"),
+        (["parity", "vit_nano_8", "--json", "no/such/folder/x.json"], "expected a file in a folder that exists"),
+        (["bench", "digits", "--splits", "0"], "splits 0, seeds 3, rounds 15: expected at least 1"),
+        (["quickstart", "--out", "{file}"], "is a file; expected a folder"),
+        (["quickstart", "--out", "{file}/below"], "cannot be made (Not a directory)"),
+        (["quickstart", "--json", "{folder}"], "expected a file in a folder that exists"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("kept")
+    assert main([argument.format(file=file, folder=tmp_path) for argument in arguments]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and printed.err.count("\n") == 1 and printed.err.startswith("vitscratch: ")
+    assert file.read_text() == "kept" and list(tmp_path.iterdir()) == [file]
+
+
+def test_a_device_that_is_not_there_is_named(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device that the test wants to be missing")
+    assert main(["bench", "digits", "--device", "cuda"]) == 2
+    assert "--device cuda is not available to torch here; there is: cpu" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture) -> None:
+    assert main(["parity", "vit_x", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["train-everything"], ["parity", "--depth", "many"], ["summary"]])
+def test_wrong_usage_exits_2(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_failures_exit_1(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vitscratch.parity import presets
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(presets, "check_preset", fail)
+    assert main(["parity", "vit_nano_8"]) == 1
+    assert capsys.readouterr().err == "vitscratch: failed: out of memory\n"
+
+
+def test_version_and_help() -> None:
+    done = subprocess.run(command("--version"), capture_output=True, text=True, check=True)
+    assert done.stdout == f"vitscratch {vitscratch.__version__}\n"
+    for arguments in ([], ["--help"], ["parity", "--help"]):
+        done = subprocess.run(command(*arguments), capture_output=True, text=True)
+        assert done.returncode == 0 and "usage: vitscratch" in done.stdout
+
+
+def test_ctrl_c_ends_with_130_one_line_and_nothing_half_written(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command("quickstart", "--out", str(tmp_path)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("1/3"):  # torch is loaded and the work has begun
+            process.send_signal(signal.SIGINT)
+            break
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "stopped by Ctrl-C" in errors and "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes close in another way on Windows")
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    reading, writing = os.pipe()
+    process = subprocess.Popen(command("parity", "vit_nano_8"), stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    os.read(reading, 10)
+    os.close(reading)
+    _, errors = process.communicate()
+    assert "Traceback" not in errors and "BrokenPipe" not in errors, errors

@@ -1,0 +1,67 @@
+"""Figures are looked at by people; here: that they hold what they were given, and can be saved."""
+
+import io
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from vitscratch import plots
+from vitscratch.training import EpochRecord
+
+
+def png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def history(validation: float) -> list[EpochRecord]:
+    return [EpochRecord(i, 1e-3 / i, 1 / i, 1 - 0.5 / i, validation / i, validation, 0.1) for i in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("validation", "lines"), [(float("nan"), 1), (0.8, 2)])
+def test_curves_draw_validation_where_it_was_measured(validation: float, lines: int) -> None:
+    figure = plots.curves(history(validation))
+    loss, accuracy, rate = figure.axes
+    assert [len(axes.lines) for axes in (loss, accuracy, rate)] == [lines, lines, 1]
+    assert list(loss.lines[0].get_ydata()) == [1, 1 / 2, 1 / 3]
+    assert list(accuracy.lines[0].get_ydata()) == [50, 75, pytest.approx(100 * (1 - 0.5 / 3))]
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_curves_show_the_test_accuracy_once() -> None:
+    accuracy = plots.curves(history(float("nan")), test_accuracy=0.9917).axes[1]
+    assert list(accuracy.lines[-1].get_ydata()) == [pytest.approx(99.17)] and len(accuracy.lines[-1].get_xdata()) == 1
+    assert "99.17%" in accuracy.lines[-1].get_label()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_predictions_mark_the_mistakes(channels: int) -> None:
+    probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+    figure = plots.predictions(
+        torch.rand(3, channels, 4, 4), torch.tensor([0, 0, 0]), probabilities, ("cat", "dog"), columns=2
+    )
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["cat  90%", "dog  80%\nis cat", "cat  70%", ""]
+    assert [axes.title.get_color() for axes in figure.axes][1] == plots.MISTAKE
+    assert "(1 shown)" in figure.get_suptitle()
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_class_token_attention_has_a_row_for_each_picture_and_a_column_for_each_block() -> None:
+    maps = torch.rand(3, 2, 4, 7, 7).softmax(dim=-1)
+    figure = plots.class_token_attention(torch.rand(2, 1, 4, 6), maps, (2, 3), ("a", "b"))
+    assert len(figure.axes) == 2 * (1 + 3) + 1  # and the colour bar
+    gaze = maps[1, 0, :, 0, 1:].mean(dim=0)
+    shown = torch.as_tensor(figure.axes[2].images[0].get_array())[::2, ::2]
+    torch.testing.assert_close(shown.flatten(), gaze / gaze.mean())
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_position_similarity_has_a_map_for_each_position() -> None:
+    similarity = torch.rand(2, 3, 2, 3)
+    figure = plots.position_similarity(similarity)
+    assert len(figure.axes) == 2 * 3 + 1
+    torch.testing.assert_close(torch.as_tensor(figure.axes[4].images[0].get_array()), similarity[1, 1])
+    assert png(figure).startswith(b"\x89PNG")
