@@ -54,7 +54,7 @@ def test_class_token_attention_has_a_row_for_each_picture_and_a_column_for_each_
     figure = plots.class_token_attention(torch.rand(2, 1, 4, 6), maps, (2, 3), ("a", "b"))
     assert len(figure.axes) == 2 * (1 + 3) + 1  # and the colour bar
     gaze = maps[1, 0, :, 0, 1:].mean(dim=0)
-    shown = torch.as_tensor(figure.axes[2].images[0].get_array())[::2, ::2]
+    shown = torch.as_tensor(figure.axes[2].images[1].get_array())[::2, ::2]
     torch.testing.assert_close(shown.flatten(), gaze / gaze.mean())
     assert png(figure).startswith(b"\x89PNG")
 

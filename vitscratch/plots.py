@@ -117,16 +117,15 @@ def class_token_attention(
         panels[i, 0].set_ylabel(titles[i], rotation=0, ha="right", va="center")
         for block in range(depth):
             heat = F.interpolate(gaze[block, i].reshape(1, 1, *grid_size), images.shape[2:], mode="nearest")[0, 0]
-            panels[i, block + 1].imshow(heat.numpy(), cmap=scale.cmap, norm=scale.norm)
-            grey = images[i].mean(dim=0)
-            panels[i, block + 1].contour(grey.numpy(), levels=[0.5 * float(grey.max())], colors="white", linewidths=1)
+            panels[i, block + 1].imshow(images[i].mean(dim=0).numpy(), cmap="gray", vmin=0, vmax=1)
+            panels[i, block + 1].imshow(heat.numpy(), cmap=scale.cmap, norm=scale.norm, alpha=0.65)
             if i == 0:
                 panels[i, block + 1].set_title(f"block {block + 1}", fontsize=10)
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])
     panels[0, 0].set_title("picture", fontsize=10)
     figure.colorbar(scale, ax=panels, label="attention of the class token (1 = even)", shrink=0.8)
-    figure.suptitle("Attention of the class token, mean over heads (white: the picture's outline)")
+    figure.suptitle("Attention of the class token, mean over heads, laid over the picture")
     return figure
 
 
@@ -134,12 +133,12 @@ def position_similarity(similarity: Float[Tensor, "rows columns rows columns"]) 
     """One small map for each patch: cosine similarity of its position embedding with all others (Figure 7, centre).
 
     Args:
-        similarity: as from `vitscratch.explain.position_similarity`, in [-1, 1].
+        similarity: as from `vitscratch.explain.position_similarity`, in [-1, 1]; the colours span what occurs.
     """
     rows, columns = similarity.shape[:2]
     figure = Figure(figsize=(1.1 * columns + 1.6, 1.1 * rows + 1.0), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
-    scale = ScalarMappable(Normalize(-1, 1), cmap="viridis")
+    scale = ScalarMappable(Normalize(float(similarity.min()), 1), cmap="viridis")
     for i in range(rows):
         for j in range(columns):
             panels[i, j].imshow(similarity[i, j].numpy(), cmap=scale.cmap, norm=scale.norm)
