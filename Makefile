@@ -41,7 +41,8 @@ clean:
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "vitscratch needs Python >= 3.11, and '$(PYTHON)' is older or missing; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@rm -rf $(VENV)  # left over by a failure, or by a Python that is gone
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # Each stamp is older than pyproject.toml exactly when something has to be installed.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python

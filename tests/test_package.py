@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     **{name: set() for name in ("patches", "attention", "mlp", "config")},
     "encoder": {"attention", "mlp"},
     "vit": {"patches", "encoder", "config"},
-    "parity": {"config", "vit"},
+    "parity": {"config", "patches", "vit"},
     "explain": {"attention", "vit"},
     "data": set(),
     "training": set(),

@@ -67,7 +67,7 @@ def test_same_as_an_independent_convolution() -> None:
         (225, 16, "image 225 px is not a multiple of patch 16 px; nearest: 224 or 240"),
         ((224, 30), 16, "image 30 px is not a multiple of patch 16 px; nearest: 16 or 32"),
         (10, 16, "image 10 px is not a multiple of patch 16 px; nearest: 16"),
-        (8, 0, "image 8 px is not a multiple of patch 0 px"),
+        (8, 16, "image 8 px is not a multiple of patch 16 px; nearest: 16$"),
     ],
 )
 def test_sizes_that_do_not_fit_are_named_with_the_nearest_that_do(image: object, patch: int, message: str) -> None:

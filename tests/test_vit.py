@@ -158,7 +158,7 @@ def test_init_weights_draws_every_parameter_anew() -> None:
 
 
 def test_sincos_start_is_the_formula() -> None:
-    model = build("vit_nano_8")
+    model = build("vit_nano_8", patch_size=2)
     init_weights(model, position="sincos")
     table = model.pos_embed[0]
     quarter = table.shape[1] // 4
@@ -184,8 +184,8 @@ def test_first_logits_are_zero_so_the_first_loss_is_ln_classes(position: str) ->
 
 
 def test_builders_take_overrides_and_refuse_what_they_do_not_know() -> None:
-    model = vit_nano_8(num_classes=3, image_size=(6, 4), in_channels=2, dropout=0.1)
-    assert model(torch.randn(5, 2, 6, 4)).shape == (5, 3)
+    model = vit_nano_8(num_classes=3, image_size=(12, 8), in_channels=2, dropout=0.1)
+    assert model(torch.randn(5, 2, 12, 8)).shape == (5, 3)
     with pytest.raises(TypeError, match="vit_nano_8 has no hidden_dim; what can be replaced: image_size, "):
         vit_nano_8(hidden_dim=3)
     with pytest.raises(ValueError, match="preset 'vit_x' is unknown; there are vit_nano_8, "):
@@ -203,11 +203,47 @@ def test_torchvision_builders_can_be_swapped_for_ours(preset: str) -> None:
     torchvision_models = pytest.importorskip("torchvision.models")
     if not hasattr(torchvision_models, preset):
         assert preset in ("vit_ti_16", "vit_s_16")  # DeiT's sizes, which torchvision does not have
-        return
+        return  # tests/parity/test_presets.py and HEADS below hold them
     with torch.device("meta"):
         arguments = {"weights": None, "progress": False, "num_classes": 7, "dropout": 0.1}
         ours, theirs = (getattr(library, preset)(**arguments) for library in (vitscratch, torchvision_models))
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+    # The number of heads changes no parameter, so it has to be looked at.
+    assert ours.blocks[0].attn.num_heads == theirs.encoder.layers[0].self_attention.num_heads
+
+
+HEADS = {"vit_ti_16": 3, "vit_s_16": 6}  # DeiT, Table 1
+
+
+@pytest.mark.parametrize("preset", HEADS)
+def test_heads_of_deits_sizes_are_timms(preset: str) -> None:
+    timm = pytest.importorskip("timm", reason="timm is not installed (pip install 'vitscratch[test]')")
+    with torch.device("meta"):
+        theirs = timm.create_model({"vit_ti_16": "deit_tiny_patch16_224", "vit_s_16": "deit_small_patch16_224"}[preset])
+    assert PRESETS[preset].num_heads == HEADS[preset] == theirs.blocks[0].attn.num_heads
+    assert PRESETS[preset].depth == len(theirs.blocks) and PRESETS[preset].embed_dim == theirs.embed_dim
+
+
+def test_every_builder_states_its_parameters() -> None:
+    for preset, config in PRESETS.items():
+        assert f"{config.num_parameters:,}" in str(getattr(vitscratch, preset).__doc__), preset
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"depth": 0}, r"sizes \{'depth': 0\}: expected at least 1"),
+        ({"num_classes": 0, "in_channels": -1}, r"'in_channels': -1, 'num_classes': 0"),
+        ({"embed_dim": -8}, r"sizes \{'embed_dim': -8\}"),
+        ({"num_heads": 5}, "embed_dim 96 does not split into 5 heads of equal width; nearest: 4"),
+        ({"attention_dropout": 1.5}, "attention_dropout 1.5 is no probability"),
+        ({"patch_size": 0}, "size 0 is no size in pixels"),
+        ({"patch_size": -2}, "size -2 is no size in pixels"),
+    ],
+)
+def test_sizes_that_are_none_are_named(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        vit_nano_8(**arguments)
 
 
 # What users do to modules.

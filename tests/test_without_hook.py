@@ -1,9 +1,12 @@
 """What must be tried without the shape-checking import hook: compilers, which trace the code as it stands, and errors
 that the hook would forestall."""
 
+import shutil
 import subprocess
 import sys
+import sysconfig
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +21,27 @@ expected = model(images)
 """
 
 CASES = {
+    "sizes and pictures of types that annotations would refuse": """
+        import numpy
+        from vitscratch import PatchEmbedding, ViTConfig, init_weights, patchify
+        assert PatchEmbedding(numpy.int64(8), 2.0, 1, 4).grid_size == (4, 4)
+        assert vit_nano_8(image_size=[8, 12]).patch_embed.num_patches == 6  # lists, as JSON has them
+        assert ViTConfig(image_size=[8, 12], patch_size=4).num_patches == 6
+        for call, message in [
+            (lambda: PatchEmbedding((8, 8, 3), 2, 1, 4), "size (8, 8, 3) is no size in pixels"),
+            (lambda: PatchEmbedding(8.5, 2, 1, 4), "size 8.5 is no size in pixels"),
+            (lambda: patchify(torch.zeros(1, 8, 8), 2), "images of shape (1, 8, 8); expected (batch, channels, "),
+            (lambda: model(torch.zeros(3, 1, 8, 8, dtype=torch.uint8)), "images are torch.uint8; expected floating"),
+            (lambda: init_weights(model, position="sine"), "position 'sine' is unknown; expected 'normal' or 'sincos'"),
+        ]:
+            try:
+                call()
+            except ValueError as error:
+                assert message in str(error), error
+            else:
+                raise AssertionError(message)
+        assert model(torch.zeros(0, 1, 8, 8)).shape == (0, 10)
+    """,
     "a pool that does not exist": """
         try:
             vit_nano_8(pool="max")
@@ -58,13 +82,12 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_without_the_import_hook(case: str) -> None:
     if case == "compile" and not _has_compiler():
-        pytest.skip("torch.compile's default backend needs a C++ compiler, and there is none")
+        pytest.skip("torch.compile's default backend needs a C++ compiler and Python's headers, and there are none")
     code = PRELUDE + textwrap.dedent(CASES[case])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def _has_compiler() -> bool:
-    import shutil
-
-    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    return headers.exists() and any(shutil.which(name) for name in ("c++", "g++", "clang++"))

@@ -42,7 +42,7 @@ class MultiHeadSelfAttention(nn.Module):
         (b, n, d) -> (b, n, d).
 
     Raises:
-        ValueError: embed_dim is not a multiple of num_heads.
+        ValueError: embed_dim is not a multiple of num_heads, or attention_dropout no probability.
     """
 
     def __init__(
@@ -54,9 +54,11 @@ class MultiHeadSelfAttention(nn.Module):
         fused: bool = True,
     ) -> None:
         super().__init__()
-        if num_heads < 1 or embed_dim % num_heads:
+        if not 0.0 <= attention_dropout <= 1.0:
+            raise ValueError(f"attention_dropout {attention_dropout} is no probability; expected 0 to 1")
+        if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads:
             fitting = [heads for heads in range(1, embed_dim + 1) if embed_dim % heads == 0]
-            nearest = min(fitting, key=lambda heads: abs(heads - num_heads))
+            nearest = min(fitting, key=lambda heads: abs(heads - num_heads), default="none, embed_dim is below 1")
             raise ValueError(
                 f"embed_dim {embed_dim} does not split into {num_heads} heads of equal width; nearest: {nearest}"
             )
@@ -74,7 +76,9 @@ class MultiHeadSelfAttention(nn.Module):
             out, _ = attention(q, k, v, dropout)
         return self.dropout(self.proj(rearrange(out, "b h n k -> b n (h k)")))
 
-    def queries_keys_values(self, x: Float[Tensor, "b n d"]) -> tuple[Tensor, Tensor, Tensor]:
+    def queries_keys_values(
+        self, x: Float[Tensor, "b n d"]
+    ) -> tuple[Float[Tensor, "b h n k"], Float[Tensor, "b h n k"], Float[Tensor, "b h n k"]]:
         """Eq. 5: one linear layer makes q, k and v of all heads; each is (b, h, n, k)."""
         q, k, v = rearrange(self.qkv(x), "b n (three h k) -> three b h n k", three=3, h=self.num_heads)
         return q, k, v

@@ -26,6 +26,8 @@ class ViTConfig:
         num_heads: attention heads (k); divides embed_dim. mlp_dim: hidden width of the MLP.
         dropout, attention_dropout: probabilities in [0, 1].
         pool: the head reads the class token ("cls") or the mean of the patch tokens ("mean").
+
+    Whether the sizes fit together is checked where they are used, when the model is built.
     """
 
     image_size: Size = 224
@@ -39,6 +41,12 @@ class ViTConfig:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     pool: Literal["cls", "mean"] = "cls"
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "patch_size"):
+            size = getattr(self, name)
+            if isinstance(size, list):  # as JSON has it
+                object.__setattr__(self, name, tuple(size))
 
     @property
     def num_patches(self) -> int:
@@ -64,7 +72,7 @@ class ViTConfig:
         """Parameters and FLOPs part by part, by formula.
 
         Matrix products are counted, the two of attention (q k^T and weights v) among them; additions of
-        biases, norms, GELU and softmax are not: they are below 1 % in B/16, and no profiler counts them.
+        biases, norms, GELU and softmax are not.
         """
         n, d, m = self.num_patches + 1, self.embed_dim, self.mlp_dim  # n counts the class token
         patch_values = self.in_channels * self._patch_sides[0] * self._patch_sides[1]
@@ -85,7 +93,7 @@ class ViTConfig:
 # Ti and S after DeiT (arXiv 2012.12877, Table 1); B, L and H after the paper's Table 1.
 # nano_8 and nano_32 are ours, for 8-pixel digits and 32-pixel photographs.
 PRESETS: dict[str, ViTConfig] = {
-    "vit_nano_8": ViTConfig(8, 2, 1, 10, embed_dim=96, depth=4, num_heads=4, mlp_dim=192),
+    "vit_nano_8": ViTConfig(8, 4, 1, 10, embed_dim=96, depth=3, num_heads=4, mlp_dim=384),
     "vit_nano_32": ViTConfig(32, 4, 3, 10, embed_dim=192, depth=6, num_heads=3, mlp_dim=768),
     "vit_ti_16": ViTConfig(embed_dim=192, num_heads=3, mlp_dim=768),
     "vit_s_16": ViTConfig(embed_dim=384, num_heads=6, mlp_dim=1536),

@@ -9,8 +9,13 @@ Size = int | tuple[int, int]
 
 
 def pair(size: Size) -> tuple[int, int]:
-    """(height, width) of a size that may be given as one number."""
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+    """(height, width) in pixels of a size that may be given as one number; ValueError if it is no size."""
+    sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
+    if len(sides) != 2 or any(side != int(side) or side < 1 for side in sides):
+        raise ValueError(
+            f"size {size} is no size in pixels; expected one whole number of at least 1, or (height, width)"
+        )
+    return int(sides[0]), int(sides[1])
 
 
 def patchify(images: Float[Tensor, "b c H W"], patch_size: Size) -> Float[Tensor, "b n d"]:
@@ -30,6 +35,8 @@ def patchify(images: Float[Tensor, "b c H W"], patch_size: Size) -> Float[Tensor
         ValueError: a side of the picture is not a multiple of the patch's.
     """
     height, width = pair(patch_size)
+    if images.ndim != 4:
+        raise ValueError(f"images of shape {tuple(images.shape)}; expected (batch, channels, height, width)")
     _grid(images.shape[2:], (height, width))
     return rearrange(images, "b c (rows p) (columns q) -> b (rows columns) (c p q)", p=height, q=width)
 
@@ -97,14 +104,18 @@ class PatchEmbedding(nn.Module):
                 f"images of shape {tuple(images.shape)} do not fit: expected (batch, channels, height, width) "
                 f"= (b, {', '.join(map(str, expected))}); resize the pictures or build the model for their size"
             )
+        if not images.is_floating_point():
+            raise ValueError(
+                f"images are {images.dtype}; expected floating point: images.float() / 255, then normalise"
+            )
         return rearrange(self.proj(images), "b d rows columns -> b (rows columns) d")
 
 
 def _grid(image_size: tuple[int, ...], patch_size: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of patches; ValueError that names the nearest sizes if they do not come out even."""
     for image, patch in zip(image_size, patch_size, strict=True):
-        if patch < 1 or image < patch or image % patch:
-            lower = max(image // max(patch, 1), 1) * patch
-            nearest = f"{lower} or {lower + patch}" if image > patch else f"{patch}"
+        if image < patch or image % patch:
+            lower = image // patch * patch
+            nearest = f"{lower} or {lower + patch}" if lower else f"{patch}"
             raise ValueError(f"image {image} px is not a multiple of patch {patch} px; nearest: {nearest}")
     return image_size[0] // patch_size[0], image_size[1] // patch_size[1]

@@ -9,16 +9,16 @@ from vitscratch.parity import awaken
 
 @pytest.fixture
 def model() -> nn.Module:
-    model = vit_nano_8(image_size=(6, 10)).eval()
+    model = vit_nano_8(image_size=(12, 20)).eval()
     awaken(model)
     return model
 
 
 def test_maps_are_the_weights_that_the_output_is_made_of(model: nn.Module) -> None:
-    images = torch.randn(2, 1, 6, 10)
+    images = torch.randn(2, 1, 12, 20)
     maps = attention_maps(model, images)
-    assert maps.shape == (4, 2, 4, 16, 16)
-    assert_close(maps.sum(dim=-1), torch.ones(4, 2, 4, 16))
+    assert maps.shape == (3, 2, 4, 16, 16)
+    assert_close(maps.sum(dim=-1), torch.ones(3, 2, 4, 16))
     inputs: list[torch.Tensor] = []
     outputs: list[torch.Tensor] = []
     layer = model.blocks[2].attn
@@ -40,7 +40,7 @@ def test_recording_changes_neither_output_nor_gradients_nor_random_numbers(train
         if recording:
             with record_attention(model) as recorded:
                 logits = model(images)
-            assert list(recorded) == [f"blocks.{i}.attn" for i in range(4)]
+            assert list(recorded) == [f"blocks.{i}.attn" for i in range(3)]
             assert not any(weights.requires_grad for weights in recorded.values())
         else:
             logits = model(images)
@@ -51,7 +51,7 @@ def test_recording_changes_neither_output_nor_gradients_nor_random_numbers(train
 
 def test_hooks_are_gone_afterwards_even_after_an_error(model: nn.Module) -> None:
     with pytest.raises(ValueError, match="do not fit"), record_attention(model):
-        model(torch.zeros(1, 3, 6, 10))
+        model(torch.zeros(1, 3, 12, 20))
     assert not any(layer._forward_hooks for layer in model.modules())
 
 

@@ -1,8 +1,9 @@
 """The parity suite: each check takes the library (or a copy with a mistake) and raises AssertionError if it is not
-the function that the references compute. Weights are awake, arithmetic is float64, sizes are odd and distinct."""
+the function that the references compute. Weights are awake, arithmetic is float64, sizes are prime and distinct."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch.testing import assert_close
 
 from vitscratch.config import ViTConfig
 from vitscratch.parity import (
-    Mapping,
+    NameMapping,
     assert_parity,
     awaken,
     compare_updates,
@@ -23,8 +24,10 @@ from vitscratch.parity import (
 Check = Callable[[SimpleNamespace], None]
 CHECKS: dict[str, Check] = {}
 
-SQUARE = ViTConfig(35, 7, 3, 11, embed_dim=15, depth=2, num_heads=3, mlp_dim=29)
-RECTANGLES = ViTConfig((14, 33), (7, 11), 5, 13, embed_dim=15, depth=2, num_heads=3, mlp_dim=30)
+# 2 pictures, 3 channels, 5 heads of width 7, patches of 11 px, 17 tokens (4 x 4 patches), 19 classes, 23 hidden.
+SQUARE = ViTConfig(44, 11, 3, 19, embed_dim=5 * 7, depth=2, num_heads=5, mlp_dim=23)
+# 2 pictures, 7 channels, 3 heads of width 11, patches of 17 x 19 px in 5 rows and 13 columns, 23 classes, 29 hidden.
+RECTANGLES = ViTConfig((5 * 17, 13 * 19), (17, 19), 7, 23, embed_dim=3 * 11, depth=2, num_heads=3, mlp_dim=29)
 B, N = 2, 13
 
 
@@ -38,8 +41,8 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def pair_with(
-    library: SimpleNamespace, config: ViTConfig, twin: Callable[[ViTConfig], tuple[nn.Module, Mapping]]
-) -> tuple[nn.Module, nn.Module, Mapping]:
+    library: SimpleNamespace, config: ViTConfig, twin: Callable[[ViTConfig], tuple[nn.Module, NameMapping]]
+) -> tuple[nn.Module, nn.Module, NameMapping]:
     """Ours and the reference with the same awake weights, in eval mode."""
     ours = library.VisionTransformer.from_config(config).double().eval()
     theirs, mapping = twin(config)
@@ -57,6 +60,8 @@ def pictures(config: ViTConfig, batch: int = B) -> Tensor:
 @check
 def torchvision_square(library: SimpleNamespace) -> None:
     ours, theirs, mapping = pair_with(library, SQUARE, torchvision_twin)
+    shapes = {name: tuple(parameter.shape) for name, parameter in ours.named_parameters()}
+    assert shapes["cls_token"] == (1, 1, 35) and shapes["pos_embed"] == (1, 17, 35)
     report = assert_parity(ours, theirs, pictures(SQUARE), mapping)
     assert report.parameters_mapped == 8 + 12 * SQUARE.depth
     assert {row.name for row in report.rows} >= {"input", "patch_embed", "cls_token", "pos_embed", "head", "output"}
@@ -72,9 +77,13 @@ def torchvision_readable_attention(library: SimpleNamespace) -> None:
 
 @check
 def torchvision_without_gradients(library: SimpleNamespace) -> None:
-    """Without gradients nn.MultiheadAttention takes another, fused path: the answer must not change."""
-    ours, theirs, mapping = pair_with(library, SQUARE, torchvision_twin)
-    assert_parity(ours, theirs, pictures(SQUARE), mapping, gradients=False)
+    """Without gradients nn.MultiheadAttention takes a fused path of its own (if heads are even in number)."""
+    config = ViTConfig(**{**vars(SQUARE), "num_heads": 2, "embed_dim": 2 * 7})
+    ours, theirs, mapping = pair_with(library, config, torchvision_twin)
+    with patch.object(torch, "_native_multi_head_attention", wraps=torch._native_multi_head_attention) as fused:
+        report = assert_parity(ours, theirs, pictures(config), mapping, gradients=False)
+    assert fused.call_count == config.depth, "the path that this check is about was not taken"
+    assert report.max_gradient_diff is None
 
 
 @check
@@ -101,6 +110,20 @@ def torchvision_training_with_dropout(library: SimpleNamespace) -> None:
         block.attn.fused = False
     assert_parity(ours.train(), theirs.train(), pictures(config, batch=1), mapping)
     assert_parity(ours.eval(), theirs.eval(), pictures(config), mapping)
+
+
+@check
+def training_without_dropout(library: SimpleNamespace) -> None:
+    """Nothing is dropped unless it is asked for: with default arguments training is eval."""
+    sizes = {name: size for name, size in vars(SQUARE).items() if "dropout" not in name and name != "pool"}
+    ours = library.VisionTransformer(**sizes).double().train()
+    awaken(ours)
+    theirs, mapping = torchvision_twin(SQUARE)
+    copy_parameters(ours, theirs.double().train(), mapping)
+    assert_parity(ours, theirs, pictures(SQUARE), mapping)
+    for layer in (library.EncoderBlock(15, 3, 29), library.MultiHeadSelfAttention(15, 3), library.MLP(15, 29)):
+        x = normal(B, N, 15).float()
+        assert_close(layer.train()(x), layer.eval()(x), rtol=0, atol=0)
 
 
 @check
@@ -152,7 +175,7 @@ def updates(library: SimpleNamespace) -> None:
     ):
         ours, theirs, mapping = pair_with(library, SQUARE, torchvision_twin)
         before = [parameter.clone() for parameter in ours.parameters()]
-        batches = [(normal(B, 3, 35, 35, seed=step), torch.tensor([step, 2 * step])) for step in range(5)]
+        batches = [(normal(B, 3, 44, 44, seed=step), torch.tensor([step, 2 * step])) for step in range(5)]
         report = compare_updates(ours.train(), theirs.train(), batches, mapping, make_optimizer)
         assert report.passed, f"{report.verdict()}\n{report.table()}"
         moved = [(new - old).abs().max().item() for new, old in zip(ours.parameters(), before, strict=True)]
@@ -198,10 +221,16 @@ def attention_against_torch(library: SimpleNamespace) -> None:
         x = normal(B, N, 15)
         _, weights = theirs(x, x, x, average_attn_weights=False)
         assert_close(ours.weights(x), weights, rtol=0, atol=1e-10)
-    q, k, v = normal(B, 3, 7, 5), normal(B, 3, N, 5, seed=1), normal(B, 3, N, 5, seed=2)
-    output, weights = library.attention(q, k, v)
-    assert_close(output, F.scaled_dot_product_attention(q, k, v), rtol=0, atol=1e-10)
-    assert_close(weights @ v, output, rtol=0, atol=1e-10)
+    for scale in (1.0, 1e4):  # scores of 10,000: exp() overflows if it is not taken of differences
+        q, k, v = scale * normal(B, 3, 7, 5), normal(B, 3, N, 5, seed=1), normal(B, 3, N, 5, seed=2)
+        output, weights = library.attention(q, k, v)
+        assert_close(output, F.scaled_dot_product_attention(q, k, v), rtol=0, atol=1e-10)
+        assert_close(weights @ v, output, rtol=0, atol=1e-10)
+    with patch.object(F, "scaled_dot_product_attention", wraps=F.scaled_dot_product_attention) as fused:
+        library.MultiHeadSelfAttention(15, 3)(normal(B, N, 15).float())
+        assert fused.call_count == 1, "the fast form is not used"
+        library.MultiHeadSelfAttention(15, 3, fused=False)(normal(B, N, 15).float())
+        assert fused.call_count == 1, "the readable form is not used"
 
 
 class _SelfAttention(nn.Module):
@@ -230,8 +259,8 @@ def mlp_against_torchvision(library: SimpleNamespace) -> None:
 
 @check
 def patch_embedding_against_convolution(library: SimpleNamespace) -> None:
-    for image, patch, channels in (((14, 33), (7, 11), 5), (35, 7, 3), ((6, 4), 2, 1)):
-        ours = library.PatchEmbedding(image, patch, channels, 13).double()
+    for image, patch_size, channels in (((14, 33), (7, 11), 5), (35, 7, 3), ((6, 4), 2, 1)):
+        ours = library.PatchEmbedding(image, patch_size, channels, 13).double()
         awaken(ours)
         images = normal(B, channels, *ours.image_size)
         reference = F.conv2d(images, ours.proj.weight, ours.proj.bias, stride=ours.patch_size)
@@ -241,5 +270,5 @@ def patch_embedding_against_convolution(library: SimpleNamespace) -> None:
         assert_close(ours(images), expected, rtol=0, atol=1e-10)
         assert_close(library.embed_patches(images, ours.proj.weight, ours.proj.bias), expected, rtol=0, atol=1e-10)
         unfolded = F.unfold(images, ours.patch_size, stride=ours.patch_size).transpose(1, 2)
-        assert_close(library.patchify(images, patch), unfolded, rtol=0, atol=0)
-        assert_close(library.unpatchify(unfolded, image, patch), images, rtol=0, atol=0)
+        assert_close(library.patchify(images, patch_size), unfolded, rtol=0, atol=0)
+        assert_close(library.unpatchify(unfolded, image, patch_size), images, rtol=0, atol=0)

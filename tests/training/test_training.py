@@ -167,6 +167,11 @@ def test_fit_is_repeatable() -> None:
         assert_close(one, two, rtol=0, atol=0)
 
 
+def test_fit_refuses_a_warm_up_longer_than_the_run() -> None:
+    with pytest.raises(ValueError, match=r"warmup_epochs 3.0: expected 0 to epochs, 2"):
+        fit(linear_model(), [separable()], epochs=2, learning_rate=0.1, warmup_epochs=3.0)
+
+
 @pytest.mark.parametrize(("epochs", "batches"), [(0, [separable()]), (1, [])])
 def test_fit_refuses_nothing_to_do(epochs: int, batches: list[Batch]) -> None:
     with pytest.raises(ValueError, match="expected at least one of each"):

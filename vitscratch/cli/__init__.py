@@ -1,5 +1,6 @@
 """The command line: `vitscratch COMMAND`. One file per command; torch is imported only inside a command."""
 
+import os
 import sys
 import traceback
 from typing import Annotated
@@ -37,15 +38,15 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nvitscratch: stopped by Ctrl-C; run the same command to start again", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
-        sys.stderr.close()
-        return 0
-    except (ValueError, OSError, ImportError) as error:
+    except BrokenPipeError:  # the reader of our output, `head` say, went away, so no verdict was read: not a success
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again when it exits
+        return 1
+    except (ValueError, ImportError) as error:
         if command.debug:
             traceback.print_exc()
         print(f"vitscratch: {error}", file=sys.stderr)
         return 2
-    except (RuntimeError, FloatingPointError, MemoryError) as error:
+    except (RuntimeError, OSError, FloatingPointError, MemoryError) as error:  # a full disk is an OSError
         if command.debug:
             traceback.print_exc()
         print(f"vitscratch: failed: {error}", file=sys.stderr)

@@ -24,12 +24,12 @@ def random_affine(
     Args:
         images: (b, c, H, W).
         generator: source of the amounts; each is uniform between its limit and minus its limit.
-        degrees: of the turn. shift: in pixels, each way. scale: as a fraction (0.1: from 0.9 to 1.1).
-        shear: of the rows, as a fraction of their height (0.1: the top row moves by a tenth of it).
+        degrees: of the turn. shift: in pixels, each way. scale: as a fraction (0.1: from 0.9 to 1.1 of the size).
+        shear: of the rows, as a fraction of their distance from the middle one.
     """
     b, _, height, width = images.shape
     uniform = 2 * torch.rand(5, b, generator=generator) - 1
-    angle, size = uniform[0] * math.radians(degrees), 1 + uniform[1] * scale
+    angle, size = uniform[0] * math.radians(degrees), 1 / (1 + uniform[1] * scale)  # size: of the source
     slant, (dx, dy) = uniform[2] * shear, uniform[3:] * shift
     cos, sin = torch.cos(angle), torch.sin(angle)
     # Where each pixel of the result comes from, in grid_sample's coordinates from -1 to 1.

@@ -7,15 +7,15 @@ import torch
 
 from vitscratch.config import PRESETS
 from vitscratch.parity.compare import compare
-from vitscratch.parity.mapping import pair_parameters
+from vitscratch.parity.names import pair_parameters
 from vitscratch.parity.references import torchvision_twin
 from vitscratch.parity.report import Report
 from vitscratch.parity.weights import awaken, copy_parameters
 from vitscratch.vit import VisionTransformer
 
 # How far two right implementations may lie apart: (atol, rtol). Both compute the same sums in another order.
-# float64 leaves no room for a mistake; what float32 and bfloat16 leave is about ten times what was seen
-# with B/16 (tests/parity/test_dtypes.py), and a mistake such as eps 1e-5 can hide in it.
+# float64 leaves no room for a mistake. float32 and bfloat16 do: their tolerances are several times what was seen
+# with B/16 (tests/parity/test_presets.py), and an epsilon of 1e-5 can hide in them.
 TOLERANCES = {"float64": (1e-10, 0.0), "float32": (0.0, 2e-5), "bfloat16": (0.0, 0.2)}
 
 
@@ -69,7 +69,14 @@ def check_preset(
         depth: blocks to run, 1 to the preset's; all by default.
         dtype: a key of `TOLERANCES`.
         batch_size: pictures of noise. seed: of weights and pictures.
+
+    Raises:
+        ValueError: a preset, dtype, depth or batch size that there is not.
     """
+    if preset not in PRESETS:
+        raise ValueError(f"preset {preset!r} is unknown; there are {', '.join(PRESETS)}")
+    if dtype not in TOLERANCES:
+        raise ValueError(f"dtype {dtype!r} has no tolerance; there are {', '.join(TOLERANCES)}")
     full = PRESETS[preset]
     depth = full.depth if depth is None else depth
     if not 1 <= depth <= full.depth or batch_size < 1:

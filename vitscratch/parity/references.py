@@ -3,7 +3,8 @@
 from torch import Tensor, nn
 
 from vitscratch.config import ViTConfig
-from vitscratch.parity.mapping import Mapping, Reference
+from vitscratch.parity.names import NameMapping, Reference
+from vitscratch.patches import pair
 
 
 def _to_tokens(grid: Tensor) -> Tensor:
@@ -14,7 +15,7 @@ def _to_tokens(grid: Tensor) -> Tensor:
 # Ours -> torchvision's; {i} stands for the number of a block. Their attention is nn.MultiheadAttention,
 # which holds q, k and v as one parameter and uses its output layer without calling it, so these are paired
 # as parameters and the attention layer is compared as a whole.
-_TORCHVISION: Mapping = {
+_TORCHVISION: NameMapping = {
     "patch_embed.proj": "conv_proj",
     "patch_embed": Reference("conv_proj", _to_tokens),
     "cls_token": "class_token",
@@ -35,16 +36,22 @@ _TORCHVISION: Mapping = {
     "head": "heads.head",
 }
 
-# timm shares our names, but for the dropout before the blocks.
-_TIMM: Mapping = {
-    **{name: name for name in _TORCHVISION if name != "dropout"},
+# timm shares our names, but for the dropout before the blocks. Its qkv and proj are layers that are called, so
+# they are compared as layers; its patch_embed returns tokens as ours does.
+_TIMM: NameMapping = {
+    **{
+        name: name
+        for name in ("patch_embed.proj", "patch_embed", "cls_token", "pos_embed", "norm", "head", "blocks.{i}")
+    },
+    **{
+        f"blocks.{{i}}.{name}": f"blocks.{{i}}.{name}"
+        for name in ("norm1", "attn.qkv", "attn.proj", "attn", "norm2", "mlp.fc1", "mlp.fc2", "mlp")
+    },
     "dropout": "pos_drop",
-    "blocks.{i}.attn.proj": "blocks.{i}.attn.proj",
-    "blocks.{i}.attn.qkv": "blocks.{i}.attn.qkv",
 }
 
 
-def torchvision_twin(config: ViTConfig) -> tuple[nn.Module, Mapping]:
+def torchvision_twin(config: ViTConfig) -> tuple[nn.Module, NameMapping]:
     """torchvision's VisionTransformer of the same architecture, and the mapping of our names onto its.
 
     Raises:
@@ -52,14 +59,15 @@ def torchvision_twin(config: ViTConfig) -> tuple[nn.Module, Mapping]:
     """
     from torchvision.models import VisionTransformer
 
-    if not isinstance(config.image_size, int) or not isinstance(config.patch_size, int) or config.pool != "cls":
+    (height, width), (patch_height, patch_width) = pair(config.image_size), pair(config.patch_size)
+    if height != width or patch_height != patch_width or config.pool != "cls":
         raise ValueError(
             f"torchvision has no twin for image {config.image_size}, patch {config.patch_size}, pool {config.pool!r}; "
-            "expected one number each and 'cls' (timm_twin knows the others)"
+            "expected squares and 'cls' (timm_twin knows the others)"
         )
     model = VisionTransformer(
-        image_size=config.image_size,
-        patch_size=config.patch_size,
+        image_size=height,
+        patch_size=patch_height,
         num_layers=config.depth,
         num_heads=config.num_heads,
         hidden_dim=config.embed_dim,
@@ -69,12 +77,11 @@ def torchvision_twin(config: ViTConfig) -> tuple[nn.Module, Mapping]:
         num_classes=config.num_classes,
     )
     if config.in_channels != 3:  # torchvision's takes colour pictures only, but its patch projection can be replaced
-        size = config.patch_size
-        model.conv_proj = nn.Conv2d(config.in_channels, config.embed_dim, kernel_size=size, stride=size)
+        model.conv_proj = nn.Conv2d(config.in_channels, config.embed_dim, kernel_size=patch_height, stride=patch_height)
     return model, _spread(_TORCHVISION, config.depth)
 
 
-def timm_twin(config: ViTConfig) -> tuple[nn.Module, Mapping]:
+def timm_twin(config: ViTConfig) -> tuple[nn.Module, NameMapping]:
     """timm's VisionTransformer of the same architecture (needs timm installed), and the mapping onto its names."""
     from timm.models.vision_transformer import VisionTransformer
 
@@ -96,7 +103,7 @@ def timm_twin(config: ViTConfig) -> tuple[nn.Module, Mapping]:
     return model, _spread(_TIMM, config.depth)
 
 
-def _spread(table: Mapping, depth: int) -> Mapping:
+def _spread(table: NameMapping, depth: int) -> NameMapping:
     """Write out the rows with {i} for every block."""
     mapping: dict[str, str | Reference] = {}
     for ours, theirs in table.items():

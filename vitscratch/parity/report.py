@@ -1,7 +1,8 @@
 """What a comparison found, as rows, as a table for people and as JSON."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -11,8 +12,10 @@ class Row:
 
     `parameters` counts those that no other row counts, so the column adds up to the model's.
     Differences are absolute maxima over the layer's output and its own parameters (value) and over the
-    gradients of both (gradient); relative ones are divided by the largest absolute number of the reference.
-    They are `inf` where shapes differ or a side is missing, and `nan` if a number is. `note` says which.
+    gradients of both (gradient; None if they were not compared); relative ones are divided by the largest number of
+    the reference's tensor. They are `inf` where shapes differ or a side is missing, and `nan` if a number is.
+    `values_agree` and `gradients_agree` say whether every tensor is within tolerance. `note` names a side that is
+    missing, and what was left out.
     """
 
     name: str
@@ -20,23 +23,20 @@ class Row:
     reference_shape: tuple[int, ...]
     parameters: int
     value_diff: float
-    gradient_diff: float
+    gradient_diff: float | None
     value_diff_relative: float
-    gradient_diff_relative: float
+    gradient_diff_relative: float | None
+    values_agree: bool
+    gradients_agree: bool
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Report:
-    """All rows of a comparison, in the order in which ours computes them.
-
-    A row passes if each difference is at most `atol`, or at most `rtol` relative to the reference.
-    """
+    """All rows of a comparison, in the order in which ours computes them."""
 
     rows: list[Row]
     parameters_mapped: int
-    atol: float
-    rtol: float
     unmapped_ours: list[str] = field(default_factory=list)
     unmapped_theirs: list[str] = field(default_factory=list)
     complete: bool = True
@@ -44,33 +44,22 @@ class Report:
     @property
     def max_value_diff(self) -> float:
         """Largest absolute difference of values; inf or nan if any row's is."""
-        return _worst([row.value_diff for row in self.rows])
+        return float(_worst([row.value_diff for row in self.rows]))
 
     @property
-    def max_gradient_diff(self) -> float:
-        """Largest absolute difference of gradients; inf or nan if any row's is."""
+    def max_gradient_diff(self) -> float | None:
+        """Largest absolute difference of gradients; inf or nan if any row's is, None if they were not compared."""
         return _worst([row.gradient_diff for row in self.rows])
-
-    def values_agree(self, row: Row) -> bool:
-        """Whether a row's values are within tolerance."""
-        return row.shape == row.reference_shape and self._within(row.value_diff, row.value_diff_relative)
-
-    def gradients_agree(self, row: Row) -> bool:
-        """Whether a row's gradients are within tolerance."""
-        return self._within(row.gradient_diff, row.gradient_diff_relative)
-
-    def _within(self, absolute: float, relative: float) -> bool:
-        return absolute <= self.atol or relative <= self.rtol  # False for nan
 
     @property
     def first_divergence(self) -> Row | None:
         """Where the models first part: the first layer forwards whose values differ; if none does, the first
         backwards (so the last of the rows) whose gradients differ."""
         for row in self.rows:
-            if not self.values_agree(row):
+            if not row.values_agree:
                 return row
         for row in reversed(self.rows):
-            if not self.gradients_agree(row):
+            if not row.gradients_agree:
                 return row
         return None
 
@@ -84,20 +73,22 @@ class Report:
         """One or two lines: agreement with its largest differences, or what diverges first and what is not mapped."""
         lines = []
         if (first := self.first_divergence) is not None:
-            what = "values" if not self.values_agree(first) else "gradients"
+            what = "values" if not first.values_agree else "gradients"
             difference = first.value_diff if what == "values" else first.gradient_diff
-            if first.shape != first.reference_shape:
+            if first.shape != first.reference_shape and first.shape and first.reference_shape:
                 what = f"shapes {first.shape} and {first.reference_shape}"
             reason = f"; {first.note}" if first.note else ""
-            lines.append(f"DIVERGES first at {first.name}: {what} differ (largest {difference:.1e}{reason})")
+            lines.append(f"DIVERGES first at {first.name}: {what} differ (largest {_short(difference)}{reason})")
         for side, names in (("ours", self.unmapped_ours), ("the reference", self.unmapped_theirs)):
             if names:
                 listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
                 lines.append(f"{len(names)} parameters of {side} are not mapped: {listed}")
         if self.passed:
+            gradients = self.max_gradient_diff
+            compared = "gradients not compared" if gradients is None else f"of gradients {gradients:.1e}"
             lines.append(
                 f"AGREES: {self.parameters_mapped} parameter tensors, largest difference of values "
-                f"{self.max_value_diff:.1e}, of gradients {self.max_gradient_diff:.1e}"
+                f"{self.max_value_diff:.1e}, {compared}"
             )
         return "\n".join(lines)
 
@@ -108,22 +99,20 @@ class Report:
             first, *rest = row.name.split(".")
             groups.setdefault(f"{first}.{rest[0]}" if rest and rest[0].isdigit() else first, []).append(row)
         rows = [_fold(name, members) for name, members in groups.items()]
-        return Report(
-            rows, self.parameters_mapped, self.atol, self.rtol, self.unmapped_ours, self.unmapped_theirs, self.complete
-        )
+        return replace(self, rows=rows)
 
     def table(self) -> str:
         """One line for each row: name, shapes, parameters, largest differences; `x` marks what diverges."""
         header = ("", "layer", "shape", "reference", "parameters", "values", "gradients")
         cells = [header] + [
             (
-                " " if self.values_agree(row) and self.gradients_agree(row) else "x",
+                " " if row.values_agree and row.gradients_agree else "x",
                 row.name,
                 _shape(row.shape),
                 "same" if row.shape == row.reference_shape else _shape(row.reference_shape),
                 f"{row.parameters:,}" if row.parameters else "-",
-                f"{row.value_diff:.1e}",
-                f"{row.gradient_diff:.1e}",
+                _short(row.value_diff),
+                _short(row.gradient_diff),
             )
             for row in self.rows
         ]
@@ -175,16 +164,24 @@ def _fold(name: str, members: list[Row]) -> Row:
         _worst([row.gradient_diff for row in members]),
         _worst([row.value_diff_relative for row in members]),
         _worst([row.gradient_diff_relative for row in members]),
+        all(row.values_agree for row in members),
+        all(row.gradients_agree for row in members),
         next((row.note for row in members if row.note), ""),
     )
 
 
-def _worst(differences: list[float]) -> float:
-    return math.nan if any(map(math.isnan, differences)) else max(differences, default=math.inf)
+def _worst(differences: Sequence[float | None]) -> Any:
+    """The largest that was measured; nan if one is, None if none was."""
+    measured = [difference for difference in differences if difference is not None]
+    return math.nan if any(map(math.isnan, measured)) else max(measured, default=None)
 
 
-def _finite(number: float) -> float | None:
-    return number if math.isfinite(number) else None
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _short(number: float | None) -> str:
+    return "-" if number is None else f"{number:.1e}"
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from vitscratch.parity.mapping import Mapping, pair_parameters
+from vitscratch.parity.names import NameMapping, named_parameters, pair_parameters
 
 
 @torch.no_grad()
@@ -21,9 +21,9 @@ def awaken(model: nn.Module, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         draw = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-        if parameter.dim() == 1 and name.endswith("weight"):  # a norm's: every other weight is a matrix
+        if parameter.dim() <= 1 and name.endswith("weight"):  # a norm's: every other weight is a matrix
             draw = 0.5 + torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
-        elif parameter.dim() == 1:
+        elif parameter.dim() <= 1:
             draw *= 0.3
         elif not (parameter.dim() == 3 and len(parameter) == 1):  # class token and positions are (1, n, d)
             draw *= parameter[0].numel() ** -0.5
@@ -31,19 +31,19 @@ def awaken(model: nn.Module, seed: int = 0) -> None:
 
 
 @torch.no_grad()
-def copy_parameters(ours: nn.Module, theirs: nn.Module, mapping: Mapping) -> None:
+def copy_parameters(ours: nn.Module, theirs: nn.Module, mapping: NameMapping) -> None:
     """Write every parameter of ours into its counterpart in theirs.
 
     Raises:
         ValueError: a pair whose shapes differ, or that needs a conversion (a `Reference` with `to_ours`
             knows only the way from theirs to ours).
     """
-    our_parameters, their_parameters = dict(ours.named_parameters()), dict(theirs.named_parameters())
+    our_parameters, their_parameters = named_parameters(ours), named_parameters(theirs)
     for pair in pair_parameters(ours, theirs, mapping):
         source, target = our_parameters[pair.ours], their_parameters[pair.theirs[0]]
-        if len(pair.theirs) > 1 or source.shape != target.shape:
+        if pair.converted or source.shape != target.shape:
             raise ValueError(
                 f"{pair.ours} {tuple(source.shape)} cannot be copied into {', '.join(pair.theirs)} "
-                f"{tuple(target.shape)}; expected one parameter of the same shape"
+                f"{tuple(target.shape)}; expected one parameter of the same shape, and no conversion"
             )
         target.copy_(source)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ class DigitsRecipe:
     """Everything that decides the result. Chosen by validation inside the training part of split 0."""
 
     preset: str = "vit_nano_8"
-    epochs: int = 60
+    epochs: int = 100
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -33,6 +34,7 @@ class DigitsRecipe:
     shift: float = 0.7
     scale: float = 0.1
     shear: float = 0.0
+    position: Literal["sincos", "normal"] = "sincos"
     test_fraction: float = 0.2
 
 
@@ -66,7 +68,7 @@ def train(
     """Train on the training part of a split, for a fixed number of epochs."""
     torch.manual_seed(seed)
     model = VisionTransformer.from_config(PRESETS[recipe.preset])
-    init_weights(model, position="sincos")
+    init_weights(model, position=recipe.position)
     augment = partial(random_affine, degrees=recipe.degrees, shift=recipe.shift, scale=recipe.scale, shear=recipe.shear)
     history = fit(
         model.to(device),

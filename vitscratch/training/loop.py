@@ -1,5 +1,6 @@
 """The loop: what one step does, in order, once."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sized
 from typing import Protocol, runtime_checkable
@@ -86,7 +87,7 @@ def fit(
     warmup_epochs: float = 0.0,
     clip_norm: float | None = 1.0,
     label_smoothing: float = 0.0,
-    validation: Iterable[Batch] | None = None,
+    validation: Batches | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> list[EpochRecord]:
     """Train with AdamW, warm-up and cosine decay for a fixed number of epochs.
@@ -105,10 +106,15 @@ def fit(
         One record for each epoch.
 
     Raises:
-        ValueError: no epochs or no batches. FloatingPointError: the loss of an epoch is nan or infinite.
+        ValueError: no epochs, no batches, or a warm-up longer than the run.
+        FloatingPointError: the loss of an epoch is nan or infinite.
     """
     if epochs < 1 or len(train) < 1:
         raise ValueError(f"epochs {epochs} and {len(train)} training batches: expected at least one of each")
+    if validation is not None and len(validation) < 1:
+        raise ValueError("validation has no batches; expected at least one, or None")
+    if not 0 <= warmup_epochs <= epochs:
+        raise ValueError(f"warmup_epochs {warmup_epochs}: expected 0 to epochs, {epochs}")
     optimizer = adamw(model, learning_rate, weight_decay)
     warmup_steps, total_steps = round(warmup_epochs * len(train)), epochs * len(train)
     scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup_steps, total_steps))
@@ -118,7 +124,7 @@ def fit(
         trained = train_one_epoch(
             model, train, optimizer, scheduler, clip_norm=clip_norm, label_smoothing=label_smoothing
         )
-        validated = evaluate(model, validation if validation is not None else [])
+        validated = evaluate(model, validation) if validation is not None else Metrics()
         record = EpochRecord(
             epoch=epoch,
             learning_rate=learning_rate * warmup_cosine(epoch * len(train) - 1, warmup_steps, total_steps),
@@ -128,7 +134,7 @@ def fit(
             validation_accuracy=validated.accuracy,
             seconds=time.perf_counter() - started,
         )
-        if not torch.tensor(record.train_loss).isfinite():
+        if not math.isfinite(record.train_loss):
             raise FloatingPointError(
                 f"the training loss of epoch {epoch} is {record.train_loss}; "
                 f"try a lower learning rate than {learning_rate}"

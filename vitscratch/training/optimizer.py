@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
-_NEVER_DECAYED = ("cls_token", "class_token", "pos_embed", "pos_embedding")
+# The names of DeiT and timm, torchvision and Hugging Face.
+_NEVER_DECAYED = ("cls_token", "class_token", "mask_token", "pos_embed", "pos_embedding", "position_embeddings")
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
