@@ -106,5 +106,5 @@ def test_the_number_of_planted_mistakes_is_stated_rightly() -> None:
     from tests.parity.test_mistakes import MISTAKES
 
     pages = [*PAGES, ROOT / "CHANGELOG.md"]
-    stated = [int(n) for page in pages for n in re.findall(r"plants (\d+) mistakes", page.read_text())]
+    stated = [int(n) for page in pages for n in re.findall(r"(\d+)\s+mistakes", page.read_text())]
     assert stated and set(stated) == {len(MISTAKES)}

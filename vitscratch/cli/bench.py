@@ -59,20 +59,22 @@ class Bench(Common):
         if self.quick:
             recipe = replace(recipe, epochs=recipe.epochs // 10)
         pictures = digits()
+        normal = replace(recipe, position="normal")
         rows: list[dict[str, Any]] = []
+
+        def note(split_seed: int, model: str, seed: int, result: tuple[float, float]) -> None:
+            accuracy, seconds = result
+            row = {"split": split_seed, "model": model, "seed": seed, "accuracy": accuracy, "seconds": seconds}
+            rows.append(row)
+            print(f"split {split_seed}  {model:<23} seed {seed}  {accuracy:.2%}  {seconds:6.1f} s", flush=True)
+
         for split_seed in range(1 if self.quick else self.splits):
             data = split(pictures, recipe.test_fraction, split_seed)
-            runs = {name: [result] for name, result in baselines(data).items()}
-            seeds = range(1 if self.quick else self.seeds)
-            runs["ViT"] = [measure_vit(recipe, data, seed, device) for seed in seeds]
-            normal = replace(recipe, position="normal")
-            runs["ViT, normal positions"] = [measure_vit(normal, data, seed, device) for seed in seeds]
-            for name, results in runs.items():
-                for seed, (accuracy, seconds) in enumerate(results):
-                    rows.append(
-                        {"split": split_seed, "model": name, "seed": seed, "accuracy": accuracy, "seconds": seconds}
-                    )
-                    print(f"split {split_seed}  {name:<23} seed {seed}  {accuracy:.2%}  {seconds:6.1f} s", flush=True)
+            for name, result in baselines(data).items():
+                note(split_seed, name, 0, result)
+            for name, settings in (("ViT", recipe), ("ViT, normal positions", normal)):
+                for seed in range(1 if self.quick else self.seeds):
+                    note(split_seed, name, seed, measure_vit(settings, data, seed, device))
         print(f"\n{'model':<23}{'mean':>9}{'lowest':>9}{'highest':>9}{'seconds':>9}{'runs':>6}\n{'-' * 65}")
         summary = {}
         for name in dict.fromkeys(row["model"] for row in rows):
