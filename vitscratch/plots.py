@@ -87,7 +87,7 @@ def predictions(
         for spine in axes.spines.values():
             spine.set(color=MISTAKE if wrong else "#bbbbbb", linewidth=3 if wrong else 0.5)
     mistakes = int((predicted != labels).sum())
-    figure.suptitle(f"Predictions on held-out pictures; framed red: mistakes ({mistakes} shown)")
+    figure.suptitle(f"Predictions on held-out pictures: {mistakes} of these {len(images)} are mistakes (framed red)")
     return figure
 
 
@@ -136,7 +136,7 @@ def position_similarity(similarity: Float[Tensor, "rows columns rows columns"]) 
         similarity: as from `vitscratch.explain.position_similarity`, in [-1, 1]; the colours span what occurs.
     """
     rows, columns = similarity.shape[:2]
-    figure = Figure(figsize=(1.1 * columns + 1.6, 1.1 * rows + 1.0), layout="constrained")
+    figure = Figure(figsize=(max(1.1 * columns + 1.6, 5.2), max(1.1 * rows + 1.0, 4.0)), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     scale = ScalarMappable(Normalize(float(similarity.min()), 1), cmap="viridis")
     for i in range(rows):

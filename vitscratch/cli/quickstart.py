@@ -112,7 +112,7 @@ class Quickstart(Common):
         parity = check_preset("vit_b_16", depth=2 if self.quick else 12, batch_size=2)
         print(parity.report.folded().table())
         print(
-            f"\n{parity.report.verdict()}\n({parity.describe_mapping()}; layer by layer: vitscratch parity vit_b_16)\n"
+            f"\n{parity.report.verdict()}\n({parity.describe_mapping()};\n layer by layer: vitscratch parity vit_b_16)\n"
         )
         return parity.to_json(), parity.passed
 
@@ -143,15 +143,16 @@ def draw(
     with torch.no_grad():
         probabilities = model(data.test_images).softmax(dim=1)
     raw = pictures.images[data.test_indices]
-    mistakes = probabilities.argmax(dim=1) != data.test_labels
-    shown = torch.argsort(~mistakes, stable=True)[:40]  # mistakes first
+    right = probabilities.gather(1, data.test_labels[:, None])[:, 0]
+    wrong = probabilities.argmax(dim=1) != data.test_labels
+    shown = torch.argsort(right - wrong.float())[:40]  # mistakes first, then the least sure
     looked_at = [int((data.test_labels == digit).nonzero()[0]) for digit in (0, 2, 4, 7, 8)]
     titles = [f"a {pictures.class_names[int(data.test_labels[i])]}" for i in looked_at]
     return {
         "curves.png": (plots.curves(history, accuracy), "loss, accuracy and learning rate, epoch by epoch"),
         "predictions.png": (
             plots.predictions(raw[shown], data.test_labels[shown], probabilities[shown], pictures.class_names),
-            "held-out digits and what the model reads; mistakes come first, framed red",
+            "held-out digits and what the model reads: mistakes first, framed red, then the least sure",
         ),
         "attention.png": (
             plots.class_token_attention(
@@ -161,6 +162,6 @@ def draw(
         ),
         "positions.png": (
             plots.position_similarity(position_similarity(model)),
-            "how alike the learned position embeddings are: neighbours should be",
+            "how alike the learned position embeddings of the patches are",
         ),
     }

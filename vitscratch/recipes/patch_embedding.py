@@ -1,7 +1,20 @@
 """Which form of the patch embedding is faster: one linear map of every patch, or a strided convolution?
 
 Command: `vitscratch bench patch-embedding`.
-RESULT-PLACEHOLDER
+Result on 2 CPU cores (AMD EPYC, torch 2.15), linear map / convolution, median of 15 interleaved rounds; above 1 the
+convolution is faster:
+
+===========================  ===============  ==============  ==================  =================
+shape                        eager inference  eager training  compiled inference  compiled training
+===========================  ===============  ==============  ==================  =================
+B/16, batch 1                1.58             1.30            0.86                0.84
+B/16, batch 8                1.34             1.44            1.47                1.17
+32 px, patch 4, batch 128    1.20             1.01            0.64                0.64
+8 px, patch 2, batch 64      0.66             0.72            0.50                0.52
+===========================  ===============  ==============  ==================  =================
+
+So the library runs the convolution: it wins in eager mode wherever the patch embedding takes measurable time.
+Small patches, compiled, would rather have the linear map. Not measured on a GPU yet.
 """
 
 import statistics
