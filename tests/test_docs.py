@@ -38,6 +38,7 @@ def test_python_runs(where: str, code: str) -> None:
 
 # What makes a command short enough for a test; the work itself is the same.
 SHORTER = {
+    "vitscratch --help": None,  # tests/cli/test_cli.py runs it
     "vitscratch quickstart": None,  # tests/cli/test_cli.py runs it, and looks at what it leaves
     "vitscratch bench digits": None,  # the same
     "vitscratch bench patch-embedding": None,  # the same

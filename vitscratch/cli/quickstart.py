@@ -111,9 +111,8 @@ class Quickstart(Common):
         print("1/3  Is our ViT-B/16 the same function as torchvision's? Same random weights, float64:\n", flush=True)
         parity = check_preset("vit_b_16", depth=2 if self.quick else 12, batch_size=2)
         print(parity.report.folded().table())
-        print(
-            f"\n{parity.report.verdict()}\n({parity.describe_mapping()};\n layer by layer: vitscratch parity vit_b_16)\n"
-        )
+        print(f"\n{parity.report.verdict()}")
+        print(f"({parity.describe_mapping()};\n layer by layer: vitscratch parity vit_b_16)\n")
         return parity.to_json(), parity.passed
 
     def _introduce(self, recipe: "DigitsRecipe", pictures: "Pictures", data: "Split", device: str) -> None:

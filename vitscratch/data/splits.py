@@ -4,10 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 
-def stratified_split(labels: Tensor, test_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+def stratified_split(
+    labels: Int[Tensor, " n"], test_fraction: float, seed: int
+) -> tuple[Int[Tensor, " first"], Int[Tensor, " second"]]:
     """Split picture numbers into two parts with the same share of every class, shuffled, the same for a seed.
 
     Args:
@@ -40,7 +43,7 @@ def stratified_split(labels: Tensor, test_fraction: float, seed: int) -> tuple[T
     return torch.tensor(first), torch.tensor(second)
 
 
-def class_counts(labels: Tensor, class_names: Sequence[str]) -> dict[str, int]:
+def class_counts(labels: Int[Tensor, " n"], class_names: Sequence[str]) -> dict[str, int]:
     """Pictures of each class, in the order of the names, classes without a picture included."""
     counts = Counter(labels.tolist())
     return {name: counts[number] for number, name in enumerate(class_names)}

@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -18,8 +19,8 @@ class Metrics:
         self._correct: Tensor | int = 0
 
     @torch.no_grad()
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch: logits (b, classes), labels (b,). The loss is plain cross-entropy, in nats."""
+    def update(self, logits: Float[Tensor, "b classes"], labels: Int[Tensor, " b"]) -> None:
+        """Count a batch. The loss is plain cross-entropy, in nats."""
         self.total += len(labels)
         self._loss_sum = self._loss_sum + F.cross_entropy(logits.float(), labels, reduction="sum")
         self._correct = self._correct + (logits.argmax(dim=1) == labels).sum()
