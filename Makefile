@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 help:
 	@echo "make quickstart   install, prove ViT-B/16 equal to torchvision's, train a small ViT on digits"
 	@echo "make test         install what the tests need and run them all"
-	@echo "make check        format, lint and types, as CI does"
+	@echo "make check        format, lint and types"
 	@echo "make format       let ruff rewrite what it can"
 	@echo "make test-lowest  the tests with the oldest supported versions (a second environment, .venv-lowest)"
 	@echo "make clean        remove environments, caches and runs/quickstart"
@@ -46,16 +46,16 @@ $(BIN)/python:
 
 # Each stamp is older than pyproject.toml exactly when something has to be installed.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	@echo "Installing into $(VENV): torch is large, so the first time takes a few minutes ..."
+	@echo "Installing into $(VENV): up to 6 GB, mostly torch; a few minutes without a word ..."
 	$(PIP) --editable .
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
-	@echo "Installing into $(VENV): torch is large, so the first time takes a few minutes ..."
+	@echo "Installing into $(VENV): up to 6 GB, mostly torch; a few minutes without a word ..."
 	$(PIP) --editable '.[test]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	@echo "Installing into $(VENV): torch is large, so the first time takes a few minutes ..."
+	@echo "Installing into $(VENV): up to 6 GB, mostly torch; a few minutes without a word ..."
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.installed-test $(VENV)/.installed

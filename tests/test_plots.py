@@ -45,7 +45,7 @@ def test_predictions_mark_the_mistakes(channels: int) -> None:
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["cat  90%", "dog  80%\nis cat", "cat  70%", ""]
     assert [axes.title.get_color() for axes in figure.axes][1] == plots.MISTAKE
-    assert "1 of these 3 are mistakes" in figure.get_suptitle()
+    assert figure.get_suptitle() == "Prediction and confidence for 3 held-out pictures: 1 mistakes, framed red"
     assert png(figure).startswith(b"\x89PNG")
 
 

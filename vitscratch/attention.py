@@ -23,9 +23,9 @@ def attention(
         and says how much query i takes from each token j.
     """
     head_dim = q.shape[-1]
-    scores = q @ k.mT / head_dim**0.5
-    weights = F.dropout(scores.softmax(dim=-1), dropout)
-    return weights @ v, weights
+    scores = q @ k.mT / head_dim**0.5  # .mT swaps the last two axes
+    weights = F.dropout(scores.softmax(dim=-1), dropout)  # Eq. 6
+    return weights @ v, weights  # Eq. 7
 
 
 class MultiHeadSelfAttention(nn.Module):
@@ -33,7 +33,7 @@ class MultiHeadSelfAttention(nn.Module):
 
     Args:
         embed_dim: width of a token (D).
-        num_heads: heads (k), each D / k wide.
+        num_heads: heads (the paper's k; in shapes, k is the width of one: D / num_heads).
         dropout: probability in [0, 1] of zeroing a number of the output, in training.
         attention_dropout: the same for an attention weight.
         fused: compute with `scaled_dot_product_attention` (the fast form) instead of `attention` above.
@@ -74,7 +74,7 @@ class MultiHeadSelfAttention(nn.Module):
             out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         else:
             out, _ = attention(q, k, v, dropout)
-        return self.dropout(self.proj(rearrange(out, "b h n k -> b n (h k)")))
+        return self.dropout(self.proj(rearrange(out, "b h n k -> b n (h k)")))  # Eq. 8
 
     def queries_keys_values(
         self, x: Float[Tensor, "b n d"]

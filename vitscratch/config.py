@@ -91,7 +91,8 @@ class ViTConfig:
 
 
 # Ti and S after DeiT (arXiv 2012.12877, Table 1); B, L and H after the paper's Table 1.
-# nano_8 and nano_32 are ours, for 8-pixel digits and 32-pixel photographs.
+# nano_8 and nano_32 are ours, for 8-pixel digits and 32-pixel photographs: their number is the picture's side,
+# the others' the patch's.
 PRESETS: dict[str, ViTConfig] = {
     "vit_nano_8": ViTConfig(8, 4, 1, 10, embed_dim=96, depth=3, num_heads=4, mlp_dim=384),
     "vit_nano_32": ViTConfig(32, 4, 3, 10, embed_dim=192, depth=6, num_heads=3, mlp_dim=768),

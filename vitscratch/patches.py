@@ -13,7 +13,7 @@ def pair(size: Size) -> tuple[int, int]:
     sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
     if len(sides) != 2 or any(side != int(side) or side < 1 for side in sides):
         raise ValueError(
-            f"size {size} is no size in pixels; expected one whole number of at least 1, or (height, width)"
+            f"size {size!r} is no size in pixels; expected one whole number of at least 1, or (height, width)"
         )
     return int(sides[0]), int(sides[1])
 
@@ -102,7 +102,8 @@ class PatchEmbedding(nn.Module):
         if images.shape[1:] != expected:
             raise ValueError(
                 f"images of shape {tuple(images.shape)} do not fit: expected (batch, channels, height, width) "
-                f"= (b, {', '.join(map(str, expected))}); resize the pictures or build the model for their size"
+                f"= (b, {', '.join(map(str, expected))}); resize the pictures or build the model for their size; "
+                "one picture alone is images[None]"
             )
         if not images.is_floating_point():
             raise ValueError(

@@ -87,7 +87,8 @@ def predictions(
         for spine in axes.spines.values():
             spine.set(color=MISTAKE if wrong else "#bbbbbb", linewidth=3 if wrong else 0.5)
     mistakes = int((predicted != labels).sum())
-    figure.suptitle(f"Predictions on held-out pictures: {mistakes} of these {len(images)} are mistakes (framed red)")
+    verdict = f"{mistakes} mistakes, framed red" if mistakes else "no mistakes among them"
+    figure.suptitle(f"Prediction and confidence for {len(images)} held-out pictures: {verdict}")
     return figure
 
 
@@ -124,7 +125,7 @@ def class_token_attention(
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])
     panels[0, 0].set_title("picture", fontsize=10)
-    figure.colorbar(scale, ax=panels, label="attention of the class token (1 = even)", shrink=0.8)
+    figure.colorbar(scale, ax=panels, label="attention on a patch / even attention on all patches", shrink=0.8)
     figure.suptitle("Attention of the class token, mean over heads, laid over the picture")
     return figure
 

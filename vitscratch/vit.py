@@ -82,7 +82,7 @@ class VisionTransformer(nn.Module):
     def features(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d"]:
         """What the head reads, y of Eq. 4: the class token, or the mean of the patch tokens."""
         tokens = self.tokens(images)
-        return tokens[:, 0] if self.pool == "cls" else tokens[:, 1:].mean(dim=1)
+        return tokens[:, 0] if self.pool == "cls" else tokens[:, 1:].mean(dim=1)  # Eq. 4
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b classes"]:
         return self.head(self.features(images))
@@ -181,7 +181,8 @@ def _torchvision_style(preset: str, weights: Any, overrides: dict[str, Any]) -> 
     """Build a preset through torchvision's signature, and say plainly that weights are not loaded yet."""
     if weights is not None:
         raise NotImplementedError(
-            f"weights={weights!r}: vitscratch 0.1 does not load pretrained weights yet; use weights=None"
+            f"weights={weights!r}: vitscratch 0.1 does not load pretrained weights yet; use weights=None "
+            "(classes are given as num_classes=...)"
         )
     return build(preset, **overrides)
 

@@ -27,13 +27,13 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"vitscratch {__version__}")
         return 0
-    command = tyro.cli(
-        Command,
-        args=arguments or ["--help"],
-        prog="vitscratch",
-        description="The Vision Transformer from its parts: prove it, train it, look inside.",
-    )
     try:
+        command = tyro.cli(
+            Command,
+            args=arguments or ["--help"],
+            prog="vitscratch",
+            description="The Vision Transformer from its parts: prove it, train it, look inside.",
+        )
         return command.run()
     except KeyboardInterrupt:
         print("\nvitscratch: stopped by Ctrl-C; run the same command to start again", file=sys.stderr)
@@ -42,12 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again when it exits
         return 1
     except (ValueError, ImportError) as error:
-        if command.debug:
+        if "--debug" in arguments:
             traceback.print_exc()
         print(f"vitscratch: {error}", file=sys.stderr)
         return 2
     except (RuntimeError, OSError, FloatingPointError, MemoryError) as error:  # a full disk is an OSError
-        if command.debug:
+        if "--debug" in arguments:
             traceback.print_exc()
         print(f"vitscratch: failed: {error}", file=sys.stderr)
         return 1

@@ -80,10 +80,10 @@ def progress(total: int, unit: str) -> Iterator[Callable[["EpochRecord"], None]]
     with tqdm(total=total, unit=unit, disable=not sys.stderr.isatty()) as bar:
 
         def on_epoch(record: "EpochRecord") -> None:
-            numbers = f"loss {record.train_loss:.3f}, accuracy {record.train_accuracy:.1%}"
+            numbers = f"training loss {record.train_loss:.3f}, training accuracy {record.train_accuracy:.1%}"
             if bar.disable:
                 if record.epoch % every == 0 or record.epoch == total:
-                    print(f"{unit} {record.epoch}/{total}: {numbers}, {record.seconds:.2f} s", flush=True)
+                    print(f"{unit} {record.epoch}/{total}: {numbers}, {record.seconds:.2f} s an epoch", flush=True)
             else:
                 bar.set_postfix_str(numbers, refresh=False)
                 bar.update()

@@ -19,13 +19,13 @@ class Parity(Common):
     """Run a preset beside torchvision's model with the same random weights, forwards and backwards, and compare
     every layer. Exit code 1 if they diverge anywhere."""
 
-    presets: tyro.conf.Positional[tuple[str, ...]] = ("vit_b_16",)
+    presets: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[PRESET ...]")] = ("vit_b_16",)
     """Names such as vit_b_16, or "all" for every one."""
 
     dtype: Literal["float64", "float32", "bfloat16"] = "float64"
     """Arithmetic of both models. float64 tells a mistake from rounding; the tolerance follows the dtype."""
 
-    depth: int | None = None
+    depth: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Blocks to compare; by default all, and 4 for models above 150 million parameters."""
 
     batch_size: int = 2
@@ -57,7 +57,7 @@ class Parity(Common):
             print(f"{name} against torchvision, {self.dtype}, {depth} of {config.depth} blocks ...", flush=True)
             result = check_preset(name, depth, self.dtype, self.batch_size, self.seed)
             report = result.report.folded() if self.fold else result.report
-            print(f"\n{report.table()}\n")
+            print(f"\n{report.table()}\n(values, gradients: largest difference; reference: shape of its output)\n")
             print(f"{name}: {result.report.verdict()}")
             print(f"{name}: {result.describe_mapping()}\n", flush=True)
             results.append(result.to_json())

@@ -1,4 +1,4 @@
-"""`vitscratch quickstart`: prove the model, train it on real digits, look inside, in about a minute."""
+"""`vitscratch quickstart`: prove the model, train it on real digits, look inside, in a minute or two."""
 
 import time
 from dataclasses import asdict, dataclass, replace
@@ -100,15 +100,20 @@ class Quickstart(Common):
             write_json(metrics, self.json)
         print(f"  {folder / 'metrics.json'}, history.csv, config.json: the numbers\n")
         print(
-            "What to read next: vitscratch/vit.py, then encoder.py, attention.py and patches.py; docs/parity.md says\n"
-            "what was proved and how. Try: vitscratch parity vit_b_32, vitscratch summary vit_b_16."
+            "What to read next: vitscratch/vit.py, then encoder.py, attention.py, mlp.py and patches.py;\n"
+            "docs/parity.md says what was proved and how. Try: vitscratch parity vit_b_32,\n"
+            "vitscratch summary vit_b_16 (after `source .venv/bin/activate` if make installed it)."
         )
         return 0 if passed else 1
 
     def _prove(self) -> tuple[dict[str, Any], bool]:
         from vitscratch.parity.presets import check_preset
 
-        print("1/3  Is our ViT-B/16 the same function as torchvision's? Same random weights, float64:\n", flush=True)
+        print(
+            "1/3  Is our ViT-B/16 the same function as torchvision's? Same random weights, float64\n"
+            "     (half a minute or so):\n",
+            flush=True,
+        )
         parity = check_preset("vit_b_16", depth=2 if self.quick else 12, batch_size=2)
         print(parity.report.folded().table())
         print(f"\n{parity.report.verdict()}")
@@ -161,6 +166,6 @@ def draw(
         ),
         "positions.png": (
             plots.position_similarity(position_similarity(model)),
-            "how alike the learned position embeddings of the patches are",
+            "how alike the learned position embeddings of the patches are (they began as sines and cosines)",
         ),
     }

@@ -37,17 +37,18 @@ class Summary(Common):
         print(table)
         costs = config.costs()
         print(f"\nExact, for one picture of {shape[2]} x {shape[3]} px ({config.num_patches} patches):\n")
-        print(f"{'part':<30}{'parameters':>15}{'GFLOPs':>12}\n{'-' * 57}")
+        unit, scale = ("GFLOPs", 1e9) if config.flops >= 1e9 else ("MFLOPs", 1e6)
+        print(f"{'part':<30}{'parameters':>15}{unit:>12}\n{'-' * 57}")
         for cost in costs:
-            print(f"{cost.part:<30}{cost.parameters:>15,}{cost.flops / 1e9:>12.3f}")
-        print(f"{'-' * 57}\n{'total':<30}{config.num_parameters:>15,}{config.flops / 1e9:>12.3f}\n")
+            print(f"{cost.part:<30}{cost.parameters:>15,}{cost.flops / scale:>12.3f}")
+        print(f"{'-' * 57}\n{'total':<30}{config.num_parameters:>15,}{config.flops / scale:>12.3f}\n")
         products = sum(cost.flops for cost in costs if cost.part == "blocks: attention products")
         seen = 2 * table.total_mult_adds
         print(
-            f"torchinfo's mult-adds make {seen / 1e9:.3f} GFLOPs (a multiply-add is two). It sees layers, so it\n"
-            f"misses the products of attention q k^T and weights v ({products / 1e9:.3f} GFLOPs), and counts a linear\n"
-            "layer once for a picture, not once for each token. Its 'Params size' leaves out the class token and the\n"
-            "position embedding, which belong to no layer below the model."
+            f"torchinfo's mult-adds make {seen / scale:.3f} {unit} (a multiply-add is two). It sees layers, so it\n"
+            f"misses the products of attention q k^T and weights v ({products / scale:.3f} {unit}), and it\n"
+            "counts a linear layer once for a picture, not once for each token. Its 'Params size' leaves out the\n"
+            "class token and the position embedding, which belong to no layer below the model."
         )
         if self.json is not None:
             total = {"parameters": config.num_parameters, "flops": config.flops}

@@ -21,7 +21,8 @@ training part of split 0; training parts of the other splits share pictures with
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -86,17 +87,29 @@ def train(
     model = VisionTransformer.from_config(PRESETS[recipe.preset])
     init_weights(model, position=recipe.position)
     augment = partial(random_affine, degrees=recipe.degrees, shift=recipe.shift, scale=recipe.scale, shear=recipe.shear)
-    history = fit(
-        model.to(device),
-        TensorBatches(data.train_images, data.train_labels, recipe.batch_size, seed=seed, augment=augment),
-        epochs=recipe.epochs,
-        learning_rate=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        warmup_epochs=recipe.warmup_epochs,
-        label_smoothing=recipe.label_smoothing,
-        on_epoch=on_epoch,
-    )
+    with _one_thread():
+        history = fit(
+            model.to(device),
+            TensorBatches(data.train_images, data.train_labels, recipe.batch_size, seed=seed, augment=augment),
+            epochs=recipe.epochs,
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            warmup_epochs=recipe.warmup_epochs,
+            label_smoothing=recipe.label_smoothing,
+            on_epoch=on_epoch,
+        )
     return model, history
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A model this small gains nothing from a second thread, and on a busy machine the two wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def held_out_accuracy(model: VisionTransformer, data: Split) -> float:
