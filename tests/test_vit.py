@@ -200,7 +200,8 @@ def test_weights_are_refused_until_they_can_be_loaded() -> None:
 
 @pytest.mark.parametrize("preset", [name for name in PRESETS if not name.startswith("vit_nano")])
 def test_torchvision_builders_can_be_swapped_for_ours(preset: str) -> None:
-    torchvision_models = pytest.importorskip("torchvision.models")
+    import torchvision.models as torchvision_models
+
     if not hasattr(torchvision_models, preset):
         assert preset in ("vit_ti_16", "vit_s_16")  # DeiT's sizes, which torchvision does not have
         return  # tests/parity/test_presets.py and HEADS below hold them

@@ -1,4 +1,4 @@
-"""The shape of a Vision Transformer in ten numbers, and what it costs in parameters and arithmetic."""
+"""The shape of a Vision Transformer in a few numbers, and what it costs in parameters and arithmetic."""
 
 from dataclasses import dataclass
 from typing import Literal
