@@ -1,4 +1,4 @@
-"""The shape of a Vision Transformer in a few numbers, and what it costs in parameters and arithmetic."""
+"""Settings: the shape of a Vision Transformer and what it costs, and how a model is trained. Needs no torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -104,3 +104,92 @@ PRESETS: dict[str, ViTConfig] = {
     "vit_l_32": ViTConfig(patch_size=32, embed_dim=1024, depth=24, num_heads=16, mlp_dim=4096),
     "vit_h_14": ViTConfig(patch_size=14, embed_dim=1280, depth=32, num_heads=16, mlp_dim=5120),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How `vitscratch.training.fit` trains a model. Every field is an option of `vitscratch train RECIPE` too."""
+
+    epochs: int
+    """Passes over the training pictures, at least 1."""
+
+    learning_rate: float
+    """AdamW's, at its peak: reached after the warm-up, then falling to 0 along half a cosine."""
+
+    weight_decay: float = 0.05
+    """Each step takes this fraction, times the learning rate, off every weight matrix (not off norms, biases, tokens
+    and positions)."""
+
+    warmup_epochs: float = 0.0
+    """Epochs (a fraction is fine) in which the learning rate rises in a straight line. Adam knows little of the
+    gradient's size in its first steps, so a ViT wants small ones."""
+
+    clip_norm: float | None = 1.0
+    """Longest gradient (L2 norm over all parameters) that a step may follow; a longer one is shortened. None: any."""
+
+    label_smoothing: float = 0.0
+    """Share in [0, 1) of each label that is spread over all classes, so that no logit need grow without end
+    (arXiv 1512.00567, section 7)."""
+
+    mixup: float = 0.0
+    """Above 0: pictures and labels of a batch are blended in pairs, with a weight from Beta(mixup, mixup)
+    (arXiv 1710.09412); 0.2 to 0.8 is usual. Training accuracy is then no measure of anything."""
+
+    cutmix: float = 0.0
+    """Above 0: a rectangle of each picture comes from another one, its area from Beta(cutmix, cutmix), and the label is
+    shared accordingly (arXiv 1905.04899); 1.0 is usual. With mixup too, each batch gets one of them at random."""
+
+    ema_decay: float = 0.0
+    """Above 0: keep a moving average of the weights, average = decay x average + (1 - decay) x weights after each step.
+    It is what is validated and what the run returns. 0.999 remembers about 1,000 steps."""
+
+    accumulate: int = 1
+    """Batches that make one step. The gradient equals that of one batch as large as all of them."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the matrix products: auto takes bf16 where the hardware multiplies it faster than fp32, fp16 (with
+    loss scaling) on older GPUs, fp32 elsewhere. Weights and optimizer stay in fp32."""
+
+    compile: bool = False
+    """Let torch.compile generate code for the model: a minute or so at the start, faster steps afterwards."""
+
+    activation_checkpointing: bool = False
+    """Keep only the input of each block and compute the rest again in the backward pass: less memory, a third more
+    arithmetic, the same gradients (arXiv 1604.06174)."""
+
+    patience: int | None = None
+    """Stop after this many epochs in a row without a better `monitor`, and return the weights of the best epoch. None:
+    train for all epochs and return the last weights. As many as epochs: train for all and return the best."""
+
+    monitor: Literal["validation_loss", "validation_accuracy"] = "validation_loss"
+    """What says which epoch is best."""
+
+    balance_classes: bool = False
+    """Weigh each picture by the rarity of its class (pictures / (classes x pictures of its class)), so that every class
+    counts the same in the loss."""
+
+    seed: int = 0
+    """Of the initial weights, the order of the pictures, their augmentation and dropout."""
+
+    deterministic: bool = False
+    """Only algorithms that give the same bits each time; slower on a GPU. The CPU gives the same bits anyway, with the
+    same number of threads. Other versions, machines or batch sizes may round otherwise."""
+
+    def __post_init__(self) -> None:
+        at_least_one = dict(epochs=self.epochs, accumulate=self.accumulate, patience=self.patience)
+        for name, value in at_least_one.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} {value}: expected at least 1")
+        at_least_zero = dict(weight_decay=self.weight_decay, mixup=self.mixup, cutmix=self.cutmix)
+        for name, amount in at_least_zero.items():
+            if not amount >= 0:
+                raise ValueError(f"{name} {amount}: expected 0 or more")
+        for name, share in dict(label_smoothing=self.label_smoothing, ema_decay=self.ema_decay).items():
+            if not 0 <= share < 1:
+                raise ValueError(f"{name} {share}: expected 0 or more, and below 1")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate {self.learning_rate}: expected a number above 0")
+        if not 0 <= self.warmup_epochs <= self.epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs}: expected 0 to epochs, {self.epochs}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm {self.clip_norm}: expected above 0, or None for no clipping")

@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from vitscratch.data import TensorBatches
 from vitscratch.training import (
     EpochRecord,
     Metrics,
+    TrainingConfig,
     adamw,
     decay_groups,
     evaluate,
@@ -137,9 +139,7 @@ def test_fit_learns_records_and_calls_back() -> None:
     history = fit(
         model,
         TensorBatches(images, labels, 5, seed=0),
-        epochs=30,
-        learning_rate=0.1,
-        warmup_epochs=2.0,
+        TrainingConfig(epochs=30, learning_rate=0.1, warmup_epochs=2.0),
         validation=[(images, labels)],
         on_epoch=records.append,
     )
@@ -152,7 +152,7 @@ def test_fit_learns_records_and_calls_back() -> None:
 
 def test_fit_without_validation_says_nan() -> None:
     images, labels = separable()
-    history = fit(linear_model(), [(images, labels)], epochs=1, learning_rate=0.1)
+    history = fit(linear_model(), [(images, labels)], TrainingConfig(epochs=1, learning_rate=0.1))
     assert math.isnan(history[0].validation_loss) and math.isnan(history[0].validation_accuracy)
 
 
@@ -160,29 +160,42 @@ def test_fit_is_repeatable() -> None:
     def run() -> nn.Module:
         torch.manual_seed(4)
         model, (images, labels) = linear_model(), separable()
-        fit(model, TensorBatches(images, labels, 5, seed=1), epochs=3, learning_rate=0.1)
+        fit(model, TensorBatches(images, labels, 5, seed=1), TrainingConfig(epochs=3, learning_rate=0.1))
         return model
 
     for one, two in zip(run().parameters(), run().parameters(), strict=True):
         assert_close(one, two, rtol=0, atol=0)
 
 
-def test_fit_refuses_a_warm_up_longer_than_the_run() -> None:
-    with pytest.raises(ValueError, match=r"warmup_epochs 3.0: expected 0 to epochs, 2"):
-        fit(linear_model(), [separable()], epochs=2, learning_rate=0.1, warmup_epochs=3.0)
+def test_fit_refuses_nothing_to_do() -> None:
+    config = TrainingConfig(epochs=1, learning_rate=0.1)
+    with pytest.raises(ValueError, match="train has no batches"):
+        fit(linear_model(), [], config)
+    with pytest.raises(ValueError, match="validation has no batches"):
+        fit(linear_model(), [separable()], config, validation=[])
+    with pytest.raises(ValueError, match="patience 2 needs validation pictures"):
+        fit(linear_model(), [separable()], TrainingConfig(epochs=1, learning_rate=0.1, patience=2))
 
 
-@pytest.mark.parametrize(("epochs", "batches"), [(0, [separable()]), (1, [])])
-def test_fit_refuses_nothing_to_do(epochs: int, batches: list[Batch]) -> None:
-    with pytest.raises(ValueError, match="expected at least one of each"):
-        fit(linear_model(), batches, epochs=epochs, learning_rate=0.1)
-
-
-def test_fit_stops_at_a_loss_that_is_not_finite() -> None:
-    images, labels = separable()
-    images[3] = torch.inf
-    with pytest.raises(FloatingPointError, match=r"training loss of epoch 1 is (nan|inf); try a lower learning rate"):
-        fit(linear_model(), [(images, labels)], epochs=2, learning_rate=0.1)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"warmup_epochs": 3.0}, "warmup_epochs 3.0: expected 0 to epochs, 2"),
+        ({"epochs": 0}, "epochs 0: expected at least 1"),
+        ({"accumulate": 0}, "accumulate 0: expected at least 1"),
+        ({"patience": 0}, "patience 0: expected at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate 0.0: expected a number above 0"),
+        ({"learning_rate": math.nan}, "learning_rate nan"),
+        ({"weight_decay": -0.1}, "weight_decay -0.1: expected 0 or more"),
+        ({"mixup": math.nan}, "mixup nan: expected 0 or more"),
+        ({"label_smoothing": 1.0}, "label_smoothing 1.0: expected 0 or more, and below 1"),
+        ({"ema_decay": 1.0}, "ema_decay 1.0: expected 0 or more, and below 1"),
+        ({"clip_norm": 0.0}, "clip_norm 0.0: expected above 0, or None"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        TrainingConfig(**{"epochs": 2, "learning_rate": 0.1, **settings})
 
 
 # Optimizer and schedule
@@ -251,17 +264,21 @@ def test_warmup_cosine_refuses_impossible_lengths(warmup: int, total: int) -> No
 
 
 def test_history_is_csv(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    save_history([EpochRecord(1, 1e-3, 2.3, 0.1, float("nan"), float("nan"), 0.5)], tmp_path / "history.csv")
+    record = EpochRecord(1, 1e-3, 2.3, 0.1, float("nan"), float("nan"), 0.5, 300.0, 0.25)
+    save_history([record], tmp_path / "history.csv")
     lines = (tmp_path / "history.csv").read_text().splitlines()
     assert lines == [
-        "epoch,learning_rate,train_loss,train_accuracy,validation_loss,validation_accuracy,seconds",
-        "1,0.001,2.3,0.1,nan,nan,0.5",
+        "epoch,learning_rate,train_loss,train_accuracy,validation_loss,validation_accuracy,seconds,"
+        "images_per_second,data_wait",
+        "1,0.001,2.3,0.1,nan,nan,0.5,300.0,0.25",
     ]
+    assert [path.name for path in tmp_path.iterdir()] == ["history.csv"]
 
 
 def test_a_small_vit_learns_a_batch_by_heart() -> None:
     """The last rung of every ladder: a model that cannot overfit one batch has a mistake, not too little data."""
     images, labels = torch.randn(16, 1, 8, 8), torch.arange(16) % 10
-    history = fit(vit_nano_8(depth=2), [(images, labels)], epochs=100, learning_rate=3e-3, weight_decay=0.0)
+    config = TrainingConfig(epochs=100, learning_rate=3e-3, weight_decay=0.0)
+    history = fit(vit_nano_8(depth=2), [(images, labels)], config)
     assert history[0].train_loss == pytest.approx(math.log(10), abs=1e-4)
     assert history[-1].train_loss < 0.01 and history[-1].train_accuracy == 1.0

@@ -30,7 +30,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from vitscratch.config import PRESETS
+from vitscratch.config import PRESETS, TrainingConfig
 from vitscratch.data import Pictures, TensorBatches, random_affine, stratified_split
 from vitscratch.training import EpochRecord, evaluate, fit
 from vitscratch.vit import VisionTransformer, init_weights
@@ -91,11 +91,13 @@ def train(
         history = fit(
             model.to(device),
             TensorBatches(data.train_images, data.train_labels, recipe.batch_size, seed=seed, augment=augment),
-            epochs=recipe.epochs,
-            learning_rate=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            warmup_epochs=recipe.warmup_epochs,
-            label_smoothing=recipe.label_smoothing,
+            TrainingConfig(
+                epochs=recipe.epochs,
+                learning_rate=recipe.learning_rate,
+                weight_decay=recipe.weight_decay,
+                warmup_epochs=recipe.warmup_epochs,
+                label_smoothing=recipe.label_smoothing,
+            ),
             on_epoch=on_epoch,
         )
     return model, history

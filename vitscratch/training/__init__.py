@@ -1,19 +1,47 @@
-"""A plain training loop for any `nn.Module`: train, evaluate, fit."""
+"""A plain training loop for any `nn.Module`: train, evaluate, fit; and what keeps a run from being lost."""
 
-from vitscratch.training.history import EpochRecord, save_history
+from vitscratch.config import TrainingConfig
+from vitscratch.training.activation import activation_checkpointing
+from vitscratch.training.checkpoint import Checkpoints, read_checkpoint, write_checkpoint
+from vitscratch.training.ema import MovingAverage
+from vitscratch.training.history import EpochRecord, best_epoch, save_history
 from vitscratch.training.loop import evaluate, fit, train_one_epoch
 from vitscratch.training.metrics import Metrics
+from vitscratch.training.mixing import mixing
 from vitscratch.training.optimizer import adamw, decay_groups
+from vitscratch.training.precision import choose_precision
+from vitscratch.training.randomness import random_state, seed_everything, set_random_state
+from vitscratch.training.run import Run
 from vitscratch.training.schedule import warmup_cosine
+from vitscratch.training.signals import Interrupted, stop_on_signals
+from vitscratch.training.watch import NonFiniteLoss
+from vitscratch.training.weighting import balanced_weights
 
 __all__ = [
+    "Checkpoints",
     "EpochRecord",
+    "Interrupted",
     "Metrics",
+    "MovingAverage",
+    "NonFiniteLoss",
+    "Run",
+    "TrainingConfig",
+    "activation_checkpointing",
     "adamw",
+    "balanced_weights",
+    "best_epoch",
+    "choose_precision",
     "decay_groups",
     "evaluate",
     "fit",
+    "mixing",
+    "random_state",
+    "read_checkpoint",
     "save_history",
+    "seed_everything",
+    "set_random_state",
+    "stop_on_signals",
     "train_one_epoch",
     "warmup_cosine",
+    "write_checkpoint",
 ]

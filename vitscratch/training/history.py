@@ -1,9 +1,12 @@
-"""What happened in each epoch."""
+"""What happened in each epoch, and what follows from it: which one was best, and whether to go on."""
 
 import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Literal
+
+Monitor = Literal["validation_loss", "validation_accuracy"]
 
 
 @dataclass(frozen=True)
@@ -11,7 +14,8 @@ class EpochRecord:
     """One epoch: the learning rate of its last step, per-picture means (loss in nats, accuracy in [0, 1]), seconds.
 
     Validation is nan when there is no validation set. Training numbers are measured on the augmented
-    pictures while the model learns, so they may lie below the validation's.
+    pictures while the model learns, so they may lie below the validation's. `images_per_second` counts training alone;
+    `data_wait` is the share in [0, 1] of that time in which the loop had no batch yet.
     """
 
     epoch: int
@@ -21,11 +25,33 @@ class EpochRecord:
     validation_loss: float
     validation_accuracy: float
     seconds: float
+    images_per_second: float
+    data_wait: float
+
+
+def best_epoch(history: Sequence[EpochRecord], monitor: Monitor) -> int | None:
+    """The epoch (1, 2, ...) with the lowest validation loss or the highest accuracy, the first of equals.
+
+    None if no epoch was validated. A nan is never best.
+    """
+    sign = 1 if monitor == "validation_loss" else -1
+    scored = [(sign * getattr(record, monitor), record.epoch) for record in history]
+    valid = [pair for pair in scored if pair[0] == pair[0]]
+    return min(valid)[1] if valid else None
+
+
+def is_over(history: Sequence[EpochRecord], monitor: Monitor, patience: int | None) -> bool:
+    """Early stopping: whether the last `patience` epochs brought nothing better than the best before them."""
+    if patience is None or not history:
+        return False
+    return history[-1].epoch - (best_epoch(history, monitor) or 0) >= patience
 
 
 def save_history(history: Sequence[EpochRecord], path: Path) -> None:
-    """Write the records as CSV, one row for each epoch."""
-    with path.open("w", newline="") as file:
+    """Write the records as CSV, one row for each epoch, to a file beside it that is then renamed."""
+    temporary = path.with_name(f"{path.name}.part")
+    with temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(EpochRecord)])
         writer.writeheader()
         writer.writerows(asdict(record) for record in history)
+    temporary.replace(path)

@@ -1,19 +1,31 @@
-"""The loop: what one step does, in order, once."""
+"""The loop: what one step does, in order, once; an epoch of steps; and a run of epochs."""
 
 import math
-import time
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import nullcontext
+from functools import partial
+from itertools import islice
 from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from vitscratch.training.history import EpochRecord
+from vitscratch.config import TrainingConfig
+from vitscratch.training import distributed
+from vitscratch.training.activation import activation_checkpointing
+from vitscratch.training.checkpoint import Checkpoints
+from vitscratch.training.ema import MovingAverage
+from vitscratch.training.history import EpochRecord, is_over
 from vitscratch.training.metrics import Metrics
-from vitscratch.training.optimizer import adamw
+from vitscratch.training.mixing import Mix, mixing
+from vitscratch.training.optimizer import adamw, warn_of_coupled_decay
+from vitscratch.training.precision import autocast, choose_precision
+from vitscratch.training.run import Run
 from vitscratch.training.schedule import warmup_cosine
+from vitscratch.training.watch import LossWatch
 
 Batch = tuple[Tensor, Tensor]
 
@@ -31,39 +43,83 @@ def train_one_epoch(
     *,
     clip_norm: float | None = 1.0,
     label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+    mix: Mix | None = None,
+    accumulate: int = 1,
+    precision: torch.dtype = torch.float32,
+    scaler: GradScaler | None = None,
+    average: MovingAverage | None = None,
+    metrics: Metrics | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> Metrics:
-    """Show the model every batch once, and take one step for each.
+    """Show the model every batch once, and take one step for each (or for each `accumulate` of them).
 
     Args:
         model: returns logits (b, classes) for images (b, c, H, W); put into train mode.
         batches: (images, labels) pairs; moved to the model's device.
-        optimizer: takes one step for each batch. scheduler: takes one after it, so its unit is steps too.
-        clip_norm: longest gradient (L2 norm over all parameters) that a step may follow; None for any.
-        label_smoothing: probability in [0, 1) that is spread over all classes (arXiv 1512.00567, section 7).
+        optimizer: takes the steps. scheduler: takes one after each, so its unit is steps too.
+        clip_norm, label_smoothing, accumulate: see `TrainingConfig`.
+        class_weights: (classes,) factor on the loss of each class's pictures; see `balanced_weights`.
+        mix: mixup or cutmix; see `mixing`.
+        precision: of the matrix products; see `choose_precision`. scaler: needed for torch.float16.
+        average: follows the model after each step.
+        metrics: counts on if given (when an epoch is resumed).
+        on_step: called after each step with the number of batches that went into it.
 
     Returns:
-        Metrics of the training pictures, with the plain (unsmoothed) loss.
+        Metrics of the training pictures, with the plain (unsmoothed, unweighted) loss.
+
+    Raises:
+        NonFiniteLoss: a loss is nan or infinite; the weights are still those of the step before.
     """
+    warn_of_coupled_decay(optimizer)
     model.train()
     device = next(model.parameters()).device
-    metrics = Metrics()
-    for images, labels in batches:
-        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+    metrics = Metrics() if metrics is None else metrics
+    scaler = GradScaler(device.type, enabled=False) if scaler is None else scaler
+    watch = LossWatch(optimizer)
+    for group in _in_groups(batches, accumulate):
+        pictures = distributed.total(sum(len(labels) for _, labels in group))
+        share = (
+            distributed.processes() / pictures
+        )  # a per-picture mean over all processes, whose gradients are averaged
         optimizer.zero_grad()
-        logits = model(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-        loss.backward()
+        for images, labels in group:
+            images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+            inputs, targets = (images, labels) if mix is None else mix(images, labels)
+            with autocast(device, precision):
+                logits = model(inputs)
+            losses = F.cross_entropy(
+                logits.float(), targets, class_weights, label_smoothing=label_smoothing, reduction="sum"
+            )
+            loss = losses * share
+            watch(loss, images, labels)
+            scaler.scale(loss).backward()
+            metrics.update(logits.detach(), labels)
+        scaler.unscale_(optimizer)  # so that clipping sees the gradient's true length
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         if scheduler is not None:
             scheduler.step()
-        metrics.update(logits.detach(), labels)
+        if average is not None:
+            average.update(model)
+        if on_step is not None:
+            on_step(len(group))
+    watch.finish()
     return metrics
 
 
+def _in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """The batches, `size` at a time; the last group may be smaller."""
+    iterator = iter(batches)
+    while group := list(islice(iterator, size)):
+        yield group
+
+
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[Batch]) -> Metrics:
+def evaluate(model: nn.Module, batches: Iterable[Batch], precision: torch.dtype = torch.float32) -> Metrics:
     """Measure loss and accuracy in eval mode, every picture counted once; the model's mode is put back."""
     device = next(model.parameters()).device
     metrics = Metrics()
@@ -71,7 +127,9 @@ def evaluate(model: nn.Module, batches: Iterable[Batch]) -> Metrics:
     model.eval()
     try:
         for images, labels in batches:
-            metrics.update(model(images.to(device)), labels.to(device))
+            with autocast(device, precision):
+                logits = model(images.to(device, non_blocking=True))
+            metrics.update(logits, labels.to(device, non_blocking=True))
     finally:
         model.train(was_training)
     return metrics
@@ -80,66 +138,98 @@ def evaluate(model: nn.Module, batches: Iterable[Batch]) -> Metrics:
 def fit(
     model: nn.Module,
     train: Batches,
+    config: TrainingConfig,
     *,
-    epochs: int,
-    learning_rate: float,
-    weight_decay: float = 0.05,
-    warmup_epochs: float = 0.0,
-    clip_norm: float | None = 1.0,
-    label_smoothing: float = 0.0,
     validation: Batches | None = None,
+    num_classes: int | None = None,
+    class_weights: Tensor | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    checkpoints: Checkpoints | None = None,
+    on_step: Callable[[Run], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> list[EpochRecord]:
-    """Train with AdamW, warm-up and cosine decay for a fixed number of epochs.
+    """Train a model with warm-up and cosine decay, validate it after every epoch, and keep the right weights.
 
     Args:
-        model: changed in place; see `train_one_epoch`.
-        train: the training batches; one pass over it is an epoch.
-        epochs: at least 1. The model after the last one is the result: nothing is chosen on the way.
-        learning_rate: the peak. weight_decay: AdamW's, see `decay_groups`.
-        warmup_epochs: length of the warm-up, in epochs (a fraction is fine).
-        clip_norm, label_smoothing: see `train_one_epoch`.
+        model: changed in place. It ends with the weights of the last epoch, or with `patience` of the best one
+            (`best_epoch` says which); with `ema_decay` these are the averaged weights.
+        train: the training batches; one pass over it is an epoch. In a distributed run: this process's share.
+        config: everything that can be set.
         validation: measured after every epoch if given. Never the test set: what is looked at gets fitted.
-        on_epoch: called with each record, for progress.
+        num_classes: length of the logits; mixup and cutmix need it.
+        class_weights: (classes,) factor on the loss of each class's pictures; see `balanced_weights`.
+        optimizer: the default is AdamW over `decay_groups`. Every group's learning rate follows the schedule.
+        checkpoints: where the run is saved, and resumed from if it was saved there before.
+        on_step, on_epoch: called after each, for progress.
 
     Returns:
-        One record for each epoch.
+        One record for each epoch, those before a resume included.
 
     Raises:
-        ValueError: no epochs, no batches, or a warm-up longer than the run.
-        FloatingPointError: the loss of an epoch is nan or infinite.
+        ValueError: no batches, or settings that do not fit together.
+        NonFiniteLoss: a loss is nan or infinite; see `train_one_epoch`.
     """
-    if epochs < 1 or len(train) < 1:
-        raise ValueError(f"epochs {epochs} and {len(train)} training batches: expected at least one of each")
-    if validation is not None and len(validation) < 1:
-        raise ValueError("validation has no batches; expected at least one, or None")
-    if not 0 <= warmup_epochs <= epochs:
-        raise ValueError(f"warmup_epochs {warmup_epochs}: expected 0 to epochs, {epochs}")
-    optimizer = adamw(model, learning_rate, weight_decay)
-    warmup_steps, total_steps = round(warmup_epochs * len(train)), epochs * len(train)
-    scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup_steps, total_steps))
-    history = []
-    for epoch in range(1, epochs + 1):
-        started = time.perf_counter()
-        trained = train_one_epoch(
-            model, train, optimizer, scheduler, clip_norm=clip_norm, label_smoothing=label_smoothing
-        )
-        validated = evaluate(model, validation) if validation is not None else Metrics()
-        record = EpochRecord(
-            epoch=epoch,
-            learning_rate=learning_rate * warmup_cosine(epoch * len(train) - 1, warmup_steps, total_steps),
-            train_loss=trained.loss,
-            train_accuracy=trained.accuracy,
-            validation_loss=validated.loss,
-            validation_accuracy=validated.accuracy,
-            seconds=time.perf_counter() - started,
-        )
-        if not math.isfinite(record.train_loss):
-            raise FloatingPointError(
-                f"the training loss of epoch {epoch} is {record.train_loss}; "
-                f"try a lower learning rate than {learning_rate}"
+    for name, batches in (("train", train), ("validation", validation)):
+        if batches is not None and len(batches) < 1:
+            raise ValueError(f"{name} has no batches; expected at least one")
+    if config.patience is not None and validation is None:
+        raise ValueError(f"patience {config.patience} needs validation pictures; give some, or patience None")
+    device = next(model.parameters()).device
+    precision = choose_precision(config.precision, device)
+    steps = math.ceil(len(train) / config.accumulate)
+    schedule = partial(
+        warmup_cosine, warmup_steps=round(config.warmup_epochs * steps), total_steps=config.epochs * steps
+    )
+    optimizer = adamw(model, config.learning_rate, config.weight_decay) if optimizer is None else optimizer
+    run = Run(
+        model,
+        optimizer,
+        scheduler=LambdaLR(optimizer, schedule),
+        scaler=GradScaler(device.type, enabled=precision == torch.float16),
+        average=MovingAverage(model, config.ema_decay) if config.ema_decay else None,
+    )
+    mix = mixing(num_classes, config.mixup, config.cutmix)
+    if checkpoints is not None:
+        checkpoints.resume(run)
+    compiled: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
+    replica = distributed.replicate(compiled)
+
+    def after_step(batches: int) -> None:
+        run.count(batches)
+        if on_step is not None:
+            on_step(run)
+        if checkpoints is not None:
+            checkpoints.after_step(run)
+
+    with activation_checkpointing(model) if config.activation_checkpointing else nullcontext():
+        while run.epoch < config.epochs and not is_over(run.history, config.monitor, config.patience):
+            train_one_epoch(
+                replica,
+                run.unseen(train),
+                optimizer,
+                run.scheduler,
+                clip_norm=config.clip_norm,
+                label_smoothing=config.label_smoothing,
+                class_weights=class_weights,
+                mix=mix,
+                accumulate=config.accumulate,
+                precision=precision,
+                scaler=run.scaler,
+                average=run.average,
+                metrics=run.metrics,
+                on_step=after_step,
             )
-        history.append(record)
-        if on_epoch is not None:
-            on_epoch(record)
-    return history
+            validated = Metrics()
+            if validation is not None:
+                validated = evaluate(run.average.model if run.average else compiled, validation, precision)
+            last_rate = config.learning_rate * schedule((run.epoch + 1) * steps - 1)
+            run.end_epoch(validated.over_processes(), last_rate, config.monitor)
+            if checkpoints is not None:
+                checkpoints.after_epoch(run)
+            if on_epoch is not None:
+                on_epoch(run.history[-1])
+    if checkpoints is not None:
+        checkpoints.save(run)
+    if kept := run.best if config.patience else run.result.state_dict():
+        model.load_state_dict(kept)
+    return run.history

@@ -1,5 +1,6 @@
 """AdamW, with weight decay where it belongs."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -35,3 +36,22 @@ def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.
     weight of 0.02 that gets little gradient is gone in seven steps. `fused` updates all parameters in one pass.
     """
     return torch.optim.AdamW(decay_groups(model, weight_decay), lr=learning_rate, fused=True)
+
+
+def warn_of_coupled_decay(optimizer: torch.optim.Optimizer) -> None:
+    """Warn, and explain, if this is Adam (or NAdam, RAdam) whose weight decay goes through the gradient."""
+    adams = (torch.optim.Adam, torch.optim.NAdam, torch.optim.RAdam)
+    if not isinstance(optimizer, adams):
+        return
+    for group in optimizer.param_groups:
+        if group["weight_decay"] and not group.get("decoupled_weight_decay", False):
+            rate, decay = group["lr"], group["weight_decay"]
+            warnings.warn(
+                f"{type(optimizer).__name__}(weight_decay={decay}) adds the decay to the gradient, and Adam divides "
+                f"that by its own size: a weight that gets little gradient loses about lr = {rate} in every step, so "
+                f"one of 0.02 is gone in {round(0.02 / rate) if rate else 'some'} steps, whatever the decay is. "
+                "Use torch.optim.AdamW, or vitscratch.training.adamw",
+                UserWarning,
+                stacklevel=3,
+            )
+            return

@@ -1,0 +1,96 @@
+"""A trained model in one file: weights, architecture, class names and preprocessing, as safetensors.
+
+Nothing in such a file is executed when it is read. Other ecosystems' weights are not read yet.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vitscratch.config import ViTConfig
+from vitscratch.vit import VisionTransformer
+
+FORMAT = "vitscratch model 1"
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What `load_model` gives: all that a prediction needs.
+
+    Args:
+        model: in eval mode, on the CPU.
+        config: its architecture.
+        class_names: one for each logit.
+        preprocessing: as it was saved; for pictures, `vitscratch.data.Preprocessing.from_dict` reads it.
+        provenance: whatever was said of the model's origin.
+    """
+
+    model: VisionTransformer
+    config: ViTConfig
+    class_names: tuple[str, ...]
+    preprocessing: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+def save_model(
+    path: Path,
+    model: VisionTransformer,
+    config: ViTConfig,
+    class_names: Sequence[str],
+    preprocessing: dict[str, Any],
+    provenance: dict[str, Any],
+) -> None:
+    """Write a model to a file beside `path` and rename it: a reader sees the old file or the whole new one.
+
+    Raises:
+        ValueError: not one name for each class. OSError: it cannot be written.
+    """
+    import os
+
+    from safetensors.torch import save_file
+
+    if len(class_names) != config.num_classes:
+        raise ValueError(f"{len(class_names)} class names for {config.num_classes} logits; expected one for each")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    described = {"config": asdict(config), "class_names": list(class_names), "preprocessing": preprocessing}
+    metadata = {name: json.dumps(value) for name, value in {**described, "provenance": provenance}.items()}
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, part, metadata={"format": "pt", "vitscratch": FORMAT, **metadata})
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_model(path: Path) -> SavedModel:
+    """Read what `save_model` wrote.
+
+    Raises:
+        ValueError: there is no such file, or it is damaged or something else, in one line.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; a finished run has it (vitscratch train --resume finishes one)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        if metadata.get("vitscratch") != FORMAT:
+            raise ValueError(f"its metadata does not say {FORMAT!r}")
+        described = {name: json.loads(metadata[name]) for name in ("config", "class_names", "preprocessing", "provenance")}
+        config = ViTConfig(**{name: _untuple(value) for name, value in described["config"].items()})
+        model = VisionTransformer.from_config(config).eval()
+        model.load_state_dict(tensors)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} is refused: {reason}") from error
+    return SavedModel(
+        model, config, tuple(described["class_names"]), described["preprocessing"], described["provenance"]
+    )
+
+
+def _untuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
