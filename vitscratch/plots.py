@@ -56,7 +56,7 @@ def curves(history: Sequence[EpochRecord], test_accuracy: float | None = None) -
 
 def predictions(
     images: Float[Tensor, "b c H W"],
-    labels: Int[Tensor, " b"],
+    labels: Int[Tensor, " b"] | None,
     probabilities: Float[Tensor, "b classes"],
     class_names: Sequence[str],
     columns: int = 10,
@@ -65,7 +65,8 @@ def predictions(
 
     Args:
         images: in [0, 1], one channel (drawn dark on light) or three.
-        labels, probabilities, class_names: what each picture is, what the model says, and the classes' names.
+        labels: what each picture is; None if nobody knows.
+        probabilities, class_names: what the model says, and the classes' names.
         columns: pictures in a row.
     """
     rows = -(-len(images) // columns)
@@ -76,16 +77,19 @@ def predictions(
         if i >= len(images):
             axes.axis("off")
             continue
-        wrong = bool(predicted[i] != labels[i])
+        wrong = labels is not None and bool(predicted[i] != labels[i])
         _picture(axes, images[i])
         title = f"{class_names[int(predicted[i])]}  {float(confidence[i]):.0%}"
         axes.set_title(
-            f"{title}\nis {class_names[int(labels[i])]}" if wrong else title,
+            f"{title}\nis {class_names[int(labels[i])]}" if wrong and labels is not None else title,
             fontsize=9,
             color=MISTAKE if wrong else "black",
         )
         for spine in axes.spines.values():
             spine.set(color=MISTAKE if wrong else "#bbbbbb", linewidth=3 if wrong else 0.5)
+    if labels is None:
+        figure.suptitle("Predicted class and its probability")
+        return figure
     mistakes = int((predicted != labels).sum())
     verdict = f"{mistakes} mistakes, framed red" if mistakes else "no mistakes among them"
     figure.suptitle(f"Prediction and confidence for {len(images)} held-out pictures: {verdict}")

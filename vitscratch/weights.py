@@ -80,7 +80,9 @@ def load_model(path: Path) -> SavedModel:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         if metadata.get("vitscratch") != FORMAT:
             raise ValueError(f"its metadata does not say {FORMAT!r}")
-        described = {name: json.loads(metadata[name]) for name in ("config", "class_names", "preprocessing", "provenance")}
+        described = {
+            name: json.loads(metadata[name]) for name in ("config", "class_names", "preprocessing", "provenance")
+        }
         config = ViTConfig(**{name: _untuple(value) for name, value in described["config"].items()})
         model = VisionTransformer.from_config(config).eval()
         model.load_state_dict(tensors)

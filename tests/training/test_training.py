@@ -141,7 +141,7 @@ def test_fit_learns_records_and_calls_back() -> None:
         TensorBatches(images, labels, 5, seed=0),
         TrainingConfig(epochs=30, learning_rate=0.1, warmup_epochs=2.0),
         validation=[(images, labels)],
-        on_epoch=records.append,
+        on_epoch=lambda run: records.append(run.history[-1]),
     )
     assert records == history and [record.epoch for record in history] == list(range(1, 31))
     assert history[-1].validation_accuracy == 1.0 and history[-1].train_loss < history[0].train_loss

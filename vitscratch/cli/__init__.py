@@ -9,12 +9,38 @@ import tyro
 
 from vitscratch import __version__
 from vitscratch.cli.bench import Bench
+from vitscratch.cli.doctor import Doctor
+from vitscratch.cli.evaluate import Evaluate
+from vitscratch.cli.lr_find import LrFind
 from vitscratch.cli.parity import Parity
+from vitscratch.cli.predict import Predict
 from vitscratch.cli.quickstart import Quickstart
 from vitscratch.cli.summary import Summary
+from vitscratch.cli.train import Train
 
+RECIPE = "Then its name, and as options every field of it: `vitscratch {} digits --help` lists them."
 Command = (
-    Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
+    Annotated[
+        Train,
+        tyro.conf.subcommand(
+            "train",
+            description=f"Train a model by a recipe, or go on with an interrupted run (--resume RUN). "
+            f"{RECIPE.format('train')}",
+        ),
+    ]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[
+        Doctor,
+        tyro.conf.subcommand(
+            "doctor", description=f"Examine the model and the data of a recipe. {RECIPE.format('doctor')}"
+        ),
+    ]
+    | Annotated[
+        LrFind,
+        tyro.conf.subcommand("lr-find", description=f"Find a learning rate to begin with. {RECIPE.format('lr-find')}"),
+    ]
+    | Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Parity, tyro.conf.subcommand("parity")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
@@ -24,6 +50,8 @@ Command = (
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; exit codes: 0 done, 1 the check or run failed, 2 wrong usage or bad input, 130 Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["train"] and any(argument.split("=")[0] == "--resume" for argument in arguments):
+        arguments = ["train", "resume", *arguments[1:]]  # which needs no recipe: the run's folder knows it
     if arguments == ["--version"]:
         print(f"vitscratch {__version__}")
         return 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from vitscratch.training import EpochRecord
+    from vitscratch.training import Run
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -55,10 +55,10 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def check_writable(path: Path | None) -> None:
-    """Refuse a `--json` path that cannot be written, before any work."""
+def check_writable(path: Path | None, option: str = "--json") -> None:
+    """Refuse a path for a result that cannot be written, before any work."""
     if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
-        raise ValueError(f"--json {path}: expected a file in a folder that exists and is writable")
+        raise ValueError(f"{option} {path}: expected a file in a folder that exists and is writable")
 
 
 def write_json(data: Any, path: Path) -> None:
@@ -72,14 +72,15 @@ def write_json(data: Any, path: Path) -> None:
 
 
 @contextmanager
-def progress(total: int, unit: str) -> Iterator[Callable[["EpochRecord"], None]]:
+def progress(total: int, unit: str) -> Iterator[Callable[["Run"], None]]:
     """A bar over epochs on a terminal, a line every tenth of the way elsewhere."""
     from tqdm import tqdm
 
     every = max(1, total // 10)
     with tqdm(total=total, unit=unit, disable=not sys.stderr.isatty()) as bar:
 
-        def on_epoch(record: "EpochRecord") -> None:
+        def on_epoch(run: "Run") -> None:
+            record = run.history[-1]
             numbers = f"training loss {record.train_loss:.3f}, training accuracy {record.train_accuracy:.1%}"
             if bar.disable:
                 if record.epoch % every == 0 or record.epoch == total:
@@ -93,8 +94,7 @@ def progress(total: int, unit: str) -> Iterator[Callable[["EpochRecord"], None]]
 
 def environment() -> dict[str, Any]:
     """Versions and revision: what else a result depends on."""
-    import torch
-    import torchvision
+    from importlib.metadata import version
 
     from vitscratch import __version__
 
@@ -110,8 +110,7 @@ def environment() -> dict[str, Any]:
     return {
         "vitscratch": __version__,
         "git_revision": revision,
-        "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
+        **{name: version(name) for name in ("torch", "torchvision", "numpy")},  # without loading them
         "python": platform.python_version(),
         "machine": platform.machine(),
     }

@@ -1,1 +1,13 @@
-"""Experiments: one file each; its docstring gives the command, the time and the result to expect."""
+"""Experiments, one file each. A recipe's class is light to import; its docstring's module says what it gave."""
+
+from vitscratch.recipes.base import Recipe
+from vitscratch.recipes.cifar10 import Cifar10, Cifar10Short
+from vitscratch.recipes.digits import Digits
+from vitscratch.recipes.pictures import PicturesRecipe
+
+RECIPES: dict[str, type[Recipe]] = {
+    "digits": Digits,
+    "pictures": PicturesRecipe,
+    "cifar10": Cifar10,
+    "cifar10-short": Cifar10Short,
+}

@@ -1,14 +1,13 @@
 """What a recipe says, and what follows from it: pictures, model and batches. Needs no torch until it is run."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from vitscratch.config import PRESETS, TrainingConfig, ViTConfig
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from vitscratch.data import Augmentation, Preprocessing, Splits
+    from vitscratch.data import Augmentation
     from vitscratch.vit import VisionTransformer
 
 
@@ -20,7 +19,7 @@ class Recipe(TrainingConfig):
     """The pictures: a folder (FOLDER/class/*.jpg or FOLDER/{train,val,test}/class/*.jpg), a built-in set (digits,
     cifar10, cifar100, fashion-mnist), or an .npz of JPEG files."""
 
-    data_dir: "Path | None" = None
+    data_dir: Path | None = None
     """Where files of built-in sets lie, or are downloaded to; by default a cache folder in your home."""
 
     validation_fraction: float = 0.1
@@ -63,11 +62,15 @@ class Recipe(TrainingConfig):
         """The same, small enough to end within two minutes on two cores."""
         return replace(self, epochs=1, warmup_epochs=0.0)
 
-    def model_config(self, num_classes: int, channels: int) -> ViTConfig:
-        """Architecture of the model for pictures of this kind."""
+    def picture_shape(self) -> tuple[tuple[int, int], int]:
+        """(height, width) in pixels and channels of the pictures that the model takes."""
         preset = PRESETS[self.preset]
-        size: Any = self.image_size if self.image_size is not None else preset.image_size
-        return replace(preset, image_size=size, num_classes=num_classes, in_channels=channels)
+        size = self.image_size if self.image_size is not None else preset.image_size
+        return (size, size) if isinstance(size, int) else size, preset.in_channels
+
+    def model_config(self, num_classes: int) -> ViTConfig:
+        """Architecture of the model for so many classes."""
+        return replace(PRESETS[self.preset], image_size=self.picture_shape()[0], num_classes=num_classes)
 
     def build(self, config: ViTConfig) -> "VisionTransformer":
         """A fresh model, from torch's random state."""

@@ -70,8 +70,8 @@ class Checkpoints:
     Args:
         folder: exists.
         monitor: what says which epoch is best.
-        seconds: least time between two checkpoints. They are also kept so rare that saving takes at most 2 % of the
-            time. An epoch's end brings one only if it is due; the end of the run always does.
+        seconds: least time between two checkpoints. overhead: largest share of the time that saving may take; they are
+            kept so rare. An epoch's end brings one only if it is due; the end of the run always does.
         stop: looked at after each step: if a signal came, the run is saved and `Interrupted` raised.
     """
 
@@ -81,39 +81,51 @@ class Checkpoints:
         monitor: Monitor = "validation_loss",
         *,
         seconds: float = 2.0,
+        overhead: float = 0.02,
         stop: StopRequest | None = None,
     ) -> None:
         self.folder, self.monitor, self.stop = folder, monitor, stop or StopRequest()
-        self.least_seconds, self.interval = seconds, seconds
+        self.least_seconds, self.overhead, self.interval = seconds, overhead, seconds
         self.saved_at = time.monotonic()
         self.resumed_from: Path | None = None
+        self.last_good: Path | None = None  # that this run has read or written
+        self.found: dict[str, Any] | None = None
         self.refused: list[str] = []  # one line for each checkpoint that was there and could not be used
 
-    def resume(self, run: Run) -> None:
-        """Go on from the newest checkpoint that is whole; from the start if there is none.
+    def find(self) -> dict[str, Any] | None:
+        """The newest checkpoint that is whole, for `resume`; None if there is none.
 
         Raises:
-            ValueError: there are checkpoints but none can be used, or they belong to another model.
+            ValueError: there are checkpoints but none can be used.
         """
-        state = None
         for path in (self.folder / LAST, self.folder / PREVIOUS):
             try:
-                if state is None and path.exists():
-                    state, self.resumed_from = read_checkpoint(path), path
+                if self.found is None and path.exists():
+                    self.found, self.resumed_from, self.last_good = read_checkpoint(path), path, path
             except ValueError as error:
                 self.refused.append(str(error))
+        if self.found is None and self.refused:
+            raise ValueError(
+                f"{self.refused[0]}; no other checkpoint is left in {self.folder}: "
+                "remove the file to start this run from its beginning"
+            )
+        return self.found
+
+    def resume(self, run: Run) -> None:
+        """Go on from what `find` finds, if anything.
+
+        Raises:
+            ValueError: see `find`; or the checkpoint belongs to another model.
+        """
+        state, self.found = self.find(), None
         if state is None:
-            if self.refused:
-                raise ValueError(
-                    f"{self.refused[0]}; no other checkpoint is left in {self.folder}: "
-                    "remove the file to start this run from its beginning"
-                )
             return
         try:
             run.load_state_dict(state)
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{self.resumed_from} belongs to another model or optimizer: {reason}") from error
+        distributed.barrier()  # nobody writes while another still reads
 
     def after_step(self, run: Run) -> None:
         """Save the run if it is time or a signal came.
@@ -147,8 +159,9 @@ class Checkpoints:
                 _sync_folder(self.folder)
             finally:
                 new.unlink(missing_ok=True)
+            self.last_good = last
         self.saved_at = time.monotonic()
-        self.interval = max(self.least_seconds, 50 * (self.saved_at - started))
+        self.interval = max(self.least_seconds, (self.saved_at - started) / self.overhead)
 
 
 def _sync_folder(folder: Path) -> None:

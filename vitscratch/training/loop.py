@@ -146,7 +146,7 @@ def fit(
     optimizer: torch.optim.Optimizer | None = None,
     checkpoints: Checkpoints | None = None,
     on_step: Callable[[Run], None] | None = None,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_epoch: Callable[[Run], None] | None = None,
 ) -> list[EpochRecord]:
     """Train a model with warm-up and cosine decay, validate it after every epoch, and keep the right weights.
 
@@ -160,7 +160,7 @@ def fit(
         class_weights: (classes,) factor on the loss of each class's pictures; see `balanced_weights`.
         optimizer: the default is AdamW over `decay_groups`. Every group's learning rate follows the schedule.
         checkpoints: where the run is saved, and resumed from if it was saved there before.
-        on_step, on_epoch: called after each, for progress.
+        on_step, on_epoch: called after each with the run as it stands, for progress.
 
     Returns:
         One record for each epoch, those before a resume included.
@@ -227,7 +227,7 @@ def fit(
             if checkpoints is not None:
                 checkpoints.after_epoch(run)
             if on_epoch is not None:
-                on_epoch(run.history[-1])
+                on_epoch(run)
     if checkpoints is not None:
         checkpoints.save(run)
     if kept := run.best if config.patience else run.result.state_dict():

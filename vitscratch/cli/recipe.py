@@ -1,0 +1,55 @@
+"""Commands that work on a recipe: `vitscratch train digits --epochs 3`, with every field of the recipe as an option."""
+
+from dataclasses import asdict, fields, is_dataclass, make_dataclass
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from vitscratch.recipes import RECIPES, Recipe
+
+
+def for_each_recipe(command: type) -> Any:
+    """The type of a subcommand with one sub-subcommand for each recipe: options of `command`, then of the recipe.
+
+    Args:
+        command: a dataclass whose field `recipe` gets the recipe.
+    """
+    return reduce(or_, (_for_one(command, name, recipe) for name, recipe in RECIPES.items()))
+
+
+def _for_one(command: type, name: str, recipe: type[Recipe]) -> Any:
+    default = recipe()  # type: ignore[call-arg]  # in the recipes themselves every field has a default
+    both = make_dataclass(
+        f"{command.__name__}{recipe.__name__}", [("recipe", recipe, default)], bases=(command,), kw_only=True
+    )
+    both.__doc__ = recipe.__doc__
+    return Annotated[both, tyro.conf.subcommand(name), tyro.conf.OmitArgPrefixes]
+
+
+def recipe_name(recipe: Recipe) -> str:
+    """Its name on the command line."""
+    return next(name for name, kind in RECIPES.items() if type(recipe) is kind)
+
+
+def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
+    """Every field, ready for config.json."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(recipe).items()}
+
+
+def recipe_from_json(name: str, values: dict[str, Any]) -> Recipe:
+    """Back from `recipe_to_json`.
+
+    Raises:
+        ValueError: a recipe or field that this version does not know.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"recipe {name!r} is unknown; there are {', '.join(RECIPES)}")
+    kind = RECIPES[name]
+    assert is_dataclass(kind)
+    if unknown := set(values) - {field.name for field in fields(kind)}:
+        raise ValueError(f"recipe {name} has no {', '.join(sorted(unknown))}; was it written by another version?")
+    values = {key: Path(value) if key == "data_dir" and value is not None else value for key, value in values.items()}
+    return kind(**values)

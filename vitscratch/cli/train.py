@@ -1,0 +1,273 @@
+"""`vitscratch train`: carry out a recipe, or go on with a run that was interrupted."""
+
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from vitscratch.cli.common import Common, Device, check_writable, pick_device, write_json
+from vitscratch.cli.progress import Progress, say
+from vitscratch.cli.recipe import for_each_recipe, recipe_name
+from vitscratch.cli.run_folder import (
+    CURVES,
+    HISTORY,
+    METRICS,
+    MODEL,
+    RunFolder,
+    is_first_process,
+    only_writer,
+    read_run,
+    start_run,
+)
+from vitscratch.recipes import Recipe
+
+if TYPE_CHECKING:
+    from vitscratch.recipes.experiment import Experiment
+    from vitscratch.training import Checkpoints, EpochRecord, Run
+
+
+@dataclass(kw_only=True)
+class Training(Common):
+    """What starting and resuming have in common."""
+
+    device: Device = "auto"
+    """Where to train."""
+
+    doctor: bool = True
+    """Examine model and data before the first step (a few seconds), and stop if something is broken."""
+
+    tensorboard: bool = False
+    """Also write the epochs for TensorBoard (pip install 'vitscratch[tensorboard]')."""
+
+    json: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """Also write metrics.json there."""
+
+    def carry_out(self, run: RunFolder) -> int:
+        """Train, measure and save; the folder is there."""
+        from vitscratch.training import Checkpoints, Interrupted, distributed, stop_on_signals
+
+        with (
+            only_writer(run.path),
+            distributed.process_group(pick_device(self.device)) as device,
+            stop_on_signals() as stop,
+        ):
+            checkpoints = Checkpoints(run.path, run.recipe.monitor, stop=stop)
+            try:
+                self._train(run, device, checkpoints)
+            except Interrupted as interruption:
+                say(f"Stopped after a step, as asked, and saved. To go on: {resume_command(run.path)}")
+                return 128 + interruption.signal_number
+            except OSError as error:
+                raise OSError(
+                    f"{error}; last good checkpoint: {checkpoints.last_good or 'none yet'}; "
+                    f"make room, then: {resume_command(run.path)}"
+                ) from error
+        return 0
+
+    def _train(self, run: RunFolder, device: str, checkpoints: "Checkpoints") -> None:
+        from vitscratch.recipes.experiment import prepare
+        from vitscratch.training import distributed, save_history
+
+        first = distributed.rank() == 0
+        experiment = prepare(run.recipe, device)
+        introduce(experiment)
+        if checkpoints.find() is not None:
+            for refusal in checkpoints.refused:
+                say(f"Warning: {refusal}")
+            say(f"Going on from {checkpoints.resumed_from}.")
+        elif self.doctor and first:
+            examine(experiment)
+        progress = Progress(run.recipe.epochs, len(experiment.batches("train")))
+        started = time.perf_counter()
+        with self._tensorboard(run.path) as write_event:
+
+            def after_epoch(state: "Run") -> None:
+                progress.after_epoch(state)
+                if first:
+                    save_history(state.history, run.path / HISTORY)
+                    write_event(state.history[-1])
+
+            try:
+                history = experiment.fit(checkpoints, progress.after_step, after_epoch)
+            finally:
+                progress.close()
+        metrics = measure(experiment, history, time.perf_counter() - started)
+        if first:
+            save(run.path, experiment, history, metrics)
+            if self.json is not None:
+                write_json(metrics, self.json)
+            say(f"{describe(metrics)}\n{run.path}: {', '.join((MODEL, METRICS, HISTORY, CURVES, CONFIG))}")
+            say(f"Try: vitscratch predict {shlex.quote(str(run.path))} PICTURE")
+
+    @contextmanager
+    def _tensorboard(self, folder: Path) -> Iterator[Any]:
+        if not self.tensorboard or not is_first_process():
+            yield lambda record: None
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError("--tensorboard needs the package: pip install 'vitscratch[tensorboard]'") from error
+        from dataclasses import asdict
+
+        with SummaryWriter(folder / "tensorboard") as writer:
+
+            def write_event(record: "EpochRecord") -> None:
+                for name, value in asdict(record).items():
+                    if name != "epoch" and value == value:
+                        writer.add_scalar(name.replace("_", "/", 1), value, record.epoch)
+
+            yield write_event
+
+
+@dataclass(kw_only=True)
+class Start(Training):
+    """Train a recipe."""
+
+    recipe: Recipe
+
+    out: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    """Folder of the run; a new one. By default runs/RECIPE."""
+
+    quick: bool = False
+    """A short version that ends within two minutes on two cores: shows that everything runs."""
+
+    def run(self) -> int:
+        check_writable(self.json)
+        recipe = self.recipe.quick() if self.quick else self.recipe
+        out = self.out if self.out is not None else Path("runs") / recipe_name(recipe)
+        run = start_run(out, recipe, self.device)
+        say(f"{recipe_name(recipe)} in {out}: loading ...")
+        return self.carry_out(run)
+
+
+@dataclass(kw_only=True)
+class Resume(Training):
+    """Go on with a run that was interrupted, from its last checkpoint: `vitscratch train --resume RUN`."""
+
+    resume: Annotated[Path, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run."""
+
+    def run(self) -> int:
+        check_writable(self.json)
+        run = read_run(self.resume)
+        if run.metrics is not None:
+            say(f"{run.path} is finished: {describe(run.metrics)}")
+            return 0
+        say(f"{run.config['recipe_name']} in {run.path}: loading ...")
+        return self.carry_out(run)
+
+
+Train = for_each_recipe(Start) | Annotated[Resume, tyro.conf.subcommand("resume")]
+
+
+def resume_command(folder: Path) -> str:
+    """What to type to go on with a run."""
+    return f"vitscratch train --resume {shlex.quote(str(folder))}"
+
+
+def introduce(experiment: "Experiment") -> None:
+    """Say what is trained on what."""
+    from vitscratch.training import choose_precision, distributed
+
+    splits, recipe = experiment.splits, experiment.recipe
+    parts = {name: getattr(splits, name) for name in ("train", "validation", "test")}
+    counts = ", ".join(f"{len(part):,} for {name}" for name, part in parts.items() if part is not None)
+    for warning in splits.summary.get("warnings", []):
+        say(f"Warning: {warning}")
+    processes = f", {distributed.processes()} processes" if distributed.is_running() else ""
+    say(
+        f"{experiment.config.num_parameters:,} parameters on {experiment.device}{processes}, "
+        f"{str(choose_precision(recipe.precision, next(experiment.model.parameters()).device)).removeprefix('torch.')}; "
+        f"{len(splits.class_names)} classes; pictures: {counts}"
+    )
+
+
+def examine(experiment: "Experiment") -> None:
+    """Run the doctor before the first step.
+
+    Raises:
+        ValueError: something is broken.
+    """
+    diagnosis = diagnose(experiment)
+    if not diagnosis.passed:
+        say(diagnosis.table())
+        failed = ", ".join(result.name for result in diagnosis.results if result.failed)
+        raise ValueError(f"the doctor found: {failed} (see above); mend it, or train regardless with --no-doctor")
+    say(f"Doctor: {diagnosis.verdict()}")
+
+
+def measure(experiment: "Experiment", history: "list[EpochRecord]", seconds: float) -> dict[str, Any]:
+    """The final numbers. The test part is read here, once."""
+    from vitscratch.training import best_epoch
+
+    recipe, splits = experiment.recipe, experiment.splits
+    best = best_epoch(history, recipe.monitor)
+    kept = best if recipe.patience is not None and best is not None else len(history)
+    record = history[kept - 1]
+    metrics: dict[str, Any] = {
+        "epochs": len(history),
+        "kept_epoch": kept,
+        "train_loss": record.train_loss,
+        "train_accuracy": record.train_accuracy,
+        "parameters": experiment.config.num_parameters,
+        "images_per_second": round(record.images_per_second, 1),
+        "seconds": round(sum(record.seconds for record in history), 2),
+        "seconds_since_last_start": round(seconds, 2),
+    }
+    if splits.validation is not None:
+        metrics |= {"validation_loss": record.validation_loss, "validation_accuracy": record.validation_accuracy}
+        metrics["validation_total"] = len(splits.validation)
+    if splits.test is not None:
+        test = experiment.measure("test")
+        metrics |= {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_total": test.total}
+        metrics["test_correct"] = test.correct
+        metrics["test_per_class"] = {
+            name: {"correct": correct, "total": total}
+            for name, (correct, total) in zip(splits.class_names, test.per_class, strict=True)
+        }
+    return metrics
+
+
+def describe(metrics: dict[str, Any]) -> str:
+    """The final numbers in a line."""
+    kept = f"epoch {metrics['kept_epoch']} of {metrics['epochs']} kept" if metrics["kept_epoch"] else "no epoch"
+    parts = [f"{kept}, {metrics['seconds']:.0f} s"]
+    if "validation_accuracy" in metrics:
+        parts.append(f"validation accuracy {metrics['validation_accuracy']:.2%} of {metrics['validation_total']:,}")
+    if "test_accuracy" in metrics:
+        parts.append(
+            f"test accuracy {metrics['test_accuracy']:.2%} ({metrics['test_correct']:,} of {metrics['test_total']:,})"
+        )
+    return "; ".join(parts)
+
+
+def save(folder: Path, experiment: "Experiment", history: "list[EpochRecord]", metrics: dict[str, Any]) -> None:
+    """Write the model, the curves and the numbers; metrics.json last: it says that the run is over."""
+    from vitscratch import plots
+    from vitscratch.training import save_history
+    from vitscratch.weights import save_model
+
+    save_history(history, folder / HISTORY)
+    provenance = {
+        "recipe": recipe_name(experiment.recipe),
+        "data": experiment.recipe.data,
+        **{key: metrics[key] for key in ("kept_epoch", "validation_accuracy", "test_accuracy") if key in metrics},
+    }
+    save_model(
+        folder / MODEL,
+        experiment.model,
+        experiment.config,
+        experiment.splits.class_names,
+        experiment.preprocessing.to_dict(),
+        provenance,
+    )
+    part = folder / f"{CURVES}.part"
+    plots.curves(history, metrics.get("test_accuracy")).savefig(part, dpi=110, format="png")
+    part.replace(folder / CURVES)
+    write_json({"splits": experiment.splits.summary, **metrics}, folder / METRICS)

@@ -1,0 +1,59 @@
+"""CIFAR-10 from scratch with a plain small ViT: no convolution beyond the patch projection, no pretraining.
+
+Commands: `vitscratch train cifar10` (for a GPU) and `vitscratch train cifar10-short` (for two CPU cores). Both download
+CIFAR-10 unless `--data` names a folder, or an .npz of JPEG files (`vitscratch.data.load_splits` describes it).
+
+cifar10: NOT YET MEASURED (it needs a GPU).
+cifar10-short: NOT YET MEASURED.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vitscratch.recipes.base import Recipe
+
+if TYPE_CHECKING:
+    from vitscratch.data import Augmentation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar10(Recipe):
+    """CIFAR-10 from scratch for a GPU: 100 epochs, mixup and cutmix, averaged weights, compiled. Not yet measured."""
+
+    data: str = "cifar10"
+    preset: str = "vit_nano_32"
+    epochs: int = 100
+    batch_size: int = 512
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.1
+    warmup_epochs: float = 5.0
+    label_smoothing: float = 0.1
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    ema_decay: float = 0.999
+    compile: bool = True
+    validation_fraction: float = 0.05
+
+    padding: int = 4
+    """Pixels by which a picture is shifted at most, each way."""
+
+    def augmentation(self) -> "Augmentation | None":
+        """Random shift and mirror image."""
+        from vitscratch.data import RandomCropFlip
+
+        return RandomCropFlip(self.padding, flip=0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar10Short(Cifar10):
+    """CIFAR-10 from scratch on two CPU cores, in minutes: few epochs, no mixing, nothing compiled."""
+
+    epochs: int = 10
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup_epochs: float = 1.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    ema_decay: float = 0.0
+    compile: bool = False

@@ -1,0 +1,143 @@
+"""A recipe carried out: its pictures loaded, its model built, trained, measured and saved."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vitscratch.config import ViTConfig
+from vitscratch.data import FileBatches, PictureFiles, Preprocessing, Splits, TensorBatches, load_splits
+from vitscratch.recipes.base import Recipe
+from vitscratch.training import (
+    Checkpoints,
+    EpochRecord,
+    Metrics,
+    Run,
+    balanced_weights,
+    choose_precision,
+    distributed,
+    evaluate,
+    fit,
+    seed_everything,
+)
+from vitscratch.vit import VisionTransformer
+
+Part = Literal["train", "validation", "test"]
+
+
+@dataclass
+class Experiment:
+    """A recipe with its pictures and its model.
+
+    Args:
+        recipe, splits: the settings and the pictures.
+        preprocessing: with mean and std of the training part.
+        config, model: architecture, and the model on its device.
+        device: "cpu", "cuda", "cuda:1", ...
+    """
+
+    recipe: Recipe
+    splits: Splits
+    preprocessing: Preprocessing
+    config: ViTConfig
+    model: VisionTransformer
+    device: str
+
+    def batches(self, part: Part, training: bool = False) -> TensorBatches | FileBatches:
+        """Batches of one part: for training shuffled and augmented, else in order and as they are.
+
+        Raises:
+            ValueError: the set has no such part.
+        """
+        pictures = getattr(self.splits, part)
+        if pictures is None:
+            raise ValueError(f"{self.recipe.data} has no {part} part; see --{part}-fraction")
+        options: dict[str, Any] = {
+            "seed": self.recipe.seed if training else None,
+            "augment": self.recipe.augmentation() if training else None,
+            "rank": distributed.rank(),
+            "processes": distributed.processes(),
+        }
+        if isinstance(pictures, PictureFiles):
+            options["workers"] = self.recipe.workers
+            return FileBatches(pictures.paths, pictures.labels, self.preprocessing, self.recipe.batch_size, **options)
+        mean, std = self.preprocessing.mean, self.preprocessing.std
+        options |= {"mean": mean, "std": std, "device": self.device}
+        return TensorBatches(pictures.images, pictures.labels, self.recipe.batch_size, **options)
+
+    def fit(
+        self,
+        checkpoints: Checkpoints | None = None,
+        on_step: Callable[[Run], None] | None = None,
+        on_epoch: Callable[[EpochRecord], None] | None = None,
+    ) -> list[EpochRecord]:
+        """Train the model as the recipe says; see `vitscratch.training.fit`."""
+        weights: Tensor | None = None
+        if self.recipe.balance_classes:
+            weights = balanced_weights(self.splits.train.labels, self.config.num_classes).to(self.device)
+        with threads(self.recipe.threads):
+            return fit(
+                self.model,
+                self.batches("train", training=True),
+                self.recipe,
+                validation=self.batches("validation") if self.splits.validation is not None else None,
+                num_classes=self.config.num_classes,
+                class_weights=weights,
+                checkpoints=checkpoints,
+                on_step=on_step,
+                on_epoch=on_epoch,
+            )
+
+    def measure(self, part: Part) -> Metrics:
+        """Loss and accuracy of the model on one part, every picture counted once over all processes."""
+        with threads(self.recipe.threads):
+            precision = choose_precision(self.recipe.precision, torch.device(self.device))
+            return evaluate(self.model, self.batches(part), precision).over_processes()
+
+
+def load(recipe: Recipe) -> Splits:
+    """The pictures of a recipe, divided as it says.
+
+    Raises:
+        ValueError: there are none, or they cannot be used.
+    """
+    if not recipe.data:
+        raise ValueError("this recipe needs pictures of yours: --data FOLDER, with one folder for each class in it")
+    size, channels = recipe.picture_shape()
+    return load_splits(
+        recipe.data,
+        seed=recipe.split_seed,
+        validation_fraction=recipe.validation_fraction,
+        test_fraction=recipe.test_fraction,
+        skip_bad=recipe.skip_bad,
+        image_size=size,
+        channels=channels,
+        data_dir=recipe.data_dir,
+    )
+
+
+def prepare(recipe: Recipe, device: str = "cpu", splits: Splits | None = None) -> Experiment:
+    """Seed everything, load the pictures (unless they are given) and build the model."""
+    splits = load(recipe) if splits is None else splits
+    statistics = splits.statistics(sample=10_000)
+    preprocessing = replace(splits.preprocessing, mean=statistics.mean, std=statistics.std)
+    seed_everything(recipe.seed, recipe.deterministic)
+    config = recipe.model_config(len(splits.class_names))
+    model = recipe.build(config).to(device)
+    if distributed.rank():  # the same weights everywhere, but other dropout
+        torch.manual_seed(recipe.seed + distributed.rank())
+    return Experiment(recipe, splits, preprocessing, config, model, device)
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """Compute with so many CPU threads meanwhile; None leaves them as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
