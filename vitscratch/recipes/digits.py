@@ -24,14 +24,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
 
 from vitscratch.config import PRESETS
-from vitscratch.data import Pictures, TensorBatches, random_affine, stratified_split
+from vitscratch.data import Pictures, RandomAffine, TensorBatches, stratified_split
 from vitscratch.training import EpochRecord, evaluate, fit
 from vitscratch.vit import VisionTransformer, init_weights
 
@@ -86,7 +85,7 @@ def train(
     torch.manual_seed(seed)
     model = VisionTransformer.from_config(PRESETS[recipe.preset])
     init_weights(model, position=recipe.position)
-    augment = partial(random_affine, degrees=recipe.degrees, shift=recipe.shift, scale=recipe.scale, shear=recipe.shear)
+    augment = RandomAffine(recipe.degrees, recipe.shift, recipe.scale, recipe.shear)
     with _one_thread():
         history = fit(
             model.to(device),
