@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from vitscratch.data import TensorBatches, class_counts, digits, random_affine, stratified_split
+from vitscratch.data import RandomAffine, TensorBatches, class_counts, digits, stratified_split
 
 
 def test_digits_are_the_1797_scans() -> None:
@@ -83,7 +83,7 @@ NONE = {"degrees": 0.0, "shift": 0.0, "scale": 0.0}
 
 
 def affine(images: torch.Tensor, **limits: float) -> torch.Tensor:
-    return random_affine(images, torch.Generator().manual_seed(0), **{**NONE, **limits})
+    return RandomAffine(**{**NONE, **limits})(images, torch.rand(len(images), 5))
 
 
 def test_no_limits_change_nothing() -> None:

@@ -1,18 +1,8 @@
-"""scikit-learn's handwritten digits: 1,797 real scans of 8 x 8 pixels, in the package, no download."""
-
-from dataclasses import dataclass
+"""Sets by name: what they are, where they come from, how they are read. Nothing is unpickled."""
 
 import torch
-from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Pictures:
-    """A labelled set in memory: images (n, c, H, W) in [0, 1], labels (n,), and the name of each class."""
-
-    images: Tensor
-    labels: Tensor
-    class_names: tuple[str, ...]
+from vitscratch.data.sets import Pictures
 
 
 def digits() -> Pictures:
