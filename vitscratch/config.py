@@ -168,6 +168,10 @@ class TrainingConfig:
     """Weigh each picture by the rarity of its class (pictures / (classes x pictures of its class)), so that every class
     counts the same in the loss."""
 
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """With several processes (torchrun): ddp copies the model to each; fsdp divides it among them, for models that do
+    not fit on one device, and goes without ema_decay."""
+
     seed: int = 0
     """Of the initial weights, the order of the pictures, their augmentation and dropout."""
 

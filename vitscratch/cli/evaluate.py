@@ -73,16 +73,16 @@ class Evaluate(Common):
     def _batches(
         self, recipe: Any, saved: "SavedModel", preprocessing: "Preprocessing", device: str
     ) -> tuple[str, Any]:
-        from vitscratch.data import batches_of
-        from vitscratch.recipes.experiment import load
+        from vitscratch.recipes.experiment import batches_of, load
 
         if self.data is None:
             splits, part, what = load(recipe), self.split, f"{self.split} part of {recipe.data}"
         else:
             recipe = replace(recipe, data=str(self.data), skip_bad=self.skip_bad)
             has_parts = (self.data / "train").is_dir()
-            whole = {} if has_parts else {"validation_fraction": 0.0, "test_fraction": 0.0}
-            splits = load(replace(recipe, **whole))
+            if not has_parts:
+                recipe = replace(recipe, validation_fraction=0.0, test_fraction=0.0)
+            splits = load(recipe)
             part = self.split if has_parts else "train"
             what = f"{self.split} part of {self.data}" if has_parts else str(self.data)
         if splits.class_names != saved.class_names:

@@ -1,7 +1,7 @@
 """`vitscratch quickstart`: prove the model, train it on real digits, look inside, in a minute or two."""
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,13 +17,12 @@ from vitscratch.cli.common import (
     progress,
     write_json,
 )
+from vitscratch.cli.recipe import recipe_to_json
+from vitscratch.recipes import Digits
 
 if TYPE_CHECKING:
-    from vitscratch.data import Pictures
-    from vitscratch.recipes.digits import DigitsRecipe, Split
-    from vitscratch.vit import VisionTransformer
-
-SPLIT_SEED = 0
+    from vitscratch.recipes.experiment import Experiment
+    from vitscratch.training import EpochRecord
 
 
 @dataclass(kw_only=True)
@@ -52,31 +51,27 @@ class Quickstart(Common):
         started = time.perf_counter()
         print("Loading torch ...", flush=True)
 
-        import torch
-
-        from vitscratch.data import digits
-        from vitscratch.recipes.digits import DigitsRecipe, held_out_accuracy, split, train
+        from vitscratch.recipes.experiment import prepare
         from vitscratch.training import save_history
 
         device = pick_device(self.device)
         parity, passed = self._prove()
 
-        recipe = replace(DigitsRecipe(), epochs=6) if self.quick else DigitsRecipe()
-        pictures = digits()
-        data = split(pictures, recipe.test_fraction, SPLIT_SEED)
-        self._introduce(recipe, pictures, data, device)
+        recipe = Digits(validation_fraction=0.0, seed=self.seed)
+        recipe = replace(recipe, epochs=6) if self.quick else recipe
+        experiment = prepare(recipe, device)
+        self._introduce(experiment)
         training_started = time.perf_counter()
         with progress(recipe.epochs, "epoch") as on_epoch:
-            model, history = train(recipe, data, self.seed, device, on_epoch)
+            history = experiment.fit(on_epoch=on_epoch)
         seconds = time.perf_counter() - training_started
-        accuracy = held_out_accuracy(model, data)
-        total = len(data.test_labels)
-        right = round(accuracy * total)
-        print(f"Reads {accuracy:.2%} of the held-out digits ({right} of {total}); learned in {seconds:.0f} s.\n")
+        test = experiment.measure("test")
+        accuracy, total = test.accuracy, test.total
+        print(f"Reads {accuracy:.2%} of the held-out digits ({test.correct} of {total}); learned in {seconds:.0f} s.\n")
 
         print("3/3  Pictures", flush=True)
         save_history(history, folder / "history.csv")
-        figures = draw(model.cpu().eval(), history, pictures, data, accuracy)
+        figures = draw(experiment, history, accuracy)
         for name, (figure, caption) in figures.items():
             figure.savefig(folder / name, dpi=110)
             print(f"  {folder / name}: {caption}")
@@ -88,13 +83,11 @@ class Quickstart(Common):
             "parity_max_value_diff": parity["max_value_diff"],
             "parity_max_gradient_diff": parity["max_gradient_diff"],
             "parity_passed": passed,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "parameters": experiment.config.num_parameters,
             "quick": self.quick,
         }
-        config = {"command": "quickstart", "seed": self.seed, "split_seed": SPLIT_SEED, "recipe": asdict(recipe)}
-        write_json(
-            {**config, "device": device, "threads": torch.get_num_threads(), **environment()}, folder / "config.json"
-        )
+        config = {"command": "quickstart", "recipe_name": "digits", "recipe": recipe_to_json(recipe)}
+        write_json({**config, "device": device, **environment()}, folder / "config.json")
         write_json(metrics, folder / "metrics.json")
         if self.json is not None:
             write_json(metrics, self.json)
@@ -120,47 +113,49 @@ class Quickstart(Common):
         print(f"({parity.describe_mapping()};\n layer by layer: vitscratch parity vit_b_16)\n")
         return parity.to_json(), parity.passed
 
-    def _introduce(self, recipe: "DigitsRecipe", pictures: "Pictures", data: "Split", device: str) -> None:
-        from vitscratch.config import PRESETS
+    def _introduce(self, experiment: "Experiment") -> None:
         from vitscratch.data import class_counts
 
+        splits = experiment.splits
+        assert splits.test is not None
         print(
-            f"2/3  A ViT of {PRESETS[recipe.preset].num_parameters:,} parameters learns to read digits on {device}: "
-            f"{len(data.train_labels):,} scans to learn from,\n"
-            f"     {len(data.test_labels)} held out and used for nothing until the end. Scans of each digit:"
+            f"2/3  A ViT of {experiment.config.num_parameters:,} parameters learns to read digits on "
+            f"{experiment.device}: {len(splits.train):,} scans to learn from,\n"
+            f"     {len(splits.test)} held out and used for nothing until the end. Scans of each digit:"
         )
-        for part, labels in (("learn from", data.train_labels), ("held out", data.test_labels)):
-            counts = class_counts(labels, pictures.class_names)
-            print(f"     {part:<11}" + "  ".join(f"{name}: {count:>3}" for name, count in counts.items()))
+        for name, part in (("learn from", splits.train), ("held out", splits.test)):
+            counts = class_counts(part.labels, splits.class_names)
+            print(f"     {name:<11}" + "  ".join(f"{name}: {count:>3}" for name, count in counts.items()))
         print(flush=True)
 
 
-def draw(
-    model: "VisionTransformer", history: list[Any], pictures: "Pictures", data: "Split", accuracy: float
-) -> dict[str, tuple[Any, str]]:
+def draw(experiment: "Experiment", history: "list[EpochRecord]", accuracy: float) -> dict[str, tuple[Any, str]]:
     """The four figures of a digits run: file name -> (figure, caption)."""
     import torch
 
     from vitscratch import plots
+    from vitscratch.data import Pictures
     from vitscratch.explain import attention_maps, position_similarity
 
+    model, test = experiment.model.cpu().eval(), experiment.splits.test
+    assert isinstance(test, Pictures)
+    images, labels, names = experiment.preprocessing.normalise(test.images), test.labels, test.class_names
     with torch.no_grad():
-        probabilities = model(data.test_images).softmax(dim=1)
-    raw = pictures.images[data.test_indices]
-    right = probabilities.gather(1, data.test_labels[:, None])[:, 0]
-    wrong = probabilities.argmax(dim=1) != data.test_labels
+        probabilities = model(images).softmax(dim=1)
+    right = probabilities.gather(1, labels[:, None])[:, 0]
+    wrong = probabilities.argmax(dim=1) != labels
     shown = torch.argsort(right - wrong.float())[:40]  # mistakes first, then the least sure
-    looked_at = [int((data.test_labels == digit).nonzero()[0]) for digit in (0, 2, 4, 7, 8)]
-    titles = [f"a {pictures.class_names[int(data.test_labels[i])]}" for i in looked_at]
+    looked_at = [int((labels == digit).nonzero()[0]) for digit in (0, 2, 4, 7, 8)]
+    titles = [f"a {names[int(labels[i])]}" for i in looked_at]
     return {
         "curves.png": (plots.curves(history, accuracy), "loss, accuracy and learning rate, epoch by epoch"),
         "predictions.png": (
-            plots.predictions(raw[shown], data.test_labels[shown], probabilities[shown], pictures.class_names),
+            plots.predictions(test.images[shown], labels[shown], probabilities[shown], names),
             "held-out digits and what the model reads: mistakes first, framed red, then the least sure",
         ),
         "attention.png": (
             plots.class_token_attention(
-                raw[looked_at], attention_maps(model, data.test_images[looked_at]), model.patch_embed.grid_size, titles
+                test.images[looked_at], attention_maps(model, images[looked_at]), model.patch_embed.grid_size, titles
             ),
             "which patches the class token looks at, block by block",
         ),

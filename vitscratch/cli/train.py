@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from vitscratch.cli.common import Common, Device, check_writable, pick_device, write_json
+from vitscratch.cli.doctor import diagnose
 from vitscratch.cli.progress import Progress, say
 from vitscratch.cli.recipe import for_each_recipe, recipe_name
 from vitscratch.cli.run_folder import (
+    CONFIG,
     CURVES,
     HISTORY,
     METRICS,

@@ -5,6 +5,8 @@ from vitscratch.recipes.cifar10 import Cifar10, Cifar10Short
 from vitscratch.recipes.digits import Digits
 from vitscratch.recipes.pictures import PicturesRecipe
 
+__all__ = ["RECIPES", "Cifar10", "Cifar10Short", "Digits", "PicturesRecipe", "Recipe"]
+
 RECIPES: dict[str, type[Recipe]] = {
     "digits": Digits,
     "pictures": PicturesRecipe,

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from vitscratch.config import ViTConfig
-from vitscratch.data import FileBatches, PictureFiles, Preprocessing, Splits, TensorBatches, load_splits
+from vitscratch.data import (
+    Augmentation,
+    FileBatches,
+    PictureFiles,
+    Pictures,
+    Preprocessing,
+    Splits,
+    TensorBatches,
+    load_splits,
+)
 from vitscratch.recipes.base import Recipe
 from vitscratch.training import (
     Checkpoints,
@@ -55,24 +64,21 @@ class Experiment:
         pictures = getattr(self.splits, part)
         if pictures is None:
             raise ValueError(f"{self.recipe.data} has no {part} part; see --{part}-fraction")
-        options: dict[str, Any] = {
-            "seed": self.recipe.seed if training else None,
-            "augment": self.recipe.augmentation() if training else None,
-            "rank": distributed.rank(),
-            "processes": distributed.processes(),
-        }
-        if isinstance(pictures, PictureFiles):
-            options["workers"] = self.recipe.workers
-            return FileBatches(pictures.paths, pictures.labels, self.preprocessing, self.recipe.batch_size, **options)
-        mean, std = self.preprocessing.mean, self.preprocessing.std
-        options |= {"mean": mean, "std": std, "device": self.device}
-        return TensorBatches(pictures.images, pictures.labels, self.recipe.batch_size, **options)
+        return batches_of(
+            pictures,
+            self.preprocessing,
+            self.recipe.batch_size,
+            device=self.device,
+            workers=self.recipe.workers,
+            seed=self.recipe.seed if training else None,
+            augment=self.recipe.augmentation() if training else None,
+        )
 
     def fit(
         self,
         checkpoints: Checkpoints | None = None,
         on_step: Callable[[Run], None] | None = None,
-        on_epoch: Callable[[EpochRecord], None] | None = None,
+        on_epoch: Callable[[Run], None] | None = None,
     ) -> list[EpochRecord]:
         """Train the model as the recipe says; see `vitscratch.training.fit`."""
         weights: Tensor | None = None
@@ -96,6 +102,25 @@ class Experiment:
         with threads(self.recipe.threads):
             precision = choose_precision(self.recipe.precision, torch.device(self.device))
             return evaluate(self.model, self.batches(part), precision).over_processes()
+
+
+def batches_of(
+    pictures: Pictures | PictureFiles,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    *,
+    device: str,
+    workers: int,
+    seed: int | None = None,
+    augment: Augmentation | None = None,
+) -> TensorBatches | FileBatches:
+    """This process's share of the batches of a set, in memory or in files."""
+    share = {"rank": distributed.rank(), "processes": distributed.processes()}
+    options: dict[str, Any] = {"seed": seed, "augment": augment, **share}
+    if isinstance(pictures, PictureFiles):
+        return FileBatches(pictures.paths, pictures.labels, preprocessing, batch_size, workers=workers, **options)
+    options |= {"mean": preprocessing.mean, "std": preprocessing.std, "device": device}
+    return TensorBatches(pictures.images, pictures.labels, batch_size, **options)
 
 
 def load(recipe: Recipe) -> Splits:

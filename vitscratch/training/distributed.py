@@ -1,17 +1,23 @@
 """Several processes, started by torchrun, that train one model: a thin layer over `torch.distributed`.
 
-Each process holds the whole model (DistributedDataParallel) and sees its own share of each batch; gradients are summed.
+Each process sees its own share of each batch. With "ddp" (DistributedDataParallel) it holds the whole model and gradients
+are averaged; with "fsdp" (`fully_shard`, FSDP2), for models that do not fit, it holds a share of every block's weights,
+gradients and optimizer state, and blocks are put together when they are needed.
 Every function here also works, and costs nothing, when there is only one process.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.state_dict import StateDictOptions
 
 
 def is_running() -> bool:
@@ -48,9 +54,77 @@ def process_group(device: str) -> Iterator[str]:
         dist.destroy_process_group()
 
 
+def shard(model: nn.Module, blocks: list[nn.Module]) -> None:
+    """Divide the parameters of a model, block by block, among the processes, in place; with one process, do nothing.
+
+    They become DTensors: an optimizer has to be made afterwards, and `model_state` gives them whole.
+    """
+    if not is_running():
+        return
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(next(model.parameters()).device.type, (processes(),))
+    for layer in (*blocks, model):
+        fully_shard(layer, mesh=mesh)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether `shard` divided it."""
+    if not is_running():
+        return False
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(model, FSDPModule)
+
+
+def model_state(model: nn.Module) -> dict[str, Tensor]:
+    """`model.state_dict()` with whole tensors. Every process has to call it; of a sharded model only the first gets it,
+    on the CPU, and the others an empty dict."""
+    if not is_sharded(model):
+        return model.state_dict()
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict
+
+    return get_model_state_dict(model, options=_whole_tensors())
+
+
+def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """`optimizer.state_dict()` with whole tensors; of a sharded model its parameters go by name instead of number."""
+    if not is_sharded(model):
+        return optimizer.state_dict()
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+    return get_optimizer_state_dict(model, optimizer, options=_whole_tensors())
+
+
+def load_states(
+    model: nn.Module,
+    model_tensors: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer | None = None,
+    optimizer_tensors: dict[str, Any] | None = None,
+) -> None:
+    """Load what `model_state` and `optimizer_state` gave, sharded or not, with any number of processes."""
+    if not is_sharded(model):
+        model.load_state_dict(model_tensors)
+        if optimizer is not None and optimizer_tensors is not None:
+            optimizer.load_state_dict(optimizer_tensors)
+        return
+    from torch.distributed.checkpoint.state_dict import set_model_state_dict, set_optimizer_state_dict
+
+    set_model_state_dict(model, model_tensors, options=_whole_tensors(broadcast=True))
+    if optimizer is not None and optimizer_tensors is not None:
+        set_optimizer_state_dict(model, optimizer, optimizer_tensors, options=_whole_tensors(broadcast=True))
+
+
+def _whole_tensors(broadcast: bool = False) -> "StateDictOptions":
+    from torch.distributed.checkpoint.state_dict import StateDictOptions
+
+    return StateDictOptions(full_state_dict=True, cpu_offload=True, broadcast_from_rank0=broadcast)
+
+
 def replicate(model: nn.Module) -> nn.Module:
     """The model as it is, or wrapped so that its backward pass averages gradients over the processes."""
-    if not is_running():
+    if not is_running() or is_sharded(model):
         return model
     device = next(model.parameters()).device
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)

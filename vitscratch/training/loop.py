@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from vitscratch.config import TrainingConfig
 from vitscratch.training import distributed
-from vitscratch.training.activation import activation_checkpointing
+from vitscratch.training.activation import activation_checkpointing, blocks_of
 from vitscratch.training.checkpoint import Checkpoints
 from vitscratch.training.ema import MovingAverage
 from vitscratch.training.history import EpochRecord, is_over
@@ -174,12 +174,16 @@ def fit(
             raise ValueError(f"{name} has no batches; expected at least one")
     if config.patience is not None and validation is None:
         raise ValueError(f"patience {config.patience} needs validation pictures; give some, or patience None")
+    if config.parallel == "fsdp" and (config.ema_decay or optimizer is not None):
+        raise ValueError("parallel fsdp goes without ema_decay and with an optimizer of its own; use parallel ddp")
     device = next(model.parameters()).device
     precision = choose_precision(config.precision, device)
     steps = math.ceil(len(train) / config.accumulate)
     schedule = partial(
         warmup_cosine, warmup_steps=round(config.warmup_epochs * steps), total_steps=config.epochs * steps
     )
+    if config.parallel == "fsdp":
+        distributed.shard(model, blocks_of(model))
     optimizer = adamw(model, config.learning_rate, config.weight_decay) if optimizer is None else optimizer
     run = Run(
         model,
@@ -230,6 +234,8 @@ def fit(
                 on_epoch(run)
     if checkpoints is not None:
         checkpoints.save(run)
-    if kept := run.best if config.patience else run.result.state_dict():
-        model.load_state_dict(kept)
+    if config.patience is not None and run.best is not None:
+        distributed.load_states(model, run.best)
+    elif run.average is not None:
+        model.load_state_dict(run.average.model.state_dict())
     return run.history

@@ -104,7 +104,8 @@ class Run:
         )
         self.history.append(record)
         if best_epoch(self.history, monitor) == self.epoch:
-            self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.result.state_dict().items()}
+            state = distributed.model_state(self.result)
+            self.best = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
         self.batch, self.seconds, self.waited, self.metrics = 0, 0.0, 0.0, Metrics()
         self.epoch_random = random_state()
 
@@ -112,9 +113,9 @@ class Run:
         """Tensors, numbers, strings, lists and dicts only. In a distributed run every process has to call it."""
         average = self.average
         return {
-            "model": self.model.state_dict(),
+            "model": distributed.model_state(self.model),
             "average": {"updates": average.updates, "model": average.model.state_dict()} if average else None,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": distributed.optimizer_state(self.model, self.optimizer),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "epoch": self.epoch,
@@ -131,11 +132,10 @@ class Run:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state, with as many processes as one likes: batches are counted over all of them."""
-        self.model.load_state_dict(state["model"])
+        distributed.load_states(self.model, state["model"], self.optimizer, state["optimizer"])
         if self.average is not None:
             self.average.model.load_state_dict(state["average"]["model"])
             self.average.updates = state["average"]["updates"]
-        self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.batch = state["epoch"], state["batch"]
