@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vitscratch.data.augment import Augmentation
-from vitscratch.data.batches import Batch, EpochBatches, check_augmentation
+from vitscratch.data.batches import Batch, EpochBatches, TensorBatches, check_augmentation
 from vitscratch.data.pictures import PictureError, open_picture
 from vitscratch.data.preprocessing import Preprocessing, to_bytes, to_float
 from vitscratch.data.seeds import derive_seed, seeded
+from vitscratch.data.sets import PictureFiles, Pictures
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -165,3 +166,53 @@ def _ignore_interrupts(worker: int) -> None:
     """Ctrl-C reaches workers too: they go on, so that the main process can finish its step; they end when it does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # how the main process ends them, whatever handler they inherited
+
+
+def make_batches(
+    part: Pictures | PictureFiles,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    *,
+    seed: int | None = None,
+    augment: Augmentation | Transform | None = None,
+    device: torch.device | str | None = None,
+    workers: int | None = None,
+    rank: int = 0,
+    processes: int = 1,
+) -> EpochBatches:
+    """Batches of a part of `load_splits`: `TensorBatches` if it is in memory, else `FileBatches`.
+
+    Args:
+        part, preprocessing: of the splits; the latter with mean and std set.
+        device: for a part in memory: where it is moved and where batches come from. workers: for one in files.
+        batch_size, seed, augment, rank, processes: see these classes.
+
+    Raises:
+        ValueError: a torchvision transform, which works picture by picture, for a set in memory.
+    """
+    if isinstance(part, PictureFiles):
+        return FileBatches(
+            part.paths,
+            part.labels,
+            preprocessing,
+            batch_size,
+            seed=seed,
+            augment=augment,
+            workers=workers,
+            rank=rank,
+            processes=processes,
+        )
+    if augment is not None and not isinstance(augment, Augmentation):
+        raise ValueError(f"{augment} works picture by picture, on files; load the set with max_memory=0 to use it")
+    return TensorBatches(
+        part.images,
+        part.labels,
+        batch_size,
+        seed=seed,
+        augment=augment,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        device=device,
+        rank=rank,
+        processes=processes,
+    )

@@ -1,7 +1,9 @@
 """Opening a picture file: one way for training, checking and prediction, whatever the format and the pixels."""
 
 import os
+import stat
 import threading
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, 256 MiB of RGB: above it a small file may be made to fill the memory (a decompression bomb)."""
+
+MAX_BYTES = 2**30
+"""No picture file is larger, 1 GiB: a whole file is read at once."""
 
 EXTENSIONS = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".gif": "GIF", ".bmp": "BMP",
@@ -57,9 +62,9 @@ def decode(file: str | os.PathLike[str] | bytes, max_pixels: int | None) -> "Ima
 
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise RuntimeError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is True: broken pictures would pass; set it to False")
+    data = file if isinstance(file, bytes) else read_file(Path(file))
     try:
-        data = file if isinstance(file, bytes) else Path(file).read_bytes()
-        picture = _open(data)
+        picture = open_header(data)
         width, height = picture.size
         if max_pixels is not None and width * height > max_pixels:
             raise PictureError(f"too large: {width:,} x {height:,} px is over the limit of {max_pixels:,} px")
@@ -67,11 +72,28 @@ def decode(file: str | os.PathLike[str] | bytes, max_pixels: int | None) -> "Ima
     except PictureError:
         raise
     except Exception as error:  # a broken file makes Pillow raise nearly anything: OSError, SyntaxError, struct.error
-        raise PictureError(_reason(error, data if "data" in locals() else None)) from error
+        raise PictureError(_reason(error, data)) from error
     return picture
 
 
-def _open(data: bytes) -> "Image":
+def read_file(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        PictureError: it cannot be read, is no ordinary file (reading a pipe would wait for ever), or is too large.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise PictureError("not an ordinary file")
+        if status.st_size > MAX_BYTES:
+            raise PictureError(f"too large: {status.st_size:,} bytes are over the limit of {MAX_BYTES:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureError(f"cannot be read: {error.strerror or error}") from error
+
+
+def open_header(data: bytes) -> "Image":
     """Read the header alone. Pillow's own limit on size is switched off meanwhile: it cannot be set for one call."""
     from PIL import Image
 
@@ -83,11 +105,9 @@ def _open(data: bytes) -> "Image":
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _reason(error: Exception, data: bytes | None) -> str:
+def _reason(error: Exception, data: bytes) -> str:
     from PIL import UnidentifiedImageError
 
-    if data is None:
-        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
     if not data:
         return "empty: 0 bytes"
     if isinstance(error, UnidentifiedImageError):
@@ -102,13 +122,13 @@ def _is_text(data: bytes) -> bool:
 
 
 def upright(picture: "Image") -> "Image":
-    """Turn a picture as its EXIF data say; one with broken EXIF data stays as it is."""
+    """Turn a picture, itself, as its EXIF data say; one with broken EXIF data stays as it is."""
     from PIL import ImageOps
 
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # as broken files do, broken EXIF data raise nearly anything; the pixels are fine
-        return picture
+    # Like broken files, broken EXIF data raise nearly anything; the pixels are fine.
+    with suppress(Exception):
+        ImageOps.exif_transpose(picture, in_place=True)
+    return picture
 
 
 def to_8_bit(picture: "Image", channels: int) -> "Image":

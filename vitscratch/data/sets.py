@@ -1,7 +1,7 @@
 """Labelled pictures, in memory or in files, and their division into training, validation and test."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,12 +116,3 @@ def _statistics(chunks: Iterable[Tensor]) -> Statistics:
 
 def _added(totals: list[float], chunk: Tensor) -> list[float]:
     return [a + b for a, b in zip(totals * len(chunk) if totals == [0.0] else totals, chunk.tolist(), strict=True)]
-
-
-def counts_by_split(
-    parts: dict[str, Pictures | PictureFiles | None], names: Sequence[str]
-) -> dict[str, dict[str, int]]:
-    """Pictures of each class in each part, for the summary."""
-    from vitscratch.data.splits import class_counts
-
-    return {name: class_counts(part.labels, names) for name, part in parts.items() if part is not None}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def stratified_split(
-    labels: Int[Tensor, " n"], test_fraction: float, seed: int
+    labels: Int[Tensor, " n"], test_fraction: float, seed: int, class_names: Sequence[str] | None = None
 ) -> tuple[Int[Tensor, " first"], Int[Tensor, " second"]]:
     """Split picture numbers into two parts with the same share of every class, shuffled, the same for a seed.
 
@@ -17,6 +17,7 @@ def stratified_split(
         labels: (n,) class numbers.
         test_fraction: size of the second part, in (0, 1).
         seed: of the shuffle.
+        class_names: for messages; without, classes are named by their numbers.
 
     Returns:
         Indices of the first part and of the second; together every index from 0 to n - 1 once.
@@ -30,17 +31,41 @@ def stratified_split(
         raise ValueError(f"test_fraction {test_fraction} is outside (0, 1)")
     present, counts = labels.unique(return_counts=True)
     if rare := [int(label) for label, count in zip(present, counts, strict=True) if count < 2]:
-        raise ValueError(f"classes {rare} have a single picture; both parts need every class, so at least 2 of each")
+        raise ValueError(
+            f"classes {_named(rare, class_names)} have a single picture; both parts need one, so at least 2 of each"
+        )
     first, second = train_test_split(
         range(len(labels)), test_size=test_fraction, random_state=seed, stratify=labels.cpu().numpy()
     )
     for part, indices in (("first", first), ("second", second)):
         if missing := set(present.tolist()) - set(labels[indices].tolist()):
             raise ValueError(
-                f"classes {sorted(missing)} have too few pictures to be in the {part} part "
+                f"classes {_named(sorted(missing), class_names)} have too few pictures to be in the {part} part "
                 f"at test_fraction {test_fraction}"
             )
     return torch.tensor(first), torch.tensor(second)
+
+
+def divide(
+    labels: Int[Tensor, " n"], groups: Int[Tensor, " n"], fraction: float, seed: int, class_names: Sequence[str]
+) -> tuple[Int[Tensor, " first"], Int[Tensor, " second"]]:
+    """A `stratified_split` that never parts the members of a group; a group counts as one picture of its first's class.
+
+    Args:
+        labels, groups: of each picture; equal group numbers stay together.
+        fraction: size of the second part, in (0, 1). seed, class_names: see `stratified_split`.
+    """
+    first_of: dict[int, int] = {}
+    for number, group in enumerate(groups.tolist()):
+        first_of.setdefault(group, number)
+    chosen = torch.tensor(list(first_of.values()))
+    _, second = stratified_split(labels[chosen], fraction, seed, class_names)
+    in_second = torch.isin(groups, groups[chosen[second]])
+    return (~in_second).nonzero()[:, 0], in_second.nonzero()[:, 0]
+
+
+def _named(labels: Sequence[int], class_names: Sequence[str] | None) -> list[int] | list[str]:
+    return list(labels) if class_names is None else [class_names[label] for label in labels]
 
 
 def class_counts(labels: Int[Tensor, " n"], class_names: Sequence[str]) -> dict[str, int]:

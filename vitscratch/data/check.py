@@ -1,0 +1,180 @@
+"""Look at every picture of a set before training: decode each once, and say what is odd."""
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitscratch.data.duplicates import duplicate_findings, groups_of_identical
+from vitscratch.data.findings import Finding
+from vitscratch.data.folders import Entry, Listing, list_folder
+from vitscratch.data.inspect import Inspection, inspect
+from vitscratch.data.npz import list_npz
+from vitscratch.data.pictures import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+else:
+    from typing import Any as Image
+
+Progress = Callable[[int, int], None]
+LAYOUT = ("too few classes", "class missing", "empty class", "file in two splits")
+"""Kinds of bad findings about the set as a whole, which leaving out bad files does not mend."""
+_CHUNK = 256  # files between two calls of progress
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found.
+
+    Args:
+        root: what was checked. class_names: in the order of the labels.
+        counts: good pictures: split ("all" if the set is not divided) -> class -> number.
+        sizes: (width, height) -> number. modes, formats: Pillow's names -> number. All of good pictures.
+        findings: bad ones first.
+    """
+
+    root: str
+    class_names: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    sizes: dict[tuple[int, int], int]
+    modes: dict[str, int]
+    formats: dict[str, int]
+    findings: tuple[Finding, ...]
+
+    @property
+    def bad_files(self) -> tuple[Finding, ...]:
+        """Files that cannot be decoded or are unsafe."""
+        return tuple(item for item in self.findings if item.severity == "bad" and item.kind not in LAYOUT)
+
+    @property
+    def layout_errors(self) -> tuple[Finding, ...]:
+        """What is wrong with the set as a whole."""
+        return tuple(item for item in self.findings if item.severity == "bad" and item.kind in LAYOUT)
+
+    @property
+    def passed(self) -> bool:
+        """Whether training takes the set as it is."""
+        return not self.bad_files and not self.layout_errors
+
+    def verdict(self) -> str:
+        """One line: whether training takes the set, and if not, what to do."""
+        good = sum(sum(classes.values()) for classes in self.counts.values())
+        notes = sum(item.severity == "note" for item in self.findings)
+        tail = f"{good:,} good pictures of {len(self.class_names)} classes, {notes:,} notes"
+        if self.layout_errors:
+            return f"REFUSED: {self.layout_errors[0].message}; {tail}"
+        if self.bad_files:
+            return f"BAD: {len(self.bad_files):,} files; {tail}. Training refuses; --skip-bad trains on the good ones"
+        return f"GOOD: {tail}"
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        sizes = {f"{width}x{height}": number for (width, height), number in self.sizes.items()}
+        return {**asdict(self), "sizes": sizes, "passed": self.passed, "verdict": self.verdict()}
+
+
+def check_set(
+    path: str | os.PathLike[str],
+    *,
+    max_pixels: int | None = MAX_PIXELS,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Look at every picture of an image folder (`list_folder`) or an .npz file (`list_npz`).
+
+    Each file is read once and decoded to the last pixel: verifying checksums alone passes pictures that break later.
+    Nothing is changed.
+
+    Args:
+        path: the folder or file.
+        max_pixels: larger pictures are bad, by their header, and not decoded; None for no limit.
+        threads: that decode at the same time; None for one per core.
+        progress: called with (done, total) now and then.
+
+    Raises:
+        ValueError: no such folder, or a file that is no such .npz.
+    """
+    listing = list_set(Path(path))
+    inspections = scan(listing.entries, max_pixels=max_pixels, threads=threads, progress=progress)
+    return make_report(listing, inspections)
+
+
+def list_set(path: Path) -> Listing:
+    """The pictures of a folder or an .npz file, not yet opened."""
+    if path.suffix == ".npz" and path.is_file():
+        return list_npz(path)
+    return list_folder(path)
+
+
+def scan(
+    entries: Sequence[Entry],
+    *,
+    max_pixels: int | None = MAX_PIXELS,
+    channels: int = 3,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    use: Callable[[int, Image], None] | None = None,
+) -> list[Inspection]:
+    """Inspect every picture, in threads (Pillow decodes outside Python's lock).
+
+    Args:
+        use: called with the number of each good picture and itself, from any thread: so nothing is decoded twice.
+    """
+
+    def one(number: int) -> Inspection:
+        inspection, picture = inspect(entries[number], max_pixels, channels)
+        if use is not None and picture is not None:
+            use(number, picture)
+        return inspection
+
+    done: list[Inspection] = []
+    threads = threads or os.cpu_count() or 1
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+        warnings.simplefilter("ignore")  # Pillow's, about broken metadata: what matters of them is a finding
+        for first in range(0, len(entries), _CHUNK):
+            done += pool.map(one, range(first, min(first + _CHUNK, len(entries))))
+            if progress is not None:
+                progress(len(done), len(entries))
+    return done
+
+
+def make_report(listing: Listing, inspections: Sequence[Inspection]) -> Report:
+    """Put together what was found in the layout, in each file and between files."""
+    groups = groups_of_identical([inspection.digest for inspection in inspections])
+    good = [(entry, found) for entry, found in zip(listing.entries, inspections, strict=True) if found.reason is None]
+    findings = [
+        *listing.findings,
+        *(finding for found in inspections for finding in found.findings),
+        *duplicate_findings(listing.entries, groups, listing.class_names),
+        *_of_the_other_kind(good),
+    ]
+    counts = {split: {name: 0 for name in listing.class_names} for split in (listing.splits or ("all",))}
+    for entry, _ in good:
+        counts[entry.split or "all"][listing.class_names[entry.label]] += 1
+    return Report(
+        root=str(listing.root),
+        class_names=listing.class_names,
+        counts=counts,
+        sizes=dict(Counter(found.size for _, found in good).most_common()),
+        modes=dict(Counter(found.mode for _, found in good).most_common()),
+        formats=dict(Counter(found.form for _, found in good).most_common()),
+        findings=tuple(sorted(findings, key=lambda finding: finding.severity)),  # "bad" comes before "note"
+    )
+
+
+def _of_the_other_kind(good: Sequence[tuple[Entry, Inspection]]) -> list[Finding]:
+    """Grey pictures among coloured ones, or the other way round."""
+    grey = [found.is_grey for _, found in good]
+    if sum(grey) in (0, len(grey)):
+        return []
+    odd, message = (True, "grey among colours") if 2 * sum(grey) <= len(grey) else (False, "colour among greys")
+    return [
+        Finding("note", message, entry.name, f"mode {found.mode}")
+        for (entry, found), is_grey in zip(good, grey, strict=True)
+        if is_grey == odd
+    ]

@@ -1,0 +1,294 @@
+"""From a name, a folder or a file to training, validation and test parts that share no picture."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vitscratch.data.builtin import BUILT_IN, load_built_in
+from vitscratch.data.check import Progress, Report, list_set, make_report, scan
+from vitscratch.data.folders import Entry, Listing
+from vitscratch.data.inspect import Inspection
+from vitscratch.data.pictures import MAX_PIXELS, PictureError, open_picture
+from vitscratch.data.preprocessing import Interpolation, Preprocessing, Resize
+from vitscratch.data.sets import PictureFiles, Pictures, Splits
+from vitscratch.data.splits import class_counts, divide
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+else:
+    from typing import Any as Image
+
+MAX_MEMORY = 2 * 2**30
+
+
+def load_splits(
+    data: str | os.PathLike[str],
+    *,
+    seed: int,
+    validation_fraction: float,
+    test_fraction: float,
+    skip_bad: bool = False,
+    max_memory: int = MAX_MEMORY,
+    image_size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    resize: Resize = "crop",
+    interpolation: Interpolation = "bilinear",
+    fraction: float = 1.0,
+    max_pixels: int | None = MAX_PIXELS,
+    data_dir: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Splits:
+    """Training, validation and test parts of a set, every picture of which has been decoded once.
+
+    A test (or validation) part that the set comes with is used as it is. What is missing is divided off, stratified
+    and shuffled by the seed: the test part from all pictures of an undivided set, the validation part from the same or
+    from the training part of a divided one. Byte-identical pictures stay together when we divide, whatever their
+    class; across given parts, and with different labels, they are warnings in the summary.
+
+    Args:
+        data: "digits", "cifar10", "cifar100" or "fashion-mnist"; an image folder (see `list_folder`); or an .npz file
+            (see `list_npz`). A folder of such a name is meant by "./digits".
+        seed: of the division, not of training: keep it when you change that one.
+        validation_fraction, test_fraction: of the pictures that are divided, in [0, 1); 0 for no such part. The
+            test fraction counts only for undivided sets.
+        skip_bad: leave bad files out, and record them in the summary, rather than refuse the set.
+        max_memory: bytes; a set that needs no more, as bytes of its size, is decoded into memory (and for a moment
+            needs twice that, while it is divided); a larger one stays files.
+        image_size: (height, width) in pixels; None if all pictures have the same.
+        channels: 3 or 1; None: 1 if all pictures are grey.
+        resize, interpolation, fraction: see `Preprocessing`.
+        max_pixels: larger pictures are bad; None for no limit.
+        data_dir: where files of built-in sets are, or are downloaded to.
+        progress: see `check_set`.
+
+    Raises:
+        ValueError: no such set, bad files, classes that are missing or too small, or sizes that differ.
+        RuntimeError: a built-in set that is not here and cannot be downloaded.
+    """
+    _check_arguments(data, validation_fraction, test_fraction)
+    prepare = _Wanted(image_size, channels, resize, interpolation, fraction)
+    if str(data) in BUILT_IN:
+        whole = _built_in(load_built_in(str(data), data_dir), prepare)
+    else:
+        whole = _from_files(Path(data), prepare, skip_bad, max_memory, max_pixels, progress)
+    parts = _divide(whole, validation_fraction, test_fraction, seed)
+    _refuse_missing_classes(str(data), whole, parts)
+    names = whole.pictures.class_names
+    counts = {name: class_counts(whole.pictures.labels[indices], names) for name, indices in parts.items()}
+    summary = {
+        "data": str(data),
+        "how": _how(whole, parts),
+        "seed": seed,
+        "validation_fraction": validation_fraction,
+        "test_fraction": test_fraction,
+        "in_memory": isinstance(whole.pictures, Pictures),
+        "counts": counts,
+        **whole.notes,
+    }
+    train, validation, test = (
+        whole.pictures.part(parts[name]) if name in parts else None for name in ("train", "validation", "test")
+    )
+    assert train is not None  # no division is without it
+    return Splits(train, validation, test, names, whole.preprocessing, summary)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The arguments that make a Preprocessing, of which size and channels may be left to the pictures."""
+
+    image_size: tuple[int, int] | None
+    channels: int | None
+    resize: Resize
+    interpolation: Interpolation
+    fraction: float
+
+    def preprocessing(self, image_size: tuple[int, int], channels: int) -> Preprocessing:
+        return Preprocessing(
+            self.image_size or image_size,
+            self.channels or channels,
+            resize=self.resize,
+            interpolation=self.interpolation,
+            fraction=self.fraction,
+        )
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A set before we divide it: for each picture the part it came in (None: in none), and its group of copies."""
+
+    pictures: Pictures | PictureFiles
+    given: list[str | None]
+    groups: list[int]
+    preprocessing: Preprocessing
+    notes: dict[str, Any]
+
+
+def _check_arguments(data: str | os.PathLike[str], validation: float, test: float) -> None:
+    if str(data) not in BUILT_IN and not Path(data).exists():
+        raise ValueError(f"{data} is no folder, no .npz file and no built-in set ({', '.join(BUILT_IN)})")
+    for name, part in (("validation_fraction", validation), ("test_fraction", test)):
+        if not 0.0 <= part < 1.0:
+            raise ValueError(f"{name} {part} is outside [0, 1)")
+    if validation + test >= 1.0:
+        raise ValueError(f"validation_fraction {validation} and test_fraction {test} leave nothing to train on")
+
+
+def _built_in(parts: dict[str | None, Pictures], wanted: _Wanted) -> _Whole:
+    sets = list(parts.values())
+    images = torch.cat([part.images for part in sets])
+    given = [split for split, part in parts.items() for _ in range(len(part))]
+    channels, height, width = images.shape[1:]
+    preprocessing = wanted.preprocessing((height, width), channels)
+    if (preprocessing.channels, *preprocessing.image_size) != (channels, height, width):
+        images = torch.stack([preprocessing.pixels(_as_picture(image)) for image in images])
+    pictures = Pictures(images, torch.cat([part.labels for part in sets]), sets[0].class_names)
+    return _Whole(pictures, given, list(range(len(pictures))), preprocessing, {"warnings": [], "skipped": []})
+
+
+def _as_picture(image: Tensor) -> Image:
+    from torchvision.transforms.v2 import functional
+
+    return functional.to_pil_image(image if image.dtype == torch.uint8 else image.mul(255).round().byte())
+
+
+def _from_files(
+    path: Path, wanted: _Wanted, skip_bad: bool, max_memory: int, max_pixels: int | None, progress: Progress | None
+) -> _Whole:
+    listing = list_set(path)
+    _refuse_layout(path, listing)
+    size = wanted.image_size or _first_size(listing.entries, max_pixels)
+    preprocessing = wanted.preprocessing(size, 3)
+    fits = len(listing.entries) * preprocessing.channels * size[0] * size[1] <= max_memory
+    if not fits and any(entry.path is None for entry in listing.entries):
+        raise ValueError(f"{path}: its pictures need more memory than {max_memory:,} bytes; raise it, or use a folder")
+    images = torch.empty(len(listing.entries) if fits else 0, preprocessing.channels, *size, dtype=torch.uint8)
+    any_size = wanted.image_size is not None and wanted.resize != "none"
+
+    def keep(number: int, picture: Image) -> None:
+        if fits and (any_size or (picture.height, picture.width) == size):
+            images[number] = preprocessing.pixels(picture)
+
+    inspections = scan(
+        listing.entries, max_pixels=max_pixels, channels=preprocessing.channels, progress=progress, use=keep
+    )
+    report = make_report(listing, inspections)
+    _refuse_bad(path, report, len(inspections), skip_bad)
+    if not any_size:
+        _refuse_other_sizes(path, report, size)
+    good = [number for number, inspection in enumerate(inspections) if inspection.reason is None]
+    if wanted.channels is None and all(inspections[number].is_grey for number in good):
+        preprocessing, images = replace(preprocessing, channels=1, mean=(0.0,), std=(1.0,)), images[:, :1].contiguous()
+    labels = torch.tensor([listing.entries[number].label for number in good])
+    pictures: Pictures | PictureFiles
+    if fits:
+        kept = images if len(good) == len(images) else images[good]
+        pictures = Pictures(kept, labels, listing.class_names)
+    else:
+        paths = tuple(file for number in good if (file := listing.entries[number].path) is not None)
+        pictures = PictureFiles(paths, labels, listing.class_names)
+    given = [listing.entries[number].split for number in good]
+    groups = _groups([inspections[number] for number in good])
+    return _Whole(pictures, given, groups, preprocessing, _notes(report, listing, inspections))
+
+
+def _refuse_layout(path: Path, listing: Listing) -> None:
+    errors = [finding.message for finding in listing.findings if finding.severity == "bad"]
+    if errors:
+        raise ValueError(f"{path}: {errors[0]}" + (f" (and {len(errors) - 1} more such errors)" * (len(errors) > 1)))
+
+
+def _refuse_bad(path: Path, report: Report, files: int, skip_bad: bool) -> None:
+    if report.layout_errors:  # by now: one file in two splits
+        raise ValueError(f"{path}: {report.layout_errors[0].message}; splits must not share a file, so remove one")
+    bad = report.bad_files
+    if bad and not skip_bad:
+        first = "; ".join(f"{finding.where}: {finding.message}" for finding in bad[:3])
+        raise ValueError(
+            f"{path}: {len(bad):,} of {files:,} files are bad ({first}{'; ...' if len(bad) > 3 else ''}). "
+            f"`vitscratch data check {path}` lists them; --skip-bad trains on the rest"
+        )
+
+
+def _refuse_other_sizes(path: Path, report: Report, size: tuple[int, int]) -> None:
+    if set(report.sizes) - {(size[1], size[0])}:
+        sizes = sorted(report.sizes, key=lambda size: size[0] * size[1])
+        raise ValueError(
+            f"{path}: pictures have {len(sizes)} sizes, {_by(sizes[0])} to {_by(sizes[-1])} px (width x height); "
+            "give image_size (--image-size) and a resize that is not 'none'"
+        )
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]:,} x {size[1]:,}"
+
+
+def _first_size(entries: Sequence[Entry], max_pixels: int | None) -> tuple[int, int]:
+    """(height, width) of the first picture that can be opened."""
+    for entry in entries:
+        try:
+            picture = open_picture(entry.read(), max_pixels=max_pixels)
+        except PictureError:
+            continue
+        return picture.height, picture.width
+    return 1, 1  # there is none, which the scan will say of each
+
+
+def _groups(inspections: Sequence[Inspection]) -> list[int]:
+    """A number for each picture, the same for those that are identical."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(inspection.digest, len(numbers)) for inspection in inspections]
+
+
+def _notes(report: Report, listing: Listing, inspections: Sequence[Inspection]) -> dict[str, Any]:
+    kinds = ("duplicate across splits", "conflicting labels", "duplicate", "ignored")
+    found = Counter(finding.kind for finding in report.findings if finding.kind in kinds)
+    told = hashlib.blake2b(digest_size=16)
+    for entry, inspection in zip(listing.entries, inspections, strict=True):
+        told.update(f"{entry.name}\0{entry.label}\0{entry.split}\0{inspection.digest}\n".encode())
+    return {
+        "warnings": [f"{finding.kind}: {finding.message}" for finding in report.findings if finding.kind in kinds[:2]],
+        "notes": dict(found),
+        "skipped": [f"{finding.where}: {finding.message}" for finding in report.bad_files],
+        "fingerprint": told.hexdigest(),  # of names, labels and bytes: another one is another set
+    }
+
+
+def _divide(whole: _Whole, validation_fraction: float, test_fraction: float, seed: int) -> dict[str, Tensor]:
+    """Numbers of the pictures of each part."""
+    labels, groups, names = whole.pictures.labels, torch.tensor(whole.groups), whole.pictures.class_names
+    parts: dict[str, Tensor] = {
+        split: torch.tensor([number for number, given in enumerate(whole.given) if given == split])
+        for split in ("train", "validation", "test")
+        if split in whole.given
+    }
+    if not parts:
+        parts["train"] = torch.arange(len(labels))
+        if test_fraction > 0:
+            parts["train"], parts["test"] = divide(labels, groups, test_fraction, seed, names)
+            validation_fraction /= 1 - test_fraction  # of what is left
+    if "validation" not in parts and validation_fraction > 0:
+        train = parts["train"]
+        first, second = divide(labels[train], groups[train], validation_fraction, seed, names)
+        parts["train"], parts["validation"] = train[first], train[second]
+    return {split: parts[split] for split in ("train", "validation", "test") if split in parts}
+
+
+def _refuse_missing_classes(data: str, whole: _Whole, parts: dict[str, Tensor]) -> None:
+    for split, indices in parts.items():
+        counts = class_counts(whole.pictures.labels[indices], whole.pictures.class_names)
+        if missing := [name for name, count in counts.items() if count == 0]:
+            raise ValueError(f"{data}: the {split} part has no picture of class {missing[0]!r}, which others have")
+
+
+def _how(whole: _Whole, parts: dict[str, Tensor]) -> str:
+    given = [split for split in parts if split in whole.given]
+    made = [split for split in parts if split not in given and (given or split != "train")]
+    said = f"{', '.join(given)} as given" if given else "undivided set"
+    return f"{said}; {' and '.join(made)} divided off, stratified, by the seed" if made else said
