@@ -62,7 +62,8 @@ class Evaluate(Common):
         for name, (correct, total) in per_class:
             print(f"{name:<{width}}  {correct:>6,} of {total:>6,}" + (f"  {correct / total:7.2%}" if total else ""))
         print(
-            f"{what}: accuracy {metrics.accuracy:.2%} ({metrics.correct:,} of {metrics.total:,}), loss {metrics.loss:.4f}"
+            f"{what}: accuracy {metrics.accuracy:.2%} ({metrics.correct:,} of {metrics.total:,}), "
+            f"loss {metrics.loss:.4f}"
         )
         if self.json is not None:
             classes = {name: {"correct": correct, "total": total} for name, (correct, total) in per_class}
@@ -87,7 +88,8 @@ class Evaluate(Common):
             what = f"{self.split} part of {self.data}" if has_parts else str(self.data)
         if splits.class_names != saved.class_names:
             raise ValueError(
-                f"{what} has the classes {', '.join(splits.class_names)}; the model knows {', '.join(saved.class_names)}"
+                f"{what} has the classes {', '.join(splits.class_names)}; "
+                f"the model knows {', '.join(saved.class_names)}"
             )
         pictures = getattr(splits, part)
         if pictures is None:

@@ -182,10 +182,12 @@ def introduce(experiment: "Experiment") -> None:
     counts = ", ".join(f"{len(part):,} for {name}" for name, part in parts.items() if part is not None)
     for warning in splits.summary.get("warnings", []):
         say(f"Warning: {warning}")
+    device = next(experiment.model.parameters()).device
+    precision = str(choose_precision(recipe.precision, device)).removeprefix("torch.")
     processes = f", {distributed.processes()} processes" if distributed.is_running() else ""
     say(
         f"{experiment.config.num_parameters:,} parameters on {experiment.device}{processes}, "
-        f"{str(choose_precision(recipe.precision, next(experiment.model.parameters()).device)).removeprefix('torch.')}; "
+        f"{precision}; "
         f"{len(splits.class_names)} classes; pictures: {counts}"
     )
 
@@ -196,12 +198,14 @@ def examine(experiment: "Experiment") -> None:
     Raises:
         ValueError: something is broken.
     """
+    started = time.perf_counter()
     diagnosis = diagnose(experiment)
     if not diagnosis.passed:
         say(diagnosis.table())
-        failed = ", ".join(result.name for result in diagnosis.results if result.failed)
-        raise ValueError(f"the doctor found: {failed} (see above); mend it, or train regardless with --no-doctor")
-    say(f"Doctor: {diagnosis.verdict()}")
+        failed = ", ".join(result.name for result in diagnosis.failures)
+        raise ValueError(f"the doctor's checks failed: {failed} (see above); mend it, or train on with --no-doctor")
+    checked = sum(result.status == "passed" for result in diagnosis.results)
+    say(f"Doctor: {checked} of {len(diagnosis.results)} checks passed, none failed, {time.perf_counter() - started:.1f} s.")
 
 
 def measure(experiment: "Experiment", history: "list[EpochRecord]", seconds: float) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from vitscratch.config import TrainingConfig
 from vitscratch.training.activation import activation_checkpointing
 from vitscratch.training.checkpoint import Checkpoints, read_checkpoint, write_checkpoint
+from vitscratch.training.doctor import Diagnosis, doctor
 from vitscratch.training.ema import MovingAverage
 from vitscratch.training.history import EpochRecord, best_epoch, save_history
 from vitscratch.training.loop import evaluate, fit, train_one_epoch
@@ -19,6 +20,7 @@ from vitscratch.training.weighting import balanced_weights
 
 __all__ = [
     "Checkpoints",
+    "Diagnosis",
     "EpochRecord",
     "Interrupted",
     "Metrics",
@@ -32,6 +34,7 @@ __all__ = [
     "best_epoch",
     "choose_precision",
     "decay_groups",
+    "doctor",
     "evaluate",
     "fit",
     "mixing",
