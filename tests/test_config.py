@@ -75,6 +75,10 @@ def test_flops_by_formula_are_those_counted_by_running(config: ViTConfig) -> Non
         block.attn.fused = False  # torch's counter sees every product of the readable form
     with FlopCounterMode(display=False) as counter:
         model(images)
+    assert counter.get_total_flops() == config.executed_flops
+    model.one_query = False
+    with FlopCounterMode(display=False) as counter:
+        model(images)
     counted = counter.get_flop_counts()["Global"]
     by_operation = {str(operation): flops for operation, flops in counted.items()}
     costs = {cost.part: cost.flops for cost in config.costs()}
@@ -85,6 +89,11 @@ def test_flops_by_formula_are_those_counted_by_running(config: ViTConfig) -> Non
 
 def test_b_16_costs_what_the_literature_says() -> None:
     assert PRESETS["vit_b_16"].flops / 1e9 == pytest.approx(35.1, abs=0.05)  # 17.56 G multiply-adds (torchvision)
+
+
+def test_one_query_spares_what_the_docs_say() -> None:
+    assert 1 - PRESETS["vit_b_16"].executed_flops / PRESETS["vit_b_16"].flops == pytest.approx(0.069, abs=5e-4)
+    assert 1 - PRESETS["vit_nano_32"].executed_flops / PRESETS["vit_nano_32"].flops == pytest.approx(0.138, abs=5e-4)
 
 
 def test_config_is_frozen() -> None:

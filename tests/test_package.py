@@ -19,7 +19,8 @@ HEART = ("patches", "attention", "mlp", "encoder", "vit")
 ALLOWED: dict[str, set[str]] = {
     **{name: set() for name in ("patches", "attention", "mlp", "config")},
     "encoder": {"attention", "mlp"},
-    "vit": {"patches", "encoder", "config"},
+    "untouched": {"attention", "mlp", "encoder"},
+    "vit": {"patches", "encoder", "untouched", "config"},
     "parity": {"config", "patches", "vit"},
     "explain": {"attention", "vit"},
     "data": set(),

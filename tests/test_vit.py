@@ -1,10 +1,13 @@
 import copy
 import pickle
+from functools import partial
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 import vitscratch
 from vitscratch import PRESETS, VisionTransformer, ViTConfig, build, init_weights, vit_nano_8
@@ -244,6 +247,81 @@ def test_every_builder_states_its_parameters() -> None:
 def test_sizes_that_are_none_are_named(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         vit_nano_8(**arguments)
+
+
+# The short form of the last block (tests/parity/checks.py holds it against the references and counts its work).
+
+
+def _both_forms(model: VisionTransformer, images: torch.Tensor) -> list[list[torch.Tensor]]:
+    """Logits and the gradients of all parameters that need one, with one query in the last block and with all."""
+    found = []
+    for one_query in (True, False):
+        model.one_query = one_query
+        assert model._one_query_is_enough() is one_query
+        logits = model(images)
+        wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        found.append([logits, *torch.autograd.grad(logits.square().sum(), wanted)])
+    return found
+
+
+def _assert_forms_agree(model: VisionTransformer, images: torch.Tensor, tolerance: float) -> None:
+    for short, long in zip(*_both_forms(model, images), strict=True):
+        scale = long.abs().max().item()
+        assert_close(short, long, rtol=0, atol=tolerance * max(scale, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 5e-2)]
+)
+@pytest.mark.parametrize(("heads", "depth", "batch"), [(1, 1, 1), (3, 2, 5), (5, 3, 2)])
+def test_one_query_gives_the_same_logits_and_gradients(
+    dtype: torch.dtype, tolerance: float, heads: int, depth: int, batch: int
+) -> None:
+    model = small(depth=depth, embed_dim=7 * heads, num_heads=heads).to(dtype).train()
+    _assert_forms_agree(model, pictures(batch).to(dtype), tolerance)
+
+
+def test_one_query_in_autocast_and_with_frozen_layers() -> None:
+    model = small().float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _assert_forms_agree(model, pictures().float(), 5e-2)
+    for frozen in (model.blocks[0], model.blocks[1].attn, model.patch_embed):
+        frozen.requires_grad_(False)
+        _assert_forms_agree(model, pictures().float(), 1e-5)
+
+
+def test_one_query_in_functional_calls_and_gradients_of_each_picture() -> None:
+    model, images = small(), pictures(3)
+    parameters = {name: parameter.detach() * 1.5 for name, parameter in model.named_parameters()}
+
+    def squares(parameters: dict[str, torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(model, parameters, (image[None],)).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(squares), in_dims=(None, 0))(parameters, images)
+    model.one_query = False
+    expected = [torch.func.grad(squares)(parameters, image) for image in images]
+    for name in parameters:
+        assert_close(each[name], torch.stack([grads[name] for grads in expected]), rtol=1e-10, atol=1e-10)
+
+
+def test_all_queries_where_activations_are_checkpointed() -> None:
+    model, images = small().train(), pictures()
+    expected = _both_forms(model, images)[1]
+    for block in model.blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    model.one_query = True
+    logits = model(images)
+    found = [logits, *torch.autograd.grad(logits.square().sum(), list(model.parameters()))]
+    assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_one_query_draws_dropout_of_the_class_token_alone() -> None:
+    model, images = small(dropout=0.5).train(), pictures(1)
+    shapes: list[torch.Size] = []
+    dropped = torch.nn.functional.dropout
+    with patch.object(torch.nn.functional, "dropout", lambda x, *rest: shapes.append(x.shape) or dropped(x, *rest)):
+        model(images)
+    assert shapes == [(1, 7, 15), *[(1, 7, 15), (1, 7, 29), (1, 7, 15)], *[(1, 1, 15), (1, 1, 29), (1, 1, 15)]]
 
 
 # What users do to modules.

@@ -39,7 +39,7 @@ class MultiHeadSelfAttention(nn.Module):
         fused: compute with `scaled_dot_product_attention` (the fast form) instead of `attention` above.
 
     Shape:
-        (b, n, d) -> (b, n, d).
+        (b, n, d) -> (b, n, d); with `queries=i` only the first i tokens ask (all n answer), so (b, i, d).
 
     Raises:
         ValueError: embed_dim is not a multiple of num_heads, or attention_dropout no probability.
@@ -67,20 +67,26 @@ class MultiHeadSelfAttention(nn.Module):
         self.proj = nn.Linear(embed_dim, embed_dim)  # U_msa of Eq. 8
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        q, k, v = self.queries_keys_values(x)
+    def forward(self, x: Float[Tensor, "b n d"], queries: int | None = None) -> Float[Tensor, "b i d"]:
+        q, k, v = self.queries_keys_values(x, queries)
         dropout = self.attention_dropout if self.training else 0.0
         if self.fused:
             out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         else:
             out, _ = attention(q, k, v, dropout)
-        return self.dropout(self.proj(rearrange(out, "b h n k -> b n (h k)")))  # Eq. 8
+        return self.dropout(self.proj(rearrange(out, "b h i k -> b i (h k)")))  # Eq. 8
 
     def queries_keys_values(
-        self, x: Float[Tensor, "b n d"]
-    ) -> tuple[Float[Tensor, "b h n k"], Float[Tensor, "b h n k"], Float[Tensor, "b h n k"]]:
-        """Eq. 5: one linear layer makes q, k and v of all heads; each is (b, h, n, k)."""
-        q, k, v = rearrange(self.qkv(x), "b n (three h k) -> three b h n k", three=3, h=self.num_heads)
+        self, x: Float[Tensor, "b n d"], queries: int | None = None
+    ) -> tuple[Float[Tensor, "b h i k"], Float[Tensor, "b h n k"], Float[Tensor, "b h n k"]]:
+        """Eq. 5: one linear layer makes q, k and v of all heads, q perhaps of the first tokens only."""
+        if queries is None or type(self.qkv) is not nn.Linear:  # a layer put in its place has to be called
+            q, k, v = rearrange(self.qkv(x), "b n (three h k) -> three b h n k", three=3, h=self.num_heads)
+            return q[:, :, :queries], k, v
+        sizes = [x.shape[-1], 2 * x.shape[-1]]  # the rows of U_qkv that make q, and those that make k and v
+        (q_weight, kv_weight), (q_bias, kv_bias) = self.qkv.weight.split(sizes), self.qkv.bias.split(sizes)
+        q = rearrange(F.linear(x[:, :queries], q_weight, q_bias), "b i (h k) -> b h i k", h=self.num_heads)
+        k, v = rearrange(F.linear(x, kv_weight, kv_bias), "b n (two h k) -> two b h n k", two=2, h=self.num_heads)
         return q, k, v
 
     def weights(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n n"]:

@@ -65,8 +65,15 @@ class ViTConfig:
 
     @property
     def flops(self) -> int:
-        """Forward FLOPs for one picture, from `costs`."""
+        """Forward FLOPs for one picture, from `costs`: the architecture's, the figure that people compare."""
         return sum(cost.flops for cost in self.costs())
+
+    @property
+    def executed_flops(self) -> int:
+        """Those that our model executes: with pool "cls" the last block computes one query (`class_token`)."""
+        n, d, m = self.num_patches + 1, self.embed_dim, self.mlp_dim
+        of_a_token = 2 * d * d + 4 * n * d + 2 * d * d + 4 * d * m  # its query, attention, projection and MLP
+        return self.flops - (n - 1) * of_a_token if self.pool == "cls" else self.flops
 
     def costs(self) -> list[Cost]:
         """Parameters and FLOPs part by part, by formula.

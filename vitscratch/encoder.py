@@ -19,7 +19,7 @@ class EncoderBlock(nn.Module):
         dropout, attention_dropout: probabilities in [0, 1], passed on to both.
 
     Shape:
-        (b, n, d) -> (b, n, d).
+        (b, n, d) -> (b, n, d); with `queries=i` only the first i of these tokens are computed, (b, i, d).
     """
 
     def __init__(
@@ -36,6 +36,9 @@ class EncoderBlock(nn.Module):
         self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)
         self.mlp = MLP(embed_dim, mlp_dim, dropout)
 
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        x = x + self.attn(self.norm1(x))  # Eq. 2
+    def forward(self, x: Float[Tensor, "b n d"], queries: int | None = None) -> Float[Tensor, "b i d"]:
+        if queries is None:
+            x = x + self.attn(self.norm1(x))  # Eq. 2
+        else:
+            x = x[:, :queries] + self.attn(self.norm1(x), queries=queries)  # Eq. 2, for the first tokens alone
         return x + self.mlp(self.norm2(x))  # Eq. 3

@@ -52,7 +52,7 @@ def test_recording_changes_neither_output_nor_gradients_nor_random_numbers(train
 def test_hooks_are_gone_afterwards_even_after_an_error(model: nn.Module) -> None:
     with pytest.raises(ValueError, match="do not fit"), record_attention(model):
         model(torch.zeros(1, 3, 12, 20))
-    assert not any(layer._forward_hooks for layer in model.modules())
+    assert not any(layer._forward_pre_hooks or layer._forward_hooks for layer in model.modules())
 
 
 def test_a_model_without_our_attention_is_refused() -> None:

@@ -2,13 +2,16 @@
 the function that the references compute. Weights are awake, arithmetic is float64, sizes are prime and distinct."""
 
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from vitscratch.config import ViTConfig
 from vitscratch.parity import (
@@ -17,6 +20,7 @@ from vitscratch.parity import (
     awaken,
     compare_updates,
     copy_parameters,
+    pair_parameters,
     timm_twin,
     torchvision_twin,
 )
@@ -160,6 +164,115 @@ def features_and_tokens(library: SimpleNamespace) -> None:
         assert_close(ours.tokens(pictures(config)), tokens, rtol=0, atol=1e-10)
         features = theirs.forward_head(tokens, pre_logits=True)
         assert_close(ours.features(pictures(config)), features, rtol=0, atol=1e-10)
+
+
+@check
+def one_query_against_all(library: SimpleNamespace) -> None:
+    """The class token alone in the last block: logits, gradients and work, against all tokens there and torchvision."""
+    for depth in (1, 2, 3):
+        config = ViTConfig(**{**vars(SQUARE), "depth": depth})
+        ours, theirs, mapping = pair_with(library, config, torchvision_twin)
+        names = {pair.ours: pair.theirs[0] for pair in pair_parameters(ours, theirs, mapping)}
+        short, flops = _logits_and_gradients(ours, pictures(config))
+        reference, _ = _logits_and_gradients(theirs, pictures(config))
+        ours.one_query = False
+        long, all_flops = _logits_and_gradients(ours, pictures(config))
+        for name, tensor in short.items():
+            assert_close(tensor, long[name], rtol=0, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}")
+            assert_close(tensor, reference[names.get(name, name)], rtol=0, atol=1e-10)
+        d, m, n = config.embed_dim, config.mlp_dim, config.num_patches + 1
+        per_token = 2 * d * d + 4 * n * d + 2 * d * d + 4 * d * m  # q, attention's products, projection, MLP
+        assert all_flops - flops == B * (n - 1) * per_token, "not all that can be spared, or more"
+    for fused in (True, False):
+        attention = library.MultiHeadSelfAttention(15, 3, fused=fused).double()
+        awaken(attention)
+        for queries in (1, 2, N):
+            assert_close(
+                attention(normal(B, N, 15), queries), attention(normal(B, N, 15))[:, :queries], rtol=0, atol=1e-12
+            )
+
+
+def _logits_and_gradients(model: nn.Module, images: Tensor) -> tuple[dict[str, Tensor], int]:
+    """Logits, gradients of every parameter and of the pictures, and the FLOPs of the forward pass."""
+    images = images.requires_grad_()
+    # The counter knows the products of the readable form, not those of the fused one.
+    readable = [layer for layer in model.modules() if hasattr(layer, "fused")]
+    for layer in readable:
+        layer.fused = False
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(images)
+    for layer in readable:
+        layer.fused = True
+    logits = model(images)
+    wanted = {**dict(model.named_parameters()), "images": images}
+    found = torch.autograd.grad(logits, list(wanted.values()), normal(*logits.shape, seed=1))
+    return {"logits": logits, **dict(zip(wanted, found, strict=True))}, counter.get_total_flops()
+
+
+@check
+def all_queries_where_somebody_asks(library: SimpleNamespace) -> None:
+    """Where layers were hooked or replaced, the last block computes all tokens, as if there were no short form."""
+    images = pictures(SQUARE)
+
+    def model() -> nn.Module:
+        return pair_with(library, SQUARE, torchvision_twin)[0]
+
+    def all_tokens(ours: nn.Module) -> Tensor:
+        return ours.head(ours.tokens(images)[:, 0])
+
+    # Hooks: each sees what it would see in a pass of all tokens.
+    listeners: list[tuple[str, Callable[[list[Any]], Callable[..., None]]]] = [
+        (
+            "register_forward_hook",
+            lambda seen: lambda layer, inputs, output: seen.append((inputs[0].shape, output.shape)),
+        ),
+        ("register_forward_pre_hook", lambda seen: lambda layer, inputs: seen.append(inputs[0].shape)),
+        ("register_full_backward_hook", lambda seen: lambda layer, inputs, outputs: seen.append(outputs[0].shape)),
+        ("register_full_backward_pre_hook", lambda seen: lambda layer, outputs: seen.append(outputs[0].shape)),
+    ]
+    last = [name for name, _ in model().named_modules() if name.startswith("blocks.1")]
+    for name in [*last, "norm"]:
+        for register, listen in listeners:
+            seen: list[Any] = []
+            ours = model()
+            getattr(ours.get_submodule(name), register)(listen(seen))
+            ours(images).sum().backward()
+            ours.zero_grad()
+            all_tokens(ours).sum().backward()
+            assert len(seen) == 2 * (2 if name.endswith("mlp.dropout") else 1), f"{register} on {name}: {seen}"
+            assert seen[: len(seen) // 2] == seen[len(seen) // 2 :], f"{register} on {name}: {seen}"
+
+    # Layers of another kind: tokens mixed by something else, an adapter, a wrapped forward, a block without `queries`.
+    class Mix(nn.Module):
+        def __init__(self, layer: nn.Module) -> None:
+            super().__init__()
+            self.layer = layer
+            self.weight, self.bias = layer.weight, layer.bias  # as adapters have them
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) + x.mean(dim=1, keepdim=True).sum(dim=2, keepdim=True)
+
+    for name in ("blocks.1.norm1", "blocks.1.attn.qkv", "blocks.1.norm2", "blocks.1.mlp.fc1", "norm"):
+        ours = model()
+        ours.set_submodule(name, Mix(ours.get_submodule(name)))
+        assert_close(ours(images), all_tokens(ours), rtol=0, atol=0, msg=f"{name} was put in")
+        ours = model()
+        layer = ours.get_submodule(name)
+        layer.forward = partial(Mix.forward, SimpleNamespace(layer=layer.__class__.forward.__get__(layer)))
+        assert_close(ours(images), all_tokens(ours), rtol=0, atol=0, msg=f"forward of {name} was wrapped")
+    ours = model()
+    ours.blocks[1] = nn.Linear(SQUARE.embed_dim, SQUARE.embed_dim).double()
+    assert_close(ours(images), all_tokens(ours), rtol=0, atol=0)
+    ours.blocks = nn.ModuleList()
+    assert_close(ours(images), all_tokens(ours), rtol=0, atol=0)
+    attention = library.MultiHeadSelfAttention(15, 3).double()
+    attention.qkv = Mix(attention.qkv)
+    assert_close(attention(normal(B, N, 15), queries=1), attention(normal(B, N, 15))[:, :1], rtol=0, atol=1e-12)
+
+    # A subclass with tokens of its own.
+    ours = model()
+    ours.__class__ = type("Doubled", (type(ours),), {"tokens": lambda self, x: 2 * type(self).__base__.tokens(self, x)})
+    assert_close(ours(images), all_tokens(ours), rtol=0, atol=0)
 
 
 @check

@@ -10,9 +10,9 @@ import pytest
 from tests.parity.checks import CHECKS
 from tests.parity.library import library_with
 
-A, P, M, E, V = "attention", "patches", "mlp", "encoder", "vit"
+A, P, M, E, U, V = "attention", "patches", "mlp", "encoder", "untouched", "vit"
 SPLIT = '"b n (three h k) -> three b h n k", three=3'
-MERGE = 'rearrange(out, "b h n k -> b n (h k)")'
+MERGE = 'rearrange(out, "b h i k -> b i (h k)")'
 SDPA = "out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)"
 SCALE = "scores = q @ k.mT / head_dim**0.5"
 SOFTMAX = "weights = F.dropout(scores.softmax(dim=-1), dropout)"
@@ -23,8 +23,11 @@ NORM = "self.norm = nn.LayerNorm(embed_dim, eps=1e-6)"
 HIDDEN, OUT = "hidden = self.dropout(F.gelu(self.fc1(x)))", "return self.dropout(self.fc2(hidden))"
 TOKENS = 'rearrange(self.proj(images), "b d rows columns -> b (rows columns) d")'
 EQ1 = "x = torch.cat([cls_token, patches], dim=1) + self.pos_embed"
-BLOCKS = "            x = block(x)"
-POOL = 'return tokens[:, 0] if self.pool == "cls" else tokens[:, 1:].mean(dim=1)'
+BLOCKS = "for block in self.blocks:  # Eq. 2 and Eq. 3\n            x = block(x)"
+CLS, MEAN = "self.tokens(images)[:, 0]", "self.tokens(images)[:, 1:].mean(dim=1)"
+QKV = "return q[:, :, :queries], k, v"
+Q, KV = "F.linear(x[:, :queries], q_weight, q_bias)", "F.linear(x, kv_weight, kv_bias)"
+ONE = "return self.norm(last(x, queries=1))[:, 0]"
 PATCHIFY = '"b c (rows p) (columns q) -> b (rows columns) (c p q)"'
 
 square, readable, attention = "torchvision_square", "torchvision_readable_attention", "attention_against_torch"
@@ -36,6 +39,7 @@ rectangles, training, spread = (
 block, mlp, patches = "encoder_block_against_torch", "mlp_against_torchvision", "patch_embedding_against_convolution"
 features, updates, undropped = "features_and_tokens", "updates", "training_without_dropout"
 ungraded, tiny = "torchvision_without_gradients", "torchvision_tiny_input"
+one, asked = "one_query_against_all", "all_queries_where_somebody_asks"
 
 MISTAKES: dict[str, tuple[str, str, str, str]] = {  # name -> check, file, right, wrong
     "patches column by column": (rectangles, P, TOKENS, TOKENS.replace("(rows columns) d", "(columns rows) d")),
@@ -85,19 +89,19 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {  # name -> check, file, right
     "heads split by view": (
         square, A, f"rearrange(self.qkv(x), {SPLIT}, h=self.num_heads)",
         "self.qkv(x).chunk(3, -1)\n"
-        "        q, k, v = (t.reshape(t.shape[0], self.num_heads, t.shape[1], -1) for t in (q, k, v))"),
+        "            q, k, v = (t.reshape(t.shape[0], self.num_heads, t.shape[1], -1) for t in (q, k, v))"),
     "heads merged by reshape": (square, A, MERGE, "out.reshape(x.shape)"),
     "heads merged in another order": (square, A, MERGE, MERGE.replace("(h k)", "(k h)")),
     "attention over the batch": (
         square, A, "        if self.fused:", "        q, k, v = (t.transpose(0, 2) for t in (q, k, v))\n        if self.fused:"),
-    "q and k swapped": (square, A, "return q, k, v", "return k, q, v"),
-    "k and v swapped": (square, A, "return q, k, v", "return q, v, k"),
+    "q and k swapped": (square, A, QKV, "return k, q, v"),
+    "k and v swapped": (square, A, QKV, "return q, v, k"),
     "values are the input": (
-        square, A, "return q, k, v",
+        square, A, QKV,
         'return q, k, rearrange(x, "b n (h k) -> b h n k", h=self.num_heads)'),
     "no output projection": (square, A, f"self.proj({MERGE})", MERGE),
     "no qkv bias": (square, A, "rearrange(self.qkv(x)", "rearrange(F.linear(x, self.qkv.weight)"),
-    "one head too many in the fused path": (square, A, "h=self.num_heads)\n        return q", "h=1)\n        return q"),
+    "one head too many in the fused path": (square, A, "h=self.num_heads)\n            return q", "h=1)\n            return q"),
     "attention dropout also in eval": (training, A, "self.attention_dropout if self.training else 0.0", "self.attention_dropout"),
     "attention dropout forgotten": (training, A, "self.attention_dropout if self.training else 0.0", "0.0"),
     "attention dropout forgotten, by distribution": (
@@ -123,32 +127,32 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {  # name -> check, file, right
     "post-norm": (block, E, EQ2, "x = self.norm1(x + self.attn(x))"),
     "post-norm, MLP": (block, E, EQ3, "return self.norm2(x + self.mlp(x))"),
     "norm on the branch's output": (block, E, EQ2, "x = x + self.norm1(self.attn(x))"),
-    "residual taken after the norm": (block, E, EQ2, "x = self.norm1(x)\n        x = x + self.attn(x)"),
+    "residual taken after the norm": (block, E, EQ2, "x = self.norm1(x)\n            x = x + self.attn(x)"),
     "residual twice": (block, E, EQ2, EQ2.replace("x + ", "x + x + ")),
     "x + x": (block, E, EQ3, "x = self.mlp(self.norm2(x))\n        return x + x"),
-    "MLP residual from the block's input": (block, E, f"{EQ2}  # Eq. 2\n        {EQ3}", (
-        "y = x + self.attn(self.norm1(x))\n        return x + self.mlp(self.norm2(y))")),
-    "MLP branch on the block's input": (block, E, f"{EQ2}  # Eq. 2\n        {EQ3}", (
-        "y = x + self.attn(self.norm1(x))\n        return y + self.mlp(self.norm2(x))")),
+    "MLP residual from the block's input": (block, E, EQ2, (
+        "y = x + self.attn(self.norm1(x))\n            return x + self.mlp(self.norm2(y))")),
+    "MLP branch on the block's input": (block, E, EQ2, (
+        "y = x + self.attn(self.norm1(x))\n            return y + self.mlp(self.norm2(x))")),
     "one norm used twice": (block, E, EQ3, EQ3.replace("norm2", "norm1")),
     "no norm before attention": (block, E, EQ2, EQ2.replace("self.norm1(x)", "x")),
-    "MLP before attention": (block, E, f"{EQ2}  # Eq. 2\n        {EQ3}", (
-        "x = x + self.mlp(self.norm2(x))\n        return x + self.attn(self.norm1(x))")),
+    "MLP before attention": (block, E, EQ2, (
+        "x = x + self.mlp(self.norm2(x))\n            return x + self.attn(self.norm1(x))")),
     "no final norm": (square, V, "return self.norm(x)", "return x"),
-    "final norm after the blocks and before": (square, V, BLOCKS, "            x = self.norm(block(x))"),
+    "final norm after the blocks and before": (square, V, BLOCKS, BLOCKS.replace("block(x)", "self.norm(block(x))")),
     "last block skipped": (square, V, "for block in self.blocks:", "for block in self.blocks[:-1]:"),
     "blocks in reverse": (square, V, "for block in self.blocks:", "for block in reversed(self.blocks):"),
-    "first block used for all": (square, V, BLOCKS, "            x = self.blocks[0](x)"),
-    "every block fed the embedding": (square, V, f"  # Eq. 2 and Eq. 3\n{BLOCKS}", (
-        "\n            x = x + block(self.dropout(embedded))").replace("embedded", EQ1.removeprefix("x = "))),
+    "first block used for all": (square, V, BLOCKS, BLOCKS.replace("block(x)", "self.blocks[0](x)")),
+    "every block fed the embedding": (
+        square, V, BLOCKS, BLOCKS.replace("block(x)", "x + block(self.embed(images))")),
     "blocks in a plain list": (square, V, "self.blocks = nn.ModuleList(", "self.blocks = list("),
-    "last token read": (square, V, POOL, POOL.replace("tokens[:, 0]", "tokens[:, -1]")),
-    "mean over the class token too": (rectangles, V, POOL, POOL.replace("tokens[:, 1:]", "tokens")),
-    "mean over features of the batch": (rectangles, V, POOL, POOL.replace("tokens[:, 1:].mean(dim=1)", "tokens[:, 1:].mean(dim=0)")),
-    "no dropout after positions": (training, V, "x = self.dropout(x)", "x = self.dropout(x) if False else x"),
+    "last token read": (square, V, CLS, CLS.replace("[:, 0]", "[:, -1]")),
+    "mean over the class token too": (rectangles, V, MEAN, MEAN.replace("[:, 1:]", "")),
+    "mean over features of the batch": (rectangles, V, MEAN, MEAN.replace("dim=1", "dim=0")),
+    "no dropout after positions": (training, V, "return self.dropout(x)", "return x"),
     "dropout before positions": (
-        training, V, f"{EQ1}  # Eq. 1\n        x = self.dropout(x)",
-        "x = self.dropout(torch.cat([cls_token, patches], dim=1)) + self.pos_embed"),
+        training, V, f"{EQ1}  # Eq. 1\n        return self.dropout(x)",
+        "return self.dropout(torch.cat([cls_token, patches], dim=1)) + self.pos_embed"),
     "softmax in the model": (square, V, "return self.head(self.features(images))", (
         "return self.head(self.features(images)).softmax(dim=1)")),
     "a batch statistic leaks in": (square, V, "return self.norm(x)", "return self.norm(x - x.mean(dim=0))"),
@@ -157,7 +161,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {  # name -> check, file, right
         "return self.head(self.features(images)[:1].expand(images.shape[0], -1))"),
     "head without bias": (square, V, "return self.head(self.features(images))", (
         "return self.features(images) @ self.head.weight.T")),
-    "features scaled": (features, V, POOL, POOL.replace("return ", "tokens = 2 * tokens\n        return ")),
+    "features scaled": (features, V, MEAN, f"2 * {MEAN}"),
     "tokens without the class token": (features, V, "return self.norm(x)", "return self.norm(x)[:, 1:]"),
     "another function without gradients": (
         ungraded, A, "        if self.fused:", "        if not x.requires_grad:\n            q = 2 * q\n        if self.fused:"),
@@ -176,6 +180,35 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {  # name -> check, file, right
     "head count ignored": (square, A, "self.num_heads, self.attention_dropout, self.fused = num_heads,", (
         "self.num_heads, self.attention_dropout, self.fused = 1 + 0 * num_heads,")),
     "detached class token": (square, V, "self.cls_token.expand", "self.cls_token.detach().expand"),
+    # The short form of the last block.
+    "one query: the last token asks": (one, A, Q, Q.replace(":queries", "-queries:")),
+    "one query: only it answers": (one, A, KV, KV.replace("(x,", "(x[:, :queries],")),
+    "one query: no bias of q": (one, A, Q, Q.replace(", q_bias", "")),
+    "one query: no bias of k and v": (one, A, KV, KV.replace(", kv_bias", "")),
+    "one query: k and v swapped": (one, A, f"k, v = rearrange({KV}", f"v, k = rearrange({KV}"),
+    "one query: qkv cut in another order": (one, A, "(q_weight, kv_weight), (q_bias, kv_bias) = self.qkv.weight.split(sizes)", (
+        "(q_weight, kv_weight), (q_bias, kv_bias) = self.qkv.weight.roll(sizes[0], dims=0).split(sizes)")),
+    "one query: heads scrambled": (one, A, '"b i (h k) -> b h i k"', '"b i (k h) -> b h i k"'),
+    "one query: values scrambled": (one, A, '"b n (two h k) -> two b h n k"', '"b n (two k h) -> two b h n k"'),
+    "one query: no gradient to it": (one, A, Q, Q.replace("x[:, :queries]", "x[:, :queries].detach()")),
+    "one query: no gradient to keys and values": (one, A, KV, KV.replace("(x,", "(x.detach(),")),
+    "one query: added to another token": (one, E, "x = x[:, :queries] +", "x = x[:, -queries:] +"),
+    "one query: no final norm": (one, V, ONE, "return last(x, queries=1)[:, 0]"),
+    "one query: last block skipped": (one, V, ONE, "return self.norm(x[:, :1])[:, 0]"),
+    "one query: first block last": (one, V, "*blocks, last = self.blocks", "last, *blocks = self.blocks"),
+    "one query: in every block": (one, V, f"            x = block(x)\n        {ONE}", f"            x = block(x, queries=1)\n        {ONE}"),
+    "one query: all the others computed, too": (one, V, ONE, ONE.replace("queries=1", "queries=None")),
+    "one query: q of all tokens computed, too": (one, A, "if queries is None or type(self.qkv) is not nn.Linear:", "if True:"),
+    "one query: never": (one, V, "one_query: bool = True", "one_query: bool = False"),
+    "one query: also where hooks want all": (asked, U, "if before or layer._forward_hooks", "if before and layer._forward_hooks"),
+    "one query: also where a backward hook wants all": (asked, U, " or layer._backward_hooks or layer._backward_pre_hooks", ""),
+    "one query: also where a hook wants all inputs": (asked, U, "if before or ", "if "),
+    "one query: also through layers that were put in": (asked, U, "is not _FORWARD.get(type(layer), layer)", "is None"),
+    "one query: also through a final norm that was put in": (asked, V, " and is_untouched(self.norm)", ""),
+    "one query: also through a block of another kind": (asked, V, "return isinstance(last, EncoderBlock) and is_untouched(last)", "return True"),
+    "one query: tokens of a subclass passed over": (asked, V, 'getattr(self.tokens, "__func__", None) is not VisionTransformer.tokens', "False"),
+    "one query: an adapter on qkv passed over": (asked, A, " or type(self.qkv) is not nn.Linear", ""),
+    "one query: cannot be switched off": (one, V, "if not self.one_query or ", "if "),
     "no gradient through attention's weights": (readable, A, "return weights @ v, weights", "return weights.detach() @ v, weights"),
 }  # fmt: skip
 

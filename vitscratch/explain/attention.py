@@ -35,12 +35,12 @@ def record_attention(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
     def record(name: str) -> Any:
         @torch.no_grad()
-        def hook(layer: MultiHeadSelfAttention, inputs: tuple[Tensor], output: Tensor) -> None:
-            recorded[name] = layer.weights(inputs[0])
+        def hook(layer: MultiHeadSelfAttention, inputs: tuple[Tensor, ...]) -> None:
+            recorded[name] = layer.weights(inputs[0])  # of all tokens, even where only the class token asks
 
         return hook
 
-    handles = [layer.register_forward_hook(record(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(record(name)) for name, layer in layers.items()]
     try:
         yield recorded
     finally:
