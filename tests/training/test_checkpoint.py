@@ -8,7 +8,6 @@ import pickle
 import random
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -192,12 +191,10 @@ def test_a_signal_ends_the_run_after_its_step_and_saved(
 
 def test_the_second_signal_acts_at_once() -> None:
     with stop_on_signals() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0)  # lets Python run the handler
+        signal.raise_signal(signal.SIGINT)
         assert stop.signal_number == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0)
+            signal.raise_signal(signal.SIGINT)
 
 
 # Files that cannot be trusted
@@ -305,10 +302,9 @@ def test_no_checkpoint_left_is_said_and_nothing_is_overwritten(tmp_path: Path) -
 
 def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
     train(tmp_path)
-    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    other, batch = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), (torch.randn(3, 1, 8, 8), torch.arange(3))
     with pytest.raises(ValueError, match=r"last\.pt belongs to another model") as caught:
-        fit(other, [(torch.randn(3, 1, 8, 8), torch.arange(3))], CONFIG, validation=[(torch.randn(3, 1, 8, 8), torch.arange(3))],
-            num_classes=10, checkpoints=Checkpoints(tmp_path))  # fmt: skip
+        fit(other, [batch], CONFIG, validation=[batch], num_classes=10, checkpoints=Checkpoints(tmp_path))
     assert "\n" not in str(caught.value)
 
 

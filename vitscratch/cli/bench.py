@@ -51,14 +51,13 @@ class Bench(Common):
     def _digits(self, device: str) -> dict[str, Any]:
         from dataclasses import replace
 
-        from vitscratch.data import digits
-        from vitscratch.recipes.digits import DigitsRecipe, baselines, split
+        from vitscratch.recipes.digits import Digits, baselines
         from vitscratch.recipes.digits import measure as measure_vit
+        from vitscratch.recipes.experiment import prepare
 
-        recipe = DigitsRecipe()
+        recipe = Digits(validation_fraction=0.0)
         if self.quick:
             recipe = replace(recipe, epochs=recipe.epochs // 10)
-        pictures = digits()
         normal = replace(recipe, position="normal")
         rows: list[dict[str, Any]] = []
 
@@ -69,12 +68,13 @@ class Bench(Common):
             print(f"split {split_seed}  {model:<23} seed {seed}  {accuracy:.2%}  {seconds:6.1f} s", flush=True)
 
         for split_seed in range(1 if self.quick else self.splits):
-            data = split(pictures, recipe.test_fraction, split_seed)
-            for name, result in baselines(data).items():
+            for name, result in baselines(prepare(replace(recipe, split_seed=split_seed))).items():
                 note(split_seed, name, 0, result)
             for name, settings in (("ViT", recipe), ("ViT, normal positions", normal)):
                 for seed in range(1 if self.quick else self.seeds):
-                    note(split_seed, name, seed, measure_vit(settings, data, seed, device))
+                    note(
+                        split_seed, name, seed, measure_vit(replace(settings, split_seed=split_seed, seed=seed), device)
+                    )
         print(f"\n{'model':<23}{'mean':>9}{'lowest':>9}{'highest':>9}{'seconds':>9}{'runs':>6}\n{'-' * 65}")
         summary = {}
         for name in dict.fromkeys(row["model"] for row in rows):

@@ -205,7 +205,10 @@ def examine(experiment: "Experiment") -> None:
         failed = ", ".join(result.name for result in diagnosis.failures)
         raise ValueError(f"the doctor's checks failed: {failed} (see above); mend it, or train on with --no-doctor")
     checked = sum(result.status == "passed" for result in diagnosis.results)
-    say(f"Doctor: {checked} of {len(diagnosis.results)} checks passed, none failed, {time.perf_counter() - started:.1f} s.")
+    say(
+        f"Doctor: {checked} of {len(diagnosis.results)} checks passed, none failed "
+        f"({time.perf_counter() - started:.1f} s)."
+    )
 
 
 def measure(experiment: "Experiment", history: "list[EpochRecord]", seconds: float) -> dict[str, Any]:
@@ -260,7 +263,7 @@ def save(folder: Path, experiment: "Experiment", history: "list[EpochRecord]", m
     from vitscratch.weights import save_model
 
     save_history(history, folder / HISTORY)
-    provenance = {
+    provenance: dict[str, Any] = {
         "recipe": recipe_name(experiment.recipe),
         "data": experiment.recipe.data,
         **{key: metrics[key] for key in ("kept_epoch", "validation_accuracy", "test_accuracy") if key in metrics},

@@ -1,8 +1,8 @@
 """Several processes, started by torchrun, that train one model: a thin layer over `torch.distributed`.
 
-Each process sees its own share of each batch. With "ddp" (DistributedDataParallel) it holds the whole model and gradients
-are averaged; with "fsdp" (`fully_shard`, FSDP2), for models that do not fit, it holds a share of every block's weights,
-gradients and optimizer state, and blocks are put together when they are needed.
+Each process sees its own share of each batch. With "ddp" (DistributedDataParallel) it holds the whole model and
+gradients are averaged; with "fsdp" (`fully_shard`, FSDP2), for models that do not fit, it holds a share of every
+block's weights, gradients and optimizer state, and a block is put together when it is needed.
 Every function here also works, and costs nothing, when there is only one process.
 """
 
@@ -99,7 +99,7 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
 
 def load_states(
     model: nn.Module,
-    model_tensors: dict[str, Tensor],
+    model_tensors: dict[str, Any],
     optimizer: torch.optim.Optimizer | None = None,
     optimizer_tensors: dict[str, Any] | None = None,
 ) -> None:
