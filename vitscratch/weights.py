@@ -59,6 +59,7 @@ def save_model(
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, part, metadata={"format": "pt", "vitscratch": FORMAT, **metadata})
+        part.chmod(0o644)  # safetensors makes files that nobody else may read
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

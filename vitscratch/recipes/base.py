@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from vitscratch.config import PRESETS, TrainingConfig, ViTConfig
 
@@ -23,10 +23,10 @@ class Recipe(TrainingConfig):
     """Where files of built-in sets lie, or are downloaded to; by default a cache folder in your home."""
 
     validation_fraction: float = 0.1
-    """Share of the training pictures that is held out to watch the training, if the set has no validation part."""
+    """Share of the pictures that is held out to watch the training, if the set has no validation part."""
 
     test_fraction: float = 0.2
-    """Share of all pictures that is held out for the very end, if the set has no test part."""
+    """Share of the pictures that is held out for the very end, if the set has no test part."""
 
     split_seed: int = 0
     """Of these splits."""
@@ -58,7 +58,7 @@ class Recipe(TrainingConfig):
                 f"batch_size {self.batch_size} and workers {self.workers}: expected at least 1 and at least 0"
             )
 
-    def quick(self) -> Self:
+    def quick(self) -> "Recipe":
         """The same, small enough to end within two minutes on two cores."""
         return replace(self, epochs=1, warmup_epochs=0.0)
 

@@ -7,9 +7,10 @@ cifar10: NOT YET MEASURED (it needs a GPU).
 cifar10-short: NOT YET MEASURED.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from vitscratch.config import ViTConfig
 from vitscratch.recipes.base import Recipe
 
 if TYPE_CHECKING:
@@ -34,6 +35,15 @@ class Cifar10(Recipe):
     compile: bool = True
     validation_fraction: float = 0.05
 
+    embed_dim: int = 192
+    """Width of a token."""
+
+    depth: int = 6
+    """Encoder blocks."""
+
+    num_heads: int = 3
+    """Attention heads; divides the width."""
+
     padding: int = 4
     """Pixels by which a picture is shifted at most, each way."""
 
@@ -42,6 +52,11 @@ class Cifar10(Recipe):
         from vitscratch.data import RandomCropFlip
 
         return RandomCropFlip(self.padding, flip=0.5)
+
+    def model_config(self, num_classes: int) -> ViTConfig:
+        """The preset with this width, depth and number of heads; the MLP is four times as wide."""
+        sizes = {"embed_dim": self.embed_dim, "depth": self.depth, "num_heads": self.num_heads}
+        return replace(super().model_config(num_classes), mlp_dim=4 * self.embed_dim, **sizes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,3 +72,4 @@ class Cifar10Short(Cifar10):
     cutmix: float = 0.0
     ema_decay: float = 0.0
     compile: bool = False
+    embed_dim: int = 96

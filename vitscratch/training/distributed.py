@@ -85,7 +85,8 @@ def model_state(model: nn.Module) -> dict[str, Tensor]:
         return model.state_dict()
     from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
-    return get_model_state_dict(model, options=_whole_tensors())
+    state: dict[str, Any] = get_model_state_dict(model, options=_whole_tensors())
+    return state
 
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
