@@ -1,5 +1,6 @@
 """Every figure, one function each. A function draws what it is given and returns a matplotlib Figure."""
 
+import math
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vitscratch.training import EpochRecord
+from vitscratch.training import EpochRecord, LRRange, warmup_cosine
 
 TRAIN, VALIDATION, MISTAKE = "#1f6f8b", "#d1603d", "#c1121f"
 
@@ -153,6 +154,58 @@ def position_similarity(similarity: Float[Tensor, "rows columns rows columns"]) 
     figure.supxlabel("column of the patch (the dot)")
     figure.supylabel("row of the patch")
     figure.suptitle("Position embeddings: similarity with each other")
+    return figure
+
+
+def learning_rate_range(result: LRRange) -> Figure:
+    """The loss over the learning rate of a range test, with the rate that is suggested.
+
+    Args:
+        result: as from `vitscratch.training.lr_find`. Losses above one and a half times the first are cut off.
+    """
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(result.rates, result.losses, color=TRAIN, alpha=0.35, linewidth=1, label="loss of a batch")
+    axes.plot(result.rates, result.smoothed, color=TRAIN, linewidth=2.2, label="running mean")
+    finite = [loss for loss in (*result.smoothed, result.losses[0]) if math.isfinite(loss)]
+    if result.suggestion is not None:
+        lowest = result.smoothed.index(min(finite))
+        axes.plot(result.rates[lowest], result.smoothed[lowest], "o", color=VALIDATION, label="lowest")
+        label = f"suggested: {result.suggestion:.1e}, a tenth of it"
+        axes.axvline(result.suggestion, color=VALIDATION, linestyle="--", label=label)
+    top = max(1.5 * result.losses[0], 1.05 * min(finite)) if finite and math.isfinite(result.losses[0]) else None
+    axes.set(xscale="log", xlabel="learning rate, raised at every step", ylabel="loss (cross-entropy, nats)")
+    axes.set_ylim(0, top)
+    end = "stopped where it diverged" if result.diverged else "run to the end"
+    axes.set_title(f"Learning-rate range test: {len(result.rates)} steps, {end}")
+    if result.suggestion is None:
+        why = f"no suggestion: {result.reason.partition(':')[0]}"
+        axes.text(0.5, 0.08, why, ha="center", transform=axes.transAxes, color=MISTAKE)
+    axes.legend(frameon=False, loc="lower left" if result.suggestion is not None else "upper left")
+    axes.grid(alpha=0.25)
+    return figure
+
+
+def schedule(warmup_steps: int, total_steps: int, learning_rate: float) -> Figure:
+    """The learning rate of every step of a run: `warmup_cosine` times its peak.
+
+    Args:
+        warmup_steps, total_steps: as for `vitscratch.training.warmup_cosine`.
+        learning_rate: the peak.
+    """
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    axes = figure.subplots()
+    rates = [learning_rate * warmup_cosine(step, warmup_steps, total_steps) for step in range(total_steps)]
+    axes.plot(range(total_steps), rates, color=TRAIN, linewidth=2.2)
+    if warmup_steps:
+        axes.axvspan(
+            0, warmup_steps, color=VALIDATION, alpha=0.12, linewidth=0, label=f"warm-up, {warmup_steps:,} steps"
+        )
+        axes.legend(frameon=False, loc="upper right")
+    axes.set(xlabel="step", ylabel="learning rate", xlim=(0, total_steps), ylim=(0, 1.08 * learning_rate))
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    axes.set_title(f"Warm-up to {learning_rate:.1e}, then half a cosine to 0: {total_steps:,} steps")
+    axes.grid(alpha=0.25)
     return figure
 
 

@@ -57,10 +57,10 @@ class FindRate(Common):
                 seed=self.recipe.seed,
             )
         plots.learning_rate_range(found).savefig(out, dpi=110)
-        print(found.describe())
+        print(f"{f'{found.suggestion:.2g}: ' if found.suggestion else ''}{found.reason}")
         print(f"{out}: the curve")
         if self.json is not None:
-            write_json(found.to_json(), self.json)
+            write_json({name: getattr(found, name) for name in ("suggestion", "reason", "rates", "losses")}, self.json)
         return 0
 
 

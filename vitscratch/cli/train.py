@@ -51,7 +51,14 @@ class Training(Common):
 
     def carry_out(self, run: RunFolder) -> int:
         """Train, measure and save; the folder is there."""
-        from vitscratch.training import Checkpoints, Interrupted, distributed, stop_on_signals
+        from vitscratch.training import (
+            Checkpoints,
+            Interrupted,
+            distributed,
+            explain_out_of_memory,
+            is_out_of_memory,
+            stop_on_signals,
+        )
 
         with (
             only_writer(run.path),
@@ -64,6 +71,11 @@ class Training(Common):
             except Interrupted as interruption:
                 say(f"Stopped after a step, as asked, and saved. To go on: {resume_command(run.path)}")
                 return 128 + interruption.signal_number
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                share = -(-run.recipe.batch_size // distributed.processes())
+                raise RuntimeError(explain_out_of_memory(error, share, device)) from error
             except OSError as error:
                 raise OSError(
                     f"{error}; last good checkpoint: {checkpoints.last_good or 'none yet'}; "

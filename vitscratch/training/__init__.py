@@ -7,8 +7,10 @@ from vitscratch.training.doctor import Diagnosis, doctor
 from vitscratch.training.ema import MovingAverage
 from vitscratch.training.history import EpochRecord, best_epoch, save_history
 from vitscratch.training.loop import evaluate, fit, train_one_epoch
+from vitscratch.training.lr_find import LRRange, lr_find
 from vitscratch.training.metrics import Metrics
 from vitscratch.training.mixing import mixing
+from vitscratch.training.nonfinite import explain_out_of_memory, first_nonfinite, is_out_of_memory
 from vitscratch.training.optimizer import adamw, decay_groups
 from vitscratch.training.precision import choose_precision
 from vitscratch.training.randomness import random_state, seed_everything, set_random_state
@@ -23,6 +25,7 @@ __all__ = [
     "Diagnosis",
     "EpochRecord",
     "Interrupted",
+    "LRRange",
     "Metrics",
     "MovingAverage",
     "NonFiniteLoss",
@@ -36,10 +39,14 @@ __all__ = [
     "decay_groups",
     "doctor",
     "evaluate",
+    "explain_out_of_memory",
+    "first_nonfinite",
     "fit",
     "mixing",
     "random_state",
     "read_checkpoint",
+    "is_out_of_memory",
+    "lr_find",
     "save_history",
     "seed_everything",
     "set_random_state",

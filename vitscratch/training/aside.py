@@ -2,7 +2,7 @@
 
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
@@ -48,6 +48,13 @@ def working_copy(model: nn.Module) -> nn.Module:
     finally:
         for parameter, gradient in gradients:
             parameter.grad = gradient
+
+
+def set_gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+    """Like `loss.backward()`, but for these parameters alone: what a copy shares with its model collects nothing."""
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, found, strict=True):
+        parameter.grad = gradient
 
 
 def held_values(model: nn.Module) -> Iterator[tuple[str, Any]]:

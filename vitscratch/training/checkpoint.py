@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vitscratch.training import distributed
 from vitscratch.training.history import Monitor, best_epoch
@@ -144,6 +145,12 @@ class Checkpoints:
         if best_epoch(run.history, self.monitor) == run.epoch and distributed.rank() == 0:
             write_checkpoint({"model": run.best, "epoch": run.epoch, "monitor": self.monitor}, self.folder / BEST)
         self.after_step(run)
+
+    def save_batch(self, images: Tensor, labels: Tensor) -> Path:
+        """Write a batch that broke the run, for somebody to look at: nonfinite.pt (of another process: with its rank)."""
+        path = self.folder / f"nonfinite{distributed.rank() or ''}.pt"
+        write_checkpoint({"images": images.detach().cpu(), "labels": labels.cpu()}, path)
+        return path
 
     def save(self, run: Run) -> None:
         """Write last.pt; the one that was called so becomes previous.pt."""

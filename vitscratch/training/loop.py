@@ -25,7 +25,7 @@ from vitscratch.training.optimizer import adamw, warn_of_coupled_decay
 from vitscratch.training.precision import autocast, choose_precision
 from vitscratch.training.run import Run
 from vitscratch.training.schedule import warmup_cosine
-from vitscratch.training.watch import LossWatch
+from vitscratch.training.watch import LossWatch, explained
 
 Batch = tuple[Tensor, Tensor]
 
@@ -207,22 +207,23 @@ def fit(
 
     with activation_checkpointing(model) if config.activation_checkpointing else nullcontext():
         while run.epoch < config.epochs and not is_over(run.history, config.monitor, config.patience):
-            train_one_epoch(
-                replica,
-                run.unseen(train),
-                optimizer,
-                run.scheduler,
-                clip_norm=config.clip_norm,
-                label_smoothing=config.label_smoothing,
-                class_weights=class_weights,
-                mix=mix,
-                accumulate=config.accumulate,
-                precision=precision,
-                scaler=run.scaler,
-                average=run.average,
-                metrics=run.metrics,
-                on_step=after_step,
-            )
+            with explained(run, precision, checkpoints):
+                train_one_epoch(
+                    replica,
+                    run.unseen(train),
+                    optimizer,
+                    run.scheduler,
+                    clip_norm=config.clip_norm,
+                    label_smoothing=config.label_smoothing,
+                    class_weights=class_weights,
+                    mix=mix,
+                    accumulate=config.accumulate,
+                    precision=precision,
+                    scaler=run.scaler,
+                    average=run.average,
+                    metrics=run.metrics,
+                    on_step=after_step,
+                )
             validated = Metrics()
             if validation is not None:
                 validated = evaluate(run.average.model if run.average else compiled, validation, precision)

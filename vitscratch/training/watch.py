@@ -1,18 +1,43 @@
 """Stop at the step whose loss is not finite, without making a GPU wait for the answer."""
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vitscratch.training.checkpoint import Checkpoints
+from vitscratch.training.nonfinite import first_nonfinite
+from vitscratch.training.precision import autocast
+from vitscratch.training.run import Run
+
 
 class NonFiniteLoss(FloatingPointError):
-    """The loss of a step is nan or infinite. `images` and `labels` are its batch, as the model got them."""
+    """The loss of a step is nan or infinite. `images` and `labels` are its batch."""
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        super().__init__("the loss is nan or infinite")
+    def __init__(self, images: Tensor, labels: Tensor, message: str = "the loss is nan or infinite") -> None:
+        super().__init__(message)
         self.images, self.labels = images, labels
+
+
+@contextmanager
+def explained(run: Run, precision: torch.dtype, checkpoints: Checkpoints | None) -> Iterator[None]:
+    """Say of a `NonFiniteLoss` when it came and which layer is the first to blame, and save its batch."""
+    try:
+        yield
+    except NonFiniteLoss as error:
+        device = next(run.model.parameters()).device
+        with autocast(device, precision):
+            where = first_nonfinite(run.model, error.images, error.labels)
+        where = where or "not found again with these weights (mixed pictures, dropout, or another process's share)"
+        message = f"epoch {run.epoch + 1}, batch {run.batch + 1}: {error}; first non-finite: {where}"
+        if checkpoints is not None:
+            message += f"; the batch is in {checkpoints.save_batch(error.images, error.labels)}"
+        rate = max(group["lr"] for group in run.optimizer.param_groups)
+        message += f". Look at these pictures, or try a learning rate below {rate:.2g}, or a longer warm-up"
+        raise NonFiniteLoss(error.images, error.labels, message) from error
 
 
 class LossWatch:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ LADDER = (
 
 def doctor(
     model: nn.Module,
-    batch: Sequence[Tensor],
+    batch: Sequence[Any],
     *,
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,

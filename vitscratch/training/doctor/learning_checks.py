@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitscratch.training.aside import set_gradients
 from vitscratch.training.doctor.batch_checks import label_entropy
 from vitscratch.training.doctor.case import Case, Failure, Outcome, Skip, listed, one_line, steady_mode
 from vitscratch.training.optimizer import adamw
@@ -137,11 +138,7 @@ def _learn(case: Case, images: Tensor, labels: Tensor, rate: float, steps: int, 
         losses.append(loss.item())
         if losses[-1] <= stop or not math.isfinite(losses[-1]):
             break
-        # Not loss.backward(): a tensor that the copy shares with the model would collect gradients, too.
-        for parameter, gradient in zip(
-            parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True
-        ):
-            parameter.grad = gradient
+        set_gradients(loss, parameters)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
     return losses
