@@ -91,9 +91,32 @@ def test_config_is_all_that_is_needed_to_repeat_a_run(finished: Path, tmp_path: 
 
 
 def test_every_field_of_a_recipe_is_an_option(tmp_path: Path) -> None:
-    options = ["--learning-rate", "1e-3", "--mixup", "0.3", "--ema-decay", "0.9", "--accumulate", "2",
-               "--clip-norm", "None", "--label-smoothing", "0", "--degrees", "3", "--balance-classes", "--monitor", "validation_accuracy",
-               "--precision", "fp32", "--activation-checkpointing", "--seed", "5", "--batch-size", "50"]  # fmt: skip
+    options = [
+        "--learning-rate",
+        "1e-3",
+        "--mixup",
+        "0.3",
+        "--ema-decay",
+        "0.9",
+        "--accumulate",
+        "2",
+        "--clip-norm",
+        "None",
+        "--label-smoothing",
+        "0",
+        "--degrees",
+        "3",
+        "--balance-classes",
+        "--monitor",
+        "validation_accuracy",
+        "--precision",
+        "fp32",
+        "--activation-checkpointing",
+        "--seed",
+        "5",
+        "--batch-size",
+        "50",
+    ]
     assert train("--out", str(tmp_path / "run"), *options, "--epochs", "1", "--json", str(tmp_path / "m.json")) == 0
     recipe = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]
     for name, value in zip(options, [*options[1:], ""], strict=True):

@@ -55,8 +55,13 @@ class Cifar10(Recipe):
 
     def model_config(self, num_classes: int) -> ViTConfig:
         """The preset with this width, depth and number of heads; the MLP is four times as wide."""
-        sizes = {"embed_dim": self.embed_dim, "depth": self.depth, "num_heads": self.num_heads}
-        return replace(super().model_config(num_classes), mlp_dim=4 * self.embed_dim, **sizes)
+        return replace(
+            super().model_config(num_classes),
+            embed_dim=self.embed_dim,
+            depth=self.depth,
+            num_heads=self.num_heads,
+            mlp_dim=4 * self.embed_dim,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -147,7 +147,7 @@ class Checkpoints:
         self.after_step(run)
 
     def save_batch(self, images: Tensor, labels: Tensor) -> Path:
-        """Write a batch that broke the run, for somebody to look at: nonfinite.pt (of another process: with its rank)."""
+        """Write a batch that broke the run to nonfinite.pt, for somebody to look at; another process adds its rank."""
         path = self.folder / f"nonfinite{distributed.rank() or ''}.pt"
         write_checkpoint({"images": images.detach().cpu(), "labels": labels.cpu()}, path)
         return path
