@@ -9,6 +9,7 @@ import tyro
 
 from vitscratch import __version__
 from vitscratch.cli.bench import Bench
+from vitscratch.cli.data import Data
 from vitscratch.cli.parity import Parity
 from vitscratch.cli.quickstart import Quickstart
 from vitscratch.cli.summary import Summary
@@ -18,6 +19,7 @@ Command = (
     | Annotated[Parity, tyro.conf.subcommand("parity")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Data, tyro.conf.subcommand("data")]
 )
 
 
