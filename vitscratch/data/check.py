@@ -70,7 +70,7 @@ class Report:
         if self.layout_errors:
             return f"REFUSED: {self.layout_errors[0].message}; {tail}"
         if self.bad_files:
-            return f"BAD: {_many(len(self.bad_files), 'file')}; {tail}. Training refuses; --skip-bad trains on the good ones"
+            return f"BAD: {_many(len(self.bad_files), 'file')}; {tail}. Training refuses; --skip-bad trains on the rest"
         return f"GOOD: {tail}"
 
     def to_json(self) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def to_8_bit(picture: "Image", channels: int) -> "Image":
     """Any mode as 8-bit RGB (channels 3) or grey (1).
 
     Raises:
-        PictureError: 32-bit pixels, whose range nobody knows.
+        PictureError: 32-bit pixels, whose range nobody knows, or colours that Pillow cannot convert.
     """
     from PIL import Image
 
@@ -149,7 +149,13 @@ def to_8_bit(picture: "Image", channels: int) -> "Image":
     elif picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("L" if channels == 1 else "RGB")
+    wanted = "L" if channels == 1 else "RGB"
+    if picture.mode == wanted:
+        return picture
+    try:
+        return picture.convert("RGB").convert(wanted)  # not every mode becomes grey directly
+    except ValueError as error:
+        raise PictureError(f"unknown colours: mode {picture.mode}: {error}") from error
 
 
 def as_picture(image: Tensor) -> "Image":
