@@ -42,6 +42,7 @@ SHORTER = {
     "vitscratch quickstart": None,  # tests/cli/test_cli.py runs it, and looks at what it leaves
     "vitscratch bench digits": None,  # the same
     "vitscratch bench patch-embedding": None,  # the same
+    "vitscratch data": None,  # tests/cli/test_data_cli.py runs check and show
     "vitscratch parity": ["--depth", "1", "--batch-size", "1"],
     "vitscratch summary": [],
 }

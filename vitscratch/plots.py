@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from textwrap import fill
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -94,6 +95,42 @@ def predictions(
     mistakes = int((predicted != labels).sum())
     verdict = f"{mistakes} mistakes, framed red" if mistakes else "no mistakes among them"
     figure.suptitle(f"Prediction and confidence for {len(images)} held-out pictures: {verdict}")
+    return figure
+
+
+def augmented(
+    originals: Sequence[Tensor],
+    seen: Float[Tensor, "n views c H W"],
+    labels: Int[Tensor, " n"],
+    class_names: Sequence[str],
+) -> Figure:
+    """Pictures beside what a model sees of them: transformed and augmented, in several epochs.
+
+    Args:
+        originals: (c, h, w) each, in [0, 1], of any size.
+        seen: in [0, 1]: not normalised, or no longer. labels, class_names: what each picture is.
+    """
+    count, views = seen.shape[:2]
+    blocks = 1 if count == 1 else 2  # examples side by side
+    rows, width = -(-count // blocks), 1 + views
+    figure = Figure(figsize=(1.25 * (blocks * width + 0.6), 1.2 * rows + 0.7), layout="constrained")
+    ratios = [1.0, 0.12, *[1.0] * views, 0.35] * blocks  # gaps after an original and between examples
+    grid = figure.add_gridspec(rows, len(ratios) - 1, width_ratios=ratios[:-1], wspace=0.03, hspace=0.03)
+    for i in range(count):
+        row, first = divmod(i, blocks)
+        for j, image in enumerate([originals[i], *seen[i]]):
+            axes = figure.add_subplot(grid[row, first * (width + 2) + j + (j > 0)])
+            axes.set(xticks=[], yticks=[])
+            _picture(axes, image)
+            for spine in axes.spines.values():
+                spine.set(color="black" if j == 0 else "#bbbbbb", linewidth=1.0 if j == 0 else 0.5)
+            if j == 0:
+                name = fill(class_names[int(labels[i])], 16)
+                axes.set_ylabel(name, fontsize=9, parse_math=False)  # a name may have a $ in it
+            if row == 0 and j < 2:
+                axes.set_title("original" if j == 0 else "seen by the model", fontsize=9, loc="left")
+    height, wide = seen.shape[3:]
+    figure.suptitle(f"Pictures, and what the model sees of them in {views} epochs ({height} x {wide} pixels)")
     return figure
 
 

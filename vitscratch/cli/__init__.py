@@ -9,6 +9,7 @@ import tyro
 
 from vitscratch import __version__
 from vitscratch.cli.bench import Bench
+from vitscratch.cli.data import Data
 from vitscratch.cli.doctor import Doctor
 from vitscratch.cli.evaluate import Evaluate
 from vitscratch.cli.lr_find import LrFind
@@ -44,6 +45,7 @@ Command = (
     | Annotated[Parity, tyro.conf.subcommand("parity")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Data, tyro.conf.subcommand("data")]
 )
 
 

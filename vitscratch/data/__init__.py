@@ -12,6 +12,7 @@ from vitscratch.data.npz import list_npz
 from vitscratch.data.pictures import PictureError, open_picture
 from vitscratch.data.preprocessing import Preprocessing
 from vitscratch.data.sets import PictureFiles, Pictures, Splits, Statistics
+from vitscratch.data.show import Examples, augmented_views, choose_examples
 from vitscratch.data.splits import class_counts, stratified_split
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Chain",
     "Cutout",
     "EpochBatches",
+    "Examples",
     "FileBatches",
     "Finding",
     "PictureError",
@@ -32,7 +34,9 @@ __all__ = [
     "Splits",
     "Statistics",
     "TensorBatches",
+    "augmented_views",
     "check_set",
+    "choose_examples",
     "class_counts",
     "digits",
     "list_folder",

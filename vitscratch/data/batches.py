@@ -139,4 +139,4 @@ def _per_channel(values: Sequence[float], images: Tensor) -> Float[Tensor, "c 1 
     if len(values) not in (1, channels):
         raise ValueError(f"{len(values)} values of mean or std for pictures of {channels} channels: {list(values)}")
     dtype = torch.float32 if images.dtype == torch.uint8 else images.dtype
-    return torch.tensor(values, dtype=dtype, device=images.device).view(-1, 1, 1)
+    return torch.tensor(values, dtype=dtype, device=images.device).expand(channels).view(-1, 1, 1)

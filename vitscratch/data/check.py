@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitscratch.data.builtin import BUILT_IN
 from vitscratch.data.duplicates import duplicate_findings, groups_of_identical
 from vitscratch.data.findings import Finding
 from vitscratch.data.folders import Entry, Listing, list_folder
@@ -65,17 +66,21 @@ class Report:
         """One line: whether training takes the set, and if not, what to do."""
         good = sum(sum(classes.values()) for classes in self.counts.values())
         notes = sum(item.severity == "note" for item in self.findings)
-        tail = f"{good:,} good pictures of {len(self.class_names)} classes, {notes:,} notes"
+        tail = ", ".join((_many(good, "good picture"), _many(len(self.class_names), "class"), _many(notes, "note")))
         if self.layout_errors:
             return f"REFUSED: {self.layout_errors[0].message}; {tail}"
         if self.bad_files:
-            return f"BAD: {len(self.bad_files):,} files; {tail}. Training refuses; --skip-bad trains on the good ones"
+            return f"BAD: {_many(len(self.bad_files), 'file')}; {tail}. Training refuses; --skip-bad trains on the rest"
         return f"GOOD: {tail}"
 
     def to_json(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
         sizes = {f"{width}x{height}": number for (width, height), number in self.sizes.items()}
         return {**asdict(self), "sizes": sizes, "passed": self.passed, "verdict": self.verdict()}
+
+
+def _many(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 'es' if thing.endswith('s') else 's'}"
 
 
 def check_set(
@@ -105,10 +110,14 @@ def check_set(
 
 
 def list_set(path: Path) -> Listing:
-    """The pictures of a folder or an .npz file, not yet opened."""
-    if path.suffix == ".npz" and path.is_file():
-        return list_npz(path)
-    return list_folder(path)
+    """The pictures of a folder or an .npz file, not yet opened.
+
+    Raises:
+        ValueError: neither.
+    """
+    if not path.exists():
+        raise ValueError(f"{path} is no folder, no .npz file and no built-in set ({', '.join(BUILT_IN)})")
+    return list_npz(path) if path.suffix == ".npz" and path.is_file() else list_folder(path)
 
 
 def scan(
@@ -145,7 +154,7 @@ def scan(
 
 def make_report(listing: Listing, inspections: Sequence[Inspection]) -> Report:
     """Put together what was found in the layout, in each file and between files."""
-    groups = groups_of_identical([inspection.digest for inspection in inspections])
+    groups = groups_of_identical([found.digest if found.reason is None else "" for found in inspections])
     good = [(entry, found) for entry, found in zip(listing.entries, inspections, strict=True) if found.reason is None]
     findings = [
         *listing.findings,

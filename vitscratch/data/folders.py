@@ -122,7 +122,7 @@ def _folders_by_split(listing: Listing) -> dict[str | None, dict[str, Path]]:
 
 def _too_few(listing: Listing, found: dict[str | None, dict[str, Path]]) -> str:
     names = [readable(name) for name in listing.class_names]
-    message = f"found {len(names)} class folders ({', '.join(names) or 'none'}); expected at least two"
+    message = f"class folders found: {', '.join(names) or 'none'}; expected at least two"
     for classes in found.values():
         for path in classes.values():
             if len(_folders(path)) > 1:

@@ -93,6 +93,8 @@ def _oddities(entry: Entry, data: bytes, stored: Image, end: int) -> list[tuple[
         found.append(("broken EXIF", "its orientation cannot be read; taken as it is"))
     if max(stored.size) > _LONG * min(stored.size):
         found.append(("very long", f"{stored.width:,} x {stored.height:,} px; little of it is left by a crop"))
+    if stored.format == "PNG" and b"IEND" not in data:
+        found.append(("no end marker", "the file is cut short, behind its last pixel"))
     if stored.format != "MPO" and (extra := len(data) - end):  # MPO: a second picture belongs there
         found.append(("trailing data", f"{extra:,} bytes after the end of the picture"))
     return found

@@ -24,7 +24,7 @@ def jpeg_end(data: bytes, picture: "Image") -> tuple[int, str | None]:
     """
     end, damage = _walk(data)
     if damage is None and _is_cut_short(data[: end - 2], picture):
-        damage = "its data end early: what is missing was filled with grey"
+        damage = "its data end early, and what is missing was made up"
     return end, damage
 
 
@@ -60,13 +60,13 @@ def _is_cut_short(without_end: bytes, picture: "Image") -> bool:
     """Whether the decoder ran out of data. It then fills blocks with exactly 128, the grey in the middle.
 
     A whole picture may end in that grey. But it has no use for more data, so some that are put behind its own change
-    nothing; where data are missing, they become part of the picture.
+    nothing; where data are missing, they become part of the picture. A progressive picture has a first, coarse form of
+    all blocks early, so it may lack data without any grey.
     """
     from vitscratch.data.pictures import PictureError, decode
 
-    width, height = picture.size
-    corner = picture.crop((max(0, width - 8), max(0, height - 8), width, height)).getextrema()
-    if picture.mode not in ("L", "RGB") or corner not in ((128, 128), ((128, 128),) * 3):
+    last = picture.getpixel((picture.width - 1, picture.height - 1))
+    if last not in (128, (128, 128, 128)) and "progressive" not in picture.info:
         return False
     try:
         longer = decode(without_end + bytes(range(1, 255)) * 4 + b"\xff\xd9", max_pixels=None)

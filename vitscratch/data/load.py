@@ -15,7 +15,7 @@ from vitscratch.data.builtin import BUILT_IN, load_built_in
 from vitscratch.data.check import Progress, Report, list_set, make_report, scan
 from vitscratch.data.folders import Entry, Listing
 from vitscratch.data.inspect import Inspection
-from vitscratch.data.pictures import MAX_PIXELS, PictureError, open_picture
+from vitscratch.data.pictures import MAX_PIXELS, PictureError, as_picture, open_picture
 from vitscratch.data.preprocessing import Interpolation, Preprocessing, Resize
 from vitscratch.data.sets import PictureFiles, Pictures, Splits
 from vitscratch.data.splits import class_counts, divide
@@ -72,7 +72,7 @@ def load_splits(
         ValueError: no such set, bad files, classes that are missing or too small, or sizes that differ.
         RuntimeError: a built-in set that is not here and cannot be downloaded.
     """
-    _check_arguments(data, validation_fraction, test_fraction)
+    _check_fractions(validation_fraction, test_fraction)
     prepare = _Wanted(image_size, channels, resize, interpolation, fraction)
     if str(data) in BUILT_IN:
         whole = _built_in(load_built_in(str(data), data_dir), prepare)
@@ -110,6 +110,7 @@ class _Wanted:
     fraction: float
 
     def preprocessing(self, image_size: tuple[int, int], channels: int) -> Preprocessing:
+        """With the pictures' size and channels where none were asked for."""
         return Preprocessing(
             self.image_size or image_size,
             self.channels or channels,
@@ -130,9 +131,7 @@ class _Whole:
     notes: dict[str, Any]
 
 
-def _check_arguments(data: str | os.PathLike[str], validation: float, test: float) -> None:
-    if str(data) not in BUILT_IN and not Path(data).exists():
-        raise ValueError(f"{data} is no folder, no .npz file and no built-in set ({', '.join(BUILT_IN)})")
+def _check_fractions(validation: float, test: float) -> None:
     for name, part in (("validation_fraction", validation), ("test_fraction", test)):
         if not 0.0 <= part < 1.0:
             raise ValueError(f"{name} {part} is outside [0, 1)")
@@ -147,15 +146,9 @@ def _built_in(parts: dict[str | None, Pictures], wanted: _Wanted) -> _Whole:
     channels, height, width = images.shape[1:]
     preprocessing = wanted.preprocessing((height, width), channels)
     if (preprocessing.channels, *preprocessing.image_size) != (channels, height, width):
-        images = torch.stack([preprocessing.pixels(_as_picture(image)) for image in images])
+        images = torch.stack([preprocessing.pixels(as_picture(image)) for image in images])
     pictures = Pictures(images, torch.cat([part.labels for part in sets]), sets[0].class_names)
     return _Whole(pictures, given, list(range(len(pictures))), preprocessing, {"warnings": [], "skipped": []})
-
-
-def _as_picture(image: Tensor) -> Image:
-    from torchvision.transforms.v2 import functional
-
-    return functional.to_pil_image(image if image.dtype == torch.uint8 else image.mul(255).round().byte())
 
 
 def _from_files(

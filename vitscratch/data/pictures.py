@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -135,7 +137,7 @@ def to_8_bit(picture: "Image", channels: int) -> "Image":
     """Any mode as 8-bit RGB (channels 3) or grey (1).
 
     Raises:
-        PictureError: 32-bit pixels, whose range nobody knows.
+        PictureError: 32-bit pixels, whose range nobody knows, or colours that Pillow cannot convert.
     """
     from PIL import Image
 
@@ -143,8 +145,21 @@ def to_8_bit(picture: "Image", channels: int) -> "Image":
         wide = np.asarray(picture).astype(np.uint32)  # convert("L") would clip at 255: nearly all white
         picture = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
     elif picture.mode in ("I", "F"):
-        raise PictureError(f"32-bit pixels (mode {picture.mode}) have no known range; save it with 8 or 16 bits")
+        raise PictureError(f"unknown range: 32-bit pixels, mode {picture.mode}; save it with 8 or 16 bits")
     elif picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("L" if channels == 1 else "RGB")
+    wanted = "L" if channels == 1 else "RGB"
+    if picture.mode == wanted:
+        return picture
+    try:
+        return picture.convert("RGB").convert(wanted)  # not every mode becomes grey directly
+    except ValueError as error:
+        raise PictureError(f"unknown colours: mode {picture.mode}: {error}") from error
+
+
+def as_picture(image: Tensor) -> "Image":
+    """A (c, h, w) tensor, bytes or floats in [0, 1], as `open_picture` would return it."""
+    from torchvision.transforms.v2 import functional
+
+    return functional.to_pil_image(image if image.dtype == torch.uint8 else image.mul(255).round().byte())

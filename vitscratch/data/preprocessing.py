@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Resize = Literal["crop", "squash", "none"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 # A picture longer than this many times the crop is cut before it is resized: 1 x 30,000 pixels would become gigabytes.
-_LONGEST = 8
+_LONGEST = 100
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from vitscratch.data import class_counts, digits, stratified_split
+from vitscratch.data.splits import divide
+
+
+def test_digits_are_the_1797_scans() -> None:
+    pictures = digits()
+    assert pictures.images.shape == (1797, 1, 8, 8) and pictures.labels.shape == (1797,)
+    assert pictures.images.min() == 0.0 and pictures.images.max() == 1.0
+    assert pictures.class_names == tuple("0123456789")
+    assert sum(class_counts(pictures.labels, pictures.class_names).values()) == 1797
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_split_is_stratified_complete_and_disjoint(seed: int) -> None:
+    labels = digits().labels
+    train, test = stratified_split(labels, 0.2, seed)
+    assert (len(train), len(test)) == (1437, 360)
+    assert sorted([*train.tolist(), *test.tolist()]) == list(range(1797))
+    for label in range(10):
+        assert abs((labels[test] == label).sum() - 0.2 * (labels == label).sum()) < 1
+    assert_close(stratified_split(labels, 0.2, seed), (train, test))
+
+
+def test_split_is_not_in_order_and_follows_the_seed() -> None:
+    labels = torch.arange(100) // 50  # sorted by class, as image folders are: the article's one-class test set
+    _, test = stratified_split(labels, 0.1, 0)
+    assert labels[test].unique().tolist() == [0, 1]
+    assert stratified_split(labels, 0.1, 1)[1].tolist() != test.tolist()
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 3.0])
+def test_split_refuses_a_fraction_that_is_none(fraction: float) -> None:
+    with pytest.raises(ValueError, match=r"test_fraction .* is outside \(0, 1\)"):
+        stratified_split(torch.arange(20) % 2, fraction, 0)
+
+
+def test_split_refuses_to_leave_a_class_out() -> None:
+    with pytest.raises(ValueError, match=r"classes \[7\] have a single picture"):
+        stratified_split(torch.tensor([0, 0, 0, 1, 1, 1, 7]), 0.5, 0)
+    rare = torch.tensor([0] * 50 + [1] * 50 + [2] * 2)
+    with pytest.raises(ValueError, match=r"classes \['eel'\] have too few pictures to be in the second part"):
+        stratified_split(rare, 0.05, 0, ["cat", "dog", "eel"])
+
+
+def test_class_counts_shows_empty_classes() -> None:
+    assert class_counts(torch.tensor([2, 0, 2]), ["cat", "dog", "eel"]) == {"cat": 1, "dog": 0, "eel": 2}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_are_never_parted(seed: int) -> None:
+    labels = torch.arange(101) % 3
+    groups = torch.arange(101)
+    groups[[5, 17, 41]] = 2  # of several classes
+    groups[90:] = 90
+    first, second = divide(labels, groups, 0.3, seed, ["a", "b", "c"])
+    assert sorted([*first.tolist(), *second.tolist()]) == list(range(101))
+    assert not set(groups[first].tolist()) & set(groups[second].tolist())
+    assert 0.2 < len(second) / 101 < 0.4 and labels[second].unique().tolist() == [0, 1, 2]

@@ -1,0 +1,171 @@
+"""`vitscratch data`: look at a set of pictures before training on it."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from vitscratch.cli.common import Common, check_writable, write_json
+
+if TYPE_CHECKING:
+    from vitscratch.data import Finding, Report
+
+EXAMPLES = 5
+
+
+@dataclass(kw_only=True)
+class Check(Common):
+    """Decode every picture of a set and list what is odd: broken files, odd pixels, duplicates, missing classes.
+    Exit code 0 if training would take the set as it is, 1 if not."""
+
+    path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PATH")]
+    """An image folder (PATH/CLASS/*.jpg, or PATH/{train,val,test}/CLASS/*.jpg), or an .npz file of JPEGs."""
+
+    max_pixels: int = 89_478_485
+    """Larger pictures are bad: they are not decoded. 0 for no limit."""
+
+    all: bool = False
+    """List every finding, not only the first few of a kind."""
+
+    json: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """Also write the whole report as JSON."""
+
+    def run(self) -> int:
+        check_writable(self.json)
+        if self.max_pixels < 0:
+            raise ValueError(f"--max-pixels {self.max_pixels}: expected a number of pixels, or 0 for no limit")
+
+        from vitscratch.data import check_set
+
+        with file_progress("pictures") as progress:
+            report = check_set(self.path, max_pixels=self.max_pixels or None, progress=progress)
+        print_report(report, EXAMPLES if not self.all else sys.maxsize)
+        if self.json is not None:
+            write_json(report.to_json(), self.json)
+        return 0 if report.passed else 1
+
+
+@dataclass(kw_only=True)
+class Show(Common):
+    """Draw pictures of a set beside what a model would see of them, resized, cut and augmented."""
+
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH|NAME")]
+    """An image folder, an .npz file, or a built-in set: digits, cifar10, cifar100, fashion-mnist."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="PNG")]
+    """The picture to write."""
+
+    seed: int = 0
+    """Of the choice of pictures and of the augmentation."""
+
+    count: int = 12
+    """Pictures to draw, as many of each class as possible."""
+
+    views: int = 3
+    """Epochs to draw of each."""
+
+    image_size: int | None = None
+    """Side in pixels of what the model sees; by default that of the pictures, or 224 if they differ."""
+
+    padding: int | None = None
+    """Pixels that the random crop may move; by default an eighth of the side."""
+
+    flip: float = 0.5
+    """Probability of mirroring left to right. Digits and letters want 0."""
+
+    data_dir: Path | None = None
+    """Where the files of built-in sets are."""
+
+    def run(self) -> int:
+        if min(self.count, self.views) < 1 or (self.image_size is not None and self.image_size < 1):
+            raise ValueError("--count, --views and --image-size: expected at least 1")
+        folder = self.out.absolute().parent
+        if self.out.is_dir() or not os.access(folder, os.W_OK):
+            raise ValueError(f"--out {self.out}: expected a file in a folder that exists and is writable")
+
+        from vitscratch import plots
+        from vitscratch.data import Preprocessing, RandomCropFlip, augmented_views, choose_examples
+        from vitscratch.data.preprocessing import to_bytes, to_float
+
+        examples = choose_examples(self.data, self.count, self.seed, data_dir=self.data_dir)
+        for reason in examples.passed_over:
+            print(f"passed over {reason}")
+        sizes = {(picture.height, picture.width) for picture in examples.pictures}
+        size = sizes.pop() if len(sizes) == 1 else (224, 224)
+        if self.image_size is not None:
+            size = (self.image_size, self.image_size)
+        preprocessing = Preprocessing(size, 1 if all(p.mode == "L" for p in examples.pictures) else 3)
+        augment = RandomCropFlip(min(size) // 8 if self.padding is None else self.padding, self.flip)
+        seen = augmented_views(examples.pictures, preprocessing, augment, self.views, self.seed)
+        originals = [to_float(to_bytes(picture, preprocessing.channels)) for picture in examples.pictures]
+        figure = plots.augmented(originals, seen, examples.labels, examples.class_names)
+        figure.savefig(self.out, dpi=110, format="png")
+        print(f"{self.out}: {len(originals)} pictures, and what a model sees of them in {self.views} epochs")
+        return 0
+
+
+@dataclass(kw_only=True)
+class Data:
+    """Look at a set of pictures before training on it."""
+
+    what: Annotated[
+        Annotated[Check, tyro.conf.subcommand("check")] | Annotated[Show, tyro.conf.subcommand("show")],
+        tyro.conf.arg(name=""),  # so that it is "data check --json", not "data what:check --what.json"
+    ]
+
+    def run(self) -> int:
+        return self.what.run()
+
+
+@contextmanager
+def file_progress(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar over files on a terminal, nothing elsewhere."""
+    from tqdm import tqdm
+
+    with tqdm(unit=unit, unit_scale=True, disable=not sys.stderr.isatty()) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+def print_report(report: "Report", examples: int) -> None:
+    """Counts, sizes, pixels, then findings by kind, then the verdict."""
+    splits = list(report.counts)
+    width = max(len("class"), *(len(name) for name in report.class_names), 5)
+    print(f"{'class':<{width}}" + "".join(f"{split:>12}" for split in splits))
+    for name in report.class_names:
+        print(f"{name:<{width}}" + "".join(f"{report.counts[split][name]:>12,}" for split in splits))
+    print(f"{'total':<{width}}" + "".join(f"{sum(report.counts[split].values()):>12,}" for split in splits))
+    sizes = [f"{size[0]} x {size[1]}: {number:,}" for size, number in report.sizes.items()]
+    print(f"\nsizes    {_listed(sizes)}")
+    print(f"pixels   {_listed([f'{mode}: {number:,}' for mode, number in report.modes.items()])}")
+    print(f"formats  {_listed([f'{name}: {number:,}' for name, number in report.formats.items()])}")
+    for severity, title in (("bad", "Bad: refused"), ("note", "Notes: works, but you should know")):
+        found = [finding for finding in report.findings if finding.severity == severity]
+        if found:
+            print(f"\n{title}")
+            _print_kinds(found, examples)
+    print(f"\n{report.verdict()}")
+
+
+def _print_kinds(findings: "Sequence[Finding]", examples: int) -> None:
+    for kind, number in Counter(finding.kind for finding in findings).most_common():
+        print(f"  {kind}: {number:,}")
+        shown = [finding for finding in findings if finding.kind == kind]
+        for finding in shown[:examples]:
+            print(f"    {finding.where}: {finding.message.removeprefix(f'{kind}: ')}")
+        if number > examples:
+            print(f"    ... and {number - examples:,} more (--all lists them)")
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:EXAMPLES]) + (f", ... ({len(texts):,} kinds)" if len(texts) > EXAMPLES else "")
