@@ -26,8 +26,9 @@ ALLOWED: dict[str, set[str]] = {
     "data": set(),
     "training": set(),
     "plots": {"training"},
-    "recipes": {"config", "patches", "vit", "data", "training"},
-    "cli": {"", "config", "vit", "parity", "explain", "data", "training", "plots", "recipes"},
+    "bench": {"config", "vit", "parity", "training"},
+    "recipes": {"config", "patches", "vit", "data", "training", "bench"},
+    "cli": {"", "config", "vit", "parity", "explain", "data", "training", "plots", "bench", "recipes"},
     "__main__": {"cli"},
     "__init__": {*HEART, "config", "explain"},  # for type checkers only; see test_import_is_light
 }

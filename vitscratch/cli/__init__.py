@@ -17,7 +17,7 @@ Command = (
     Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Parity, tyro.conf.subcommand("parity")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
-    | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Bench, tyro.conf.subcommand("bench"), tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes]
 )
 
 

@@ -55,10 +55,10 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def check_writable(path: Path | None) -> None:
-    """Refuse a `--json` path that cannot be written, before any work."""
+def check_writable(path: Path | None, option: str = "--json") -> None:
+    """Refuse a path for a file that cannot be written, before any work."""
     if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
-        raise ValueError(f"--json {path}: expected a file in a folder that exists and is writable")
+        raise ValueError(f"{option} {path}: expected a file in a folder that exists and is writable")
 
 
 def write_json(data: Any, path: Path) -> None:
