@@ -27,8 +27,9 @@ ALLOWED: dict[str, set[str]] = {
     "weights": {"config", "vit"},
     "training": {"config"},  # TrainingConfig alone: the loop works on any module
     "plots": {"training"},
-    "recipes": {"config", "patches", "vit", "data", "training"},
-    "cli": {"", "config", "vit", "parity", "explain", "data", "training", "plots", "recipes", "weights"},
+    "bench": {"config", "vit", "parity", "training"},
+    "recipes": {"config", "patches", "vit", "data", "training", "bench"},
+    "cli": {"", "config", "vit", "parity", "explain", "data", "training", "plots", "bench", "recipes", "weights"},
     "__main__": {"cli"},
     "__init__": {*HEART, "config", "explain"},  # for type checkers only; see test_import_is_light
 }

@@ -246,6 +246,30 @@ def schedule(warmup_steps: int, total_steps: int, learning_rate: float) -> Figur
     return figure
 
 
+def speed_ratios(labels: Sequence[str], ratios: Sequence[tuple[float, float, float]], title: str) -> Figure:
+    """A bar for each implementation: how many times as long as ours it takes; whiskers are quartiles.
+
+    Args:
+        labels: one for each bar, from the top.
+        ratios: (lower quartile, median, upper quartile) of time / our time; above 1 ours is faster.
+        title: what was measured.
+    """
+    figure = Figure(figsize=(8, 0.45 * len(labels) + 1.6), layout="constrained")
+    axes = figure.subplots()
+    medians = [median for _, median, _ in ratios]
+    whiskers = [[median - low for low, median, _ in ratios], [high - median for _, median, high in ratios]]
+    colors = [TRAIN if median >= 1 else MISTAKE for median in medians]
+    bars = axes.barh(range(len(labels)), medians, xerr=whiskers, color=colors, ecolor="#555555", capsize=3)
+    axes.bar_label(bars, labels=[f"{median:.2f}" for median in medians], label_type="center", color="white")
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.invert_yaxis()
+    axes.set(title=title, xlabel="time / time of vitscratch (right of the line: vitscratch is faster)", xlim=(0, None))
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_axisbelow(True)
+    return figure
+
+
 def _picture(axes, image: Float[Tensor, "c H W"]) -> None:  # type: ignore[no-untyped-def]  # matplotlib's Axes
     if len(image) == 1:
         axes.imshow(image[0].numpy(), cmap="gray_r", vmin=0, vmax=1)

@@ -1,54 +1,219 @@
 """`vitscratch bench`: the figures that README and docs state, measured again here."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from vitscratch.cli.common import Common, Device, check_writable, environment, pick_device, write_json
 
+if TYPE_CHECKING:
+    from vitscratch.bench import Bench as Result
+
+Peer = Literal["torchvision", "timm", "transformers", "vit-pytorch"]
+Json = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
+
+# Dense bf16 FLOP/s that the makers state, by the name that torch tells.
+STATED = {"H100 80GB HBM3": 989e12, "H200": 989e12, "A100": 312e12}
+
 
 @dataclass(kw_only=True)
-class Bench(Common):
-    """Measure: patch-embedding times its two forms against each other; digits trains the quickstart's ViT on
-    several splits and seeds, also with positions that start at N(0, 0.02) instead of sines and cosines, beside
-    logistic regression, k nearest neighbours and an RBF-SVM."""
+class _Compare(Common):
+    """Options of train and infer."""
 
-    what: tyro.conf.Positional[Literal["patch-embedding", "digits"]]
-    """What to measure."""
+    model: str = "vit_b_16"
+    """A preset, in the shape of which all implementations are built."""
 
-    splits: int = 4
-    """digits: number of held-out fifths (split seeds 0, 1, ...)."""
+    batch_size: int = 8
+    """Pictures (of noise) in a step."""
 
-    seeds: int = 3
-    """digits: training runs on each split."""
+    device: Device = "auto"
+    """Where to measure."""
+
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast over float32 weights, the same for all."""
+
+    mode: Literal["both", "eager", "compiled"] = "both"
+    """Rows with and without torch.compile (its default settings)."""
+
+    peers: tuple[Peer, ...] = ("torchvision", "timm", "transformers", "vit-pytorch")
+    """Whom to measure beside ours; those that are not installed are named."""
 
     rounds: int = 15
-    """patch-embedding: interleaved repetitions, of which the median counts."""
+    """Interleaved rounds; the median of their ratios counts."""
+
+    memory: bool = True
+    """Also measure the peak memory of each model, in a process of its own."""
+
+    peak_tflops: Annotated[float | None, tyro.conf.arg(metavar="TFLOPS")] = None
+    """Peak TFLOP/s that the device's maker states, for one more MFU; known for a few GPUs in bf16."""
+
+    quick: bool = False
+    """Two blocks, two pictures, three rounds, and of both modes only eager: shows that it runs."""
+
+    json: Json = None
+    """Also write the figures as JSON."""
+
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PNG")] = None
+    """Also draw the ratios as bars."""
+
+    def run(self) -> int:
+        from vitscratch.bench import installed, measure
+        from vitscratch.bench.steps import Work
+        from vitscratch.config import PRESETS
+
+        check_writable(self.json)
+        check_writable(self.out, "--out")
+        if self.model not in PRESETS:
+            raise ValueError(f"preset {self.model!r} is unknown; there are {', '.join(PRESETS)}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch size {self.batch_size}: expected at least 1")
+        training = isinstance(self, Train)
+        device = pick_device(self.device)
+        work = Work(PRESETS[self.model], training, self.batch_size, device, self.dtype)
+        modes: tuple[str, ...] = ("eager", "compiled") if self.mode == "both" else (self.mode,)
+        rounds = self.rounds
+        if self.quick:
+            work, rounds = work.small(), 3
+            modes = modes[:1]
+        peers = [peer for peer in self.peers if installed(peer)]
+        for peer in [peer for peer in self.peers if peer not in peers]:
+            print(f"{peer} is not installed, so it is not measured (pip install 'vitscratch[bench]')")
+        result = measure(
+            work,
+            peers,
+            modes=modes,
+            rounds=rounds,
+            memory=self.memory,
+            checkpointing=isinstance(self, Train) and self.activation_checkpointing,
+            stated_flops=self._stated_flops(device),
+            on_progress=lambda line: print(f"  {line} ...", flush=True),
+        )
+        about = self._about(device, work.config.depth)
+        _print(result, about)
+        if self.out is not None:
+            _draw(result, about, self.out)
+        if self.json is not None:
+            write_json({**about, "quick": self.quick, **environment(), **result.to_json()}, self.json)
+        return 0
+
+    def _stated_flops(self, device: str) -> float | None:
+        import torch
+
+        if self.peak_tflops is not None:
+            return self.peak_tflops * 1e12
+        name = torch.cuda.get_device_name() if device == "cuda" and self.dtype == "bf16" else ""
+        return next((flops for known, flops in STATED.items() if known in name), None)
+
+    def _about(self, device: str, depth: int) -> dict[str, Any]:
+        import torch
+
+        allocator = {name: value for name, value in os.environ.items() if name.startswith(("MALLOC_", "LD_PRELOAD"))}
+        return {
+            "what": type(self).__name__.lower(),
+            "model": self.model,
+            "depth": depth,
+            "device": device,
+            "device_name": torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads",
+            "allocator": allocator,
+        }
+
+
+@dataclass(kw_only=True)
+class Infer(_Compare):
+    """Forward passes of our model beside the other implementations: time, memory, share of the device's peak."""
+
+
+@dataclass(kw_only=True)
+class Train(_Compare):
+    """Training steps (forward, backward, fused AdamW) of our model beside the other implementations: time, memory,
+    share of the device's peak."""
+
+    activation_checkpointing: bool = False
+    """Also a row for ours with activation checkpointing: less memory, more time."""
+
+
+@dataclass(kw_only=True)
+class PatchEmbedding(Common):
+    """Time the two forms of the patch embedding against each other."""
+
+    rounds: int = 15
+    """Interleaved rounds; the median of their ratios counts."""
 
     device: Device = "auto"
     """Where to measure."""
 
     quick: bool = False
-    """One split, one seed, a tenth of the epochs, three rounds: shows that it runs."""
+    """Three rounds: shows that it runs."""
 
-    json: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    json: Json = None
+    """Also write the figures as JSON."""
+
+    def run(self) -> int:
+        from vitscratch.recipes.patch_embedding import measure
+
+        check_writable(self.json)
+        if self.rounds < 2:
+            raise ValueError(f"rounds {self.rounds}: expected at least 2, of which quartiles can be told")
+        device = pick_device(self.device)
+        rows = measure(device, rounds=3 if self.quick else self.rounds)
+        print("Ratio: time of the linear map / time of the strided convolution, median (and quartiles) of rounds.")
+        print(f"\n{'shape':<34}{'mode':<20}{'linear ms':>11}{'conv ms':>11}{'ratio':>8}  quartiles\n{'-' * 97}")
+        for row in rows:
+            print(
+                f"{row['shape']:<34}{row['mode']:<20}{row['linear_ms']:>11.3f}{row['convolution_ms']:>11.3f}"
+                f"{row['ratio']:>8.2f}  {row['ratio_quartiles'][0]:.2f} to {row['ratio_quartiles'][1]:.2f}"
+            )
+        if self.json is not None:
+            about = {"what": "patch-embedding", "quick": self.quick, "device": device}
+            write_json({**about, **environment(), "rows": rows}, self.json)
+        return 0
+
+
+@dataclass(kw_only=True)
+class Digits(Common):
+    """Train the quickstart's ViT on several splits and seeds, also with positions that start at N(0, 0.02) instead
+    of sines and cosines, beside logistic regression, k nearest neighbours and an RBF-SVM."""
+
+    splits: int = 4
+    """Number of held-out fifths (split seeds 0, 1, ...)."""
+
+    seeds: int = 3
+    """Training runs on each split."""
+
+    device: Device = "auto"
+    """Where to measure."""
+
+    quick: bool = False
+    """One split, one seed, a tenth of the epochs: shows that it runs."""
+
+    json: Json = None
     """Also write the figures as JSON."""
 
     def run(self) -> int:
         check_writable(self.json)
-        if min(self.splits, self.seeds, self.rounds) < 1:
-            raise ValueError(f"splits {self.splits}, seeds {self.seeds}, rounds {self.rounds}: expected at least 1")
+        if min(self.splits, self.seeds) < 1:
+            raise ValueError(f"splits {self.splits}, seeds {self.seeds}: expected at least 1")
         device = pick_device(self.device)
-        results = self._digits(device) if self.what == "digits" else self._patch_embedding(device)
-        if self.json is not None:
-            write_json(
-                {"what": self.what, "quick": self.quick, "device": device, **environment(), **results}, self.json
+        rows = self._rows(device)
+        print(f"\n{'model':<23}{'mean':>9}{'lowest':>9}{'highest':>9}{'seconds':>9}{'runs':>6}\n{'-' * 65}")
+        summary = {}
+        for name in dict.fromkeys(row["model"] for row in rows):
+            accuracies = [row["accuracy"] for row in rows if row["model"] == name]
+            seconds = sorted(row["seconds"] for row in rows if row["model"] == name)[len(accuracies) // 2]
+            mean = sum(accuracies) / len(accuracies)
+            summary[name] = {"mean_accuracy": mean, "median_seconds": seconds, "runs": len(accuracies)}
+            print(
+                f"{name:<23}{mean:>9.2%}{min(accuracies):>9.2%}{max(accuracies):>9.2%}{seconds:>9.1f}{len(accuracies):>6}"
             )
+        if self.json is not None:
+            about = {"what": "digits", "quick": self.quick, "device": device}
+            write_json({**about, **environment(), "rows": rows, "summary": summary}, self.json)
         return 0
 
-    def _digits(self, device: str) -> dict[str, Any]:
+    def _rows(self, device: str) -> list[dict[str, Any]]:
         from dataclasses import replace
 
         from vitscratch.recipes.digits import Digits, baselines
@@ -72,30 +237,73 @@ class Bench(Common):
                 note(split_seed, name, 0, result)
             for name, settings in (("ViT", recipe), ("ViT, normal positions", normal)):
                 for seed in range(1 if self.quick else self.seeds):
-                    note(
-                        split_seed, name, seed, measure_vit(replace(settings, split_seed=split_seed, seed=seed), device)
-                    )
-        print(f"\n{'model':<23}{'mean':>9}{'lowest':>9}{'highest':>9}{'seconds':>9}{'runs':>6}\n{'-' * 65}")
-        summary = {}
-        for name in dict.fromkeys(row["model"] for row in rows):
-            accuracies = [row["accuracy"] for row in rows if row["model"] == name]
-            seconds = sorted(row["seconds"] for row in rows if row["model"] == name)[len(accuracies) // 2]
-            mean = sum(accuracies) / len(accuracies)
-            summary[name] = {"mean_accuracy": mean, "median_seconds": seconds, "runs": len(accuracies)}
-            print(
-                f"{name:<23}{mean:>9.2%}{min(accuracies):>9.2%}{max(accuracies):>9.2%}{seconds:>9.1f}{len(accuracies):>6}"
-            )
-        return {"rows": rows, "summary": summary}
+                    vit = replace(settings, split_seed=split_seed, seed=seed)
+                    note(split_seed, name, seed, measure_vit(vit, device))
+        return rows
 
-    def _patch_embedding(self, device: str) -> dict[str, Any]:
-        from vitscratch.recipes.patch_embedding import measure
 
-        rows = measure(device, rounds=3 if self.quick else self.rounds)
-        print("Ratio: time of the linear map / time of the strided convolution, median (and quartiles) of rounds.")
-        print(f"\n{'shape':<34}{'mode':<20}{'linear ms':>11}{'conv ms':>11}{'ratio':>8}  quartiles\n{'-' * 97}")
-        for row in rows:
-            print(
-                f"{row['shape']:<34}{row['mode']:<20}{row['linear_ms']:>11.3f}{row['convolution_ms']:>11.3f}"
-                f"{row['ratio']:>8.2f}  {row['ratio_quartiles'][0]:.2f} to {row['ratio_quartiles'][1]:.2f}"
-            )
-        return {"rows": rows}
+@dataclass(kw_only=True)
+class Bench:
+    """Measure: train and infer our model beside the other implementations, and the experiments of the docs."""
+
+    what: (
+        Annotated[Train, tyro.conf.subcommand("train")]
+        | Annotated[Infer, tyro.conf.subcommand("infer")]
+        | Annotated[PatchEmbedding, tyro.conf.subcommand("patch-embedding")]
+        | Annotated[Digits, tyro.conf.subcommand("digits")]
+    )
+
+    def run(self) -> int:
+        return self.what.run()
+
+
+def _print(result: "Result", about: dict[str, Any]) -> None:
+    work, stated = result.work, result.stated_flops
+    setting = "".join(f", {name}={value}" for name, value in about["allocator"].items())
+    print(
+        f"\n{_title(result, about)}, {about['device_name']}{setting}\n"
+        "ratio: time / our time in the same round, median (quartiles); above 1 ours is faster, within 4 % is a tie\n"
+        f"MFU: share of the {result.peak_flops / 1e12:.2f} TFLOP/s that large matrix products reach here, at the "
+        f"model's\n{work.flops / 1e9:,.1f} GFLOPs a step; executed: at the FLOPs that were done; memory: peak, MiB"
+        + (f"\nstated: MFU of the {stated / 1e12:.0f} TFLOP/s that the maker states" if stated else "")
+    )
+    print(
+        f"\n{'mode':<9} {'model':<24} {'ms':>9} {'images/s':>9} {'ratio':>6} {'quartiles':>13} "
+        f"{'memory':>7} {'MFU':>6} {'executed':>8}{' stated' if stated else ''}\n{'-' * 99}"
+    )
+    for row in result.rows:
+        quartiles = f"{row.ratio.low:.3f}-{row.ratio.high:.3f}"
+        memory = "-" if row.memory_bytes is None else f"{row.memory_bytes / 2**20:,.0f}"
+        last = "" if row.stated_mfu is None else f" {row.stated_mfu:>6.1%}"
+        print(
+            f"{row.mode:<9} {row.model:<24} {1e3 * row.seconds:>9.2f} {row.images_per_second:>9.1f} "
+            f"{row.ratio.median:>6.3f} {quartiles:>13} {memory:>7} {row.mfu:>6.1%} {row.executed_mfu:>8.1%}{last}"
+        )
+    for name, reason in result.failures.items():
+        print(f"{name}: no row: {reason}")
+    counts = {row.model: row.parameters for row in result.rows}
+    ours = counts["vitscratch"]
+    for name, count in counts.items():
+        if count != ours:
+            print(f"{name} has {count:,} parameters, ours {ours:,}: not quite the same architecture")
+
+
+def _title(result: "Result", about: dict[str, Any]) -> str:
+    work = result.work
+    verb = "training" if work.training else "inference"
+    return (
+        f"{about['model']}, {about['depth']} blocks, {verb}, batch {work.batch_size}, {work.dtype}, {about['device']}"
+    )
+
+
+def _draw(result: "Result", about: dict[str, Any], path: Path) -> None:
+    from vitscratch import plots
+
+    rows = [row for row in result.rows if row.model != "vitscratch"]
+    figure = plots.speed_ratios(
+        [f"{row.model}, {row.mode}" for row in rows],
+        [(row.ratio.low, row.ratio.median, row.ratio.high) for row in rows],
+        _title(result, about),
+    )
+    figure.savefig(path, dpi=110, format="png")
+    print(f"\n{path}: the ratios as bars")

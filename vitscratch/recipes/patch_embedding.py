@@ -18,13 +18,14 @@ Small patches, compiled, would rather have the linear map. Not measured on a GPU
 """
 
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vitscratch.bench import Ratio, interleaved
 from vitscratch.patches import PatchEmbedding, embed_patches
 
 # (image side, patch side, channels, width, batch)
@@ -45,39 +46,28 @@ def measure(device: str, rounds: int) -> list[dict[str, Any]]:
 
         for compiled in (False, True):
             torch.compiler.reset()
-            forms: list[Callable[[Tensor], Tensor]] = [linear, layer]
+            forms: dict[str, Callable[[Tensor], Tensor]] = {"linear": linear, "convolution": layer}
             if compiled:
-                forms = [torch.compile(form) for form in forms]
+                forms = {name: torch.compile(form) for name, form in forms.items()}
             for training in (False, True):
-                times = _interleaved(forms, images, training, rounds)
-                ratios = [linear_time / conv_time for linear_time, conv_time in zip(*times, strict=True)]
+                steps = {name: partial(_step, form, images, training) for name, form in forms.items()}
+                times = interleaved(steps, rounds, device)
+                ratio = Ratio.of(times["linear"], times["convolution"])
                 rows.append(
                     {
                         "shape": f"{batch} x {channels} x {image} px, patch {patch}, D {width}",
                         "mode": f"{'compiled' if compiled else 'eager'} {'training' if training else 'inference'}",
-                        "linear_ms": 1e3 * statistics.median(times[0]),
-                        "convolution_ms": 1e3 * statistics.median(times[1]),
-                        "ratio": statistics.median(ratios),
-                        "ratio_quartiles": statistics.quantiles(ratios, n=4)[::2],
+                        "linear_ms": 1e3 * statistics.median(times["linear"]),
+                        "convolution_ms": 1e3 * statistics.median(times["convolution"]),
+                        "ratio": ratio.median,
+                        "ratio_quartiles": [ratio.low, ratio.high],
                     }
                 )
     return rows
 
 
-def _interleaved(
-    forms: list[Callable[[Tensor], Tensor]], images: Tensor, training: bool, rounds: int
-) -> list[list[float]]:
-    """Seconds of each form in each round; two rounds to warm up (and compile) are not counted."""
-    times: list[list[float]] = [[] for _ in forms]
-    for i in range(rounds + 2):
-        for form, seconds in zip(forms, times, strict=True):
-            started = time.perf_counter()
-            with torch.set_grad_enabled(training):
-                tokens = form(images)
-            if training:
-                tokens.sum().backward()
-            if images.is_cuda:
-                torch.cuda.synchronize()
-            if i >= 2:
-                seconds.append(time.perf_counter() - started)
-    return times
+def _step(form: Callable[[Tensor], Tensor], images: Tensor, training: bool) -> None:
+    with torch.set_grad_enabled(training):
+        tokens = form(images)
+    if training:
+        tokens.sum().backward()
