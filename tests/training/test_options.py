@@ -217,7 +217,6 @@ def test_activation_checkpointing_keeps_less_and_gives_the_same_gradients() -> N
     def run(checkpointing: bool) -> tuple[list[torch.Tensor], int]:
         torch.manual_seed(6)
         model, kept = vit_nano_8(depth=3, dropout=0.1), []
-        model.one_query = False  # a checkpointed last block computes all its tokens
         nn.init.normal_(model.head.weight)
         images = torch.randn(5, 1, 8, 8)
 
@@ -242,7 +241,7 @@ def test_activation_checkpointing_keeps_less_and_gives_the_same_gradients() -> N
     (plain, all_kept), (again, few_kept) = run(False), run(True)
     for one, two in zip(plain, again, strict=True):
         assert torch.equal(one, two)  # dropout drew the same
-    assert few_kept < all_kept / 3
+    assert few_kept < all_kept / 2  # the last of three blocks keeps what it needs
 
 
 def test_activation_checkpointing_leaves_the_model_as_it_was() -> None:

@@ -1,14 +1,13 @@
 """The other implementations of the same architecture, at the same sizes."""
 
 from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
 
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vitscratch.config import ViTConfig
 from vitscratch.parity import timm_twin, torchvision_twin
+from vitscratch.training import checkpoint_activations
 from vitscratch.vit import VisionTransformer
 
 OURS, CHECKPOINTED = "vitscratch", "vitscratch, checkpointed"
@@ -23,7 +22,9 @@ def build_peer(name: str, config: ViTConfig) -> nn.Module:
     if name == OURS:
         return VisionTransformer.from_config(config)
     if name == CHECKPOINTED:
-        return checkpointed(VisionTransformer.from_config(config))
+        model = VisionTransformer.from_config(config)
+        checkpoint_activations(model)
+        return model
     if name not in PEERS:
         raise ValueError(f"peer {name!r} is unknown; there are {', '.join(PEERS)}")
     if not installed(name):
@@ -34,14 +35,6 @@ def build_peer(name: str, config: ViTConfig) -> nn.Module:
 def installed(name: str) -> bool:
     """Whether the package of a peer can be imported."""
     return find_spec(name.replace("-", "_")) is not None
-
-
-def checkpointed(model: VisionTransformer) -> VisionTransformer:
-    """The model with activation checkpointing, changed in place: the backward pass computes each block once more,
-    so that only what goes into a block is kept. The last block's turn comes at once, so nothing is gained there."""
-    for block in list(model.blocks)[:-1]:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-    return model
 
 
 class _Logits(nn.Module):

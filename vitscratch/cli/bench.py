@@ -173,6 +173,42 @@ class PatchEmbedding(Common):
 
 
 @dataclass(kw_only=True)
+class Loop(Common):
+    """Time an epoch of `fit` against the same steps written out by hand: what the loop's comforts cost."""
+
+    rounds: int = 15
+    """Interleaved rounds; the median of their ratios counts."""
+
+    device: Device = "auto"
+    """Where to measure."""
+
+    quick: bool = False
+    """Three rounds: shows that it runs."""
+
+    json: Json = None
+    """Also write the figures as JSON."""
+
+    def run(self) -> int:
+        check_writable(self.json)
+        if self.rounds < 2:
+            raise ValueError(f"rounds {self.rounds}: expected at least 2, of which quartiles can be told")
+        device = pick_device(self.device)
+
+        from vitscratch.recipes.loop_overhead import measure
+
+        found = measure(device, rounds=3 if self.quick else self.rounds)
+        low, high = found["ratio_quartiles"]
+        print(
+            f"digits, 23 steps: by hand {found['by_hand_s']:.3f} s, fit {found['fit_s']:.3f} s "
+            f"({found['images_per_second']:,.0f} images/s)\n"
+            f"fit reaches {found['ratio']:.1%} of the speed by hand (quartiles {low:.1%} to {high:.1%})"
+        )
+        if self.json is not None:
+            write_json({"what": "loop", "quick": self.quick, "device": device, **environment(), **found}, self.json)
+        return 0
+
+
+@dataclass(kw_only=True)
 class Digits(Common):
     """Train the quickstart's ViT on several splits and seeds, also with positions that start at N(0, 0.02) instead
     of sines and cosines, beside logistic regression, k nearest neighbours and an RBF-SVM."""
@@ -249,6 +285,7 @@ class Bench:
     what: (
         Annotated[Train, tyro.conf.subcommand("train")]
         | Annotated[Infer, tyro.conf.subcommand("infer")]
+        | Annotated[Loop, tyro.conf.subcommand("loop")]
         | Annotated[PatchEmbedding, tyro.conf.subcommand("patch-embedding")]
         | Annotated[Digits, tyro.conf.subcommand("digits")]
     )

@@ -5,13 +5,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from vitscratch.cli.common import Common, check_writable, write_json
+from vitscratch.recipes import RECIPES
 
 if TYPE_CHECKING:
     from vitscratch.data import Finding, Report
@@ -53,10 +54,11 @@ class Check(Common):
 
 @dataclass(kw_only=True)
 class Show(Common):
-    """Draw pictures of a set beside what a model would see of them, resized, cut and augmented."""
+    """Draw pictures of a set beside what a model would see of them, resized, cut and augmented as a recipe says."""
 
-    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH|NAME")]
-    """An image folder, an .npz file, or a built-in set: digits, cifar10, cifar100, fashion-mnist."""
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH|RECIPE")]
+    """A recipe, whose pictures are then drawn; or an image folder, an .npz file or a built-in set (digits, cifar10,
+    cifar100, fashion-mnist) for the recipe `pictures`."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="PNG")]
     """The picture to write."""
@@ -70,14 +72,11 @@ class Show(Common):
     views: int = 3
     """Epochs to draw of each."""
 
+    recipe: str | None = None
+    """Draw what this recipe would make of the pictures."""
+
     image_size: int | None = None
-    """Side in pixels of what the model sees; by default that of the pictures, or 224 if they differ."""
-
-    padding: int | None = None
-    """Pixels that the random crop may move; by default an eighth of the side."""
-
-    flip: float = 0.5
-    """Probability of mirroring left to right. Digits and letters want 0."""
+    """Side in pixels of what the model sees, if not the recipe's."""
 
     data_dir: Path | None = None
     """Where the files of built-in sets are."""
@@ -90,19 +89,20 @@ class Show(Common):
             raise ValueError(f"--out {self.out}: expected a file in a folder that exists and is writable")
 
         from vitscratch import plots
-        from vitscratch.data import Preprocessing, RandomCropFlip, augmented_views, choose_examples
+        from vitscratch.data import Preprocessing, augmented_views, choose_examples
         from vitscratch.data.preprocessing import to_bytes, to_float
 
-        examples = choose_examples(self.data, self.count, self.seed, data_dir=self.data_dir)
+        name = self.recipe or (self.data if self.data in RECIPES else "pictures")
+        if name not in RECIPES:
+            raise ValueError(f"--recipe {name!r} is unknown; there are {', '.join(RECIPES)}")
+        recipe = replace(RECIPES[name](), image_size=self.image_size)  # type: ignore[call-arg]  # all have defaults
+        data = recipe.data if self.data in RECIPES else self.data
+        size, channels = recipe.picture_shape()
+        examples = choose_examples(data, self.count, self.seed, channels=channels, data_dir=self.data_dir)
         for reason in examples.passed_over:
             print(f"passed over {reason}")
-        sizes = {(picture.height, picture.width) for picture in examples.pictures}
-        size = sizes.pop() if len(sizes) == 1 else (224, 224)
-        if self.image_size is not None:
-            size = (self.image_size, self.image_size)
-        preprocessing = Preprocessing(size, 1 if all(p.mode == "L" for p in examples.pictures) else 3)
-        augment = RandomCropFlip(min(size) // 8 if self.padding is None else self.padding, self.flip)
-        seen = augmented_views(examples.pictures, preprocessing, augment, self.views, self.seed)
+        preprocessing = Preprocessing(size, channels)
+        seen = augmented_views(examples.pictures, preprocessing, recipe.augmentation(), self.views, self.seed)
         originals = [to_float(to_bytes(picture, preprocessing.channels)) for picture in examples.pictures]
         figure = plots.augmented(originals, seen, examples.labels, examples.class_names)
         figure.savefig(self.out, dpi=110, format="png")

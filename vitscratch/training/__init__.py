@@ -1,7 +1,7 @@
 """A plain training loop for any `nn.Module`: train, evaluate, fit; and what keeps a run from being lost."""
 
 from vitscratch.config import TrainingConfig
-from vitscratch.training.activation import activation_checkpointing
+from vitscratch.training.activation import activation_checkpointing, checkpoint_activations
 from vitscratch.training.checkpoint import Checkpoints, read_checkpoint, write_checkpoint
 from vitscratch.training.doctor import Diagnosis, doctor
 from vitscratch.training.ema import MovingAverage
@@ -35,6 +35,7 @@ __all__ = [
     "adamw",
     "balanced_weights",
     "best_epoch",
+    "checkpoint_activations",
     "choose_precision",
     "decay_groups",
     "doctor",

@@ -15,20 +15,27 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
     return max(alike, key=len, default=[])
 
 
-@contextmanager
-def activation_checkpointing(model: nn.Module) -> Iterator[None]:
-    """While this lasts, each block keeps only its input, and runs again in the backward pass.
+def checkpoint_activations(model: nn.Module) -> list[nn.Module]:
+    """Let each block but the last keep only its input, and run again in the backward pass; gives back these blocks.
 
-    The second run draws the same dropout, so the gradients are the same bits (arXiv 1604.06174).
+    The second run draws the same dropout, so the gradients are the same bits (arXiv 1604.06174). The last block's
+    backward pass comes at once, so there is nothing to gain.
 
     Raises:
         ValueError: a model without repeated blocks.
     """
-    blocks = blocks_of(model)
+    blocks = blocks_of(model)[:-1]
     if not blocks:
         raise ValueError("activation_checkpointing: the model has no list of equal blocks; leave it off")
     for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    return blocks
+
+
+@contextmanager
+def activation_checkpointing(model: nn.Module) -> Iterator[None]:
+    """`checkpoint_activations` while this lasts."""
+    blocks = checkpoint_activations(model)
     try:
         yield
     finally:
