@@ -42,6 +42,10 @@ SHORTER = {
     "vitscratch quickstart": None,  # tests/cli/test_cli.py runs it, and looks at what it leaves
     "vitscratch bench digits": None,  # the same
     "vitscratch bench patch-embedding": None,  # the same
+    "vitscratch bench": None,  # tests/cli/test_bench.py
+    **dict.fromkeys(  # tests/cli/test_train.py runs them
+        [f"vitscratch {name}" for name in ("train", "evaluate", "predict", "doctor", "lr-find")]
+    ),
     "vitscratch data": None,  # tests/cli/test_data_cli.py runs check and show
     "vitscratch parity": ["--depth", "1", "--batch-size", "1"],
     "vitscratch summary": [],

@@ -422,6 +422,20 @@ def test_a_loss_that_is_not_finite_stops_that_very_step(bad: float) -> None:
     assert torch.equal(caught.value.labels, labels[8:])
 
 
+def test_a_fused_optimizer_leaves_the_weights_alone_when_told_so() -> None:
+    """What keeps a bad step from the weights on a GPU, where the verdict comes later."""
+    from vitscratch.training import adamw
+
+    model = linear_model()
+    optimizer = adamw(model, 0.1, 0.1)
+    for found, moved in ((0.0, True), (1.0, False)):
+        before = weights(model)
+        model(pictures()[0]).sum().backward()
+        optimizer.found_inf = torch.tensor(found)
+        optimizer.step()
+        assert torch.equal(weights(model), before) is not moved
+
+
 # Adam with weight decay
 
 

@@ -80,9 +80,6 @@ def train_one_epoch(
     watch = LossWatch(optimizer)
     for group in _in_groups(batches, accumulate):
         pictures = distributed.total(sum(len(labels) for _, labels in group))
-        share = (
-            distributed.processes() / pictures
-        )  # a per-picture mean over all processes, whose gradients are averaged
         optimizer.zero_grad()
         for images, labels in group:
             images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
@@ -92,7 +89,8 @@ def train_one_epoch(
             losses = F.cross_entropy(
                 logits.float(), targets, class_weights, label_smoothing=label_smoothing, reduction="sum"
             )
-            loss = losses * share
+            # The mean over the pictures of this step, in all batches and processes (whose gradients are averaged).
+            loss = losses * distributed.processes() / pictures
             watch(loss, images, labels)
             scaler.scale(loss).backward()
             metrics.update(logits.detach(), labels)

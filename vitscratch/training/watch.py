@@ -81,6 +81,7 @@ class LossWatch:
         while self.on_the_way:
             self.on_the_way[0][0].synchronize()
             self._read()
+        vars(self.optimizer).pop("found_inf", None)
 
     def _read(self) -> None:
         _, verdict, images, labels = self.on_the_way.popleft()
