@@ -150,7 +150,7 @@ def first_difference(
 def one_line(error: BaseException) -> str:
     """The first line of an error, with its kind, and not too long."""
     text = str(error).strip().splitlines() or ["no message"]
-    return f"{type(error).__name__}: {text[0][:160]}"
+    return f"{type(error).__name__}: {text[0][:160].rstrip('.')}"
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:
