@@ -14,12 +14,13 @@ from vitscratch.training.optimizer import adamw
 CLOSE_TO_ZERO = 0.05  # of the loss that can be reached without looking at the pictures
 BUDGET = {"cpu": 1e12, "mps": 1e13}  # FLOP for learning a batch by heart: some seconds. Other devices: 3e13
 ENOUGH_STEPS = 80  # a sound model needs 10 to 60
+SURE_AND_WRONG = 3.0  # nats above guessing; sound models without a zero head start with up to 2.4
 RATES = (1e-3, 1e-2, 1e-4)  # one that suits; a very small model needs the second, a deep one without norms the third
 
 
 def first_loss(case: Case) -> Outcome:
     """Before training, the loss is about that of guessing: ln(classes)."""
-    chosen = _chosen(case.labels, 16 if case.probes > 3 else 3)
+    chosen = _chosen(case.labels, 3 if case.large else 16)
     with torch.no_grad():
         steady_mode(case.model)
         logits = case.forward(case.images[chosen])
@@ -28,7 +29,7 @@ def first_loss(case: Case) -> Outcome:
     guess = math.log(case.num_classes)
     measured = {"loss": loss, "guess": guess, "logits_std": logits.std().item(), "pictures": len(chosen)}
     evidence = f"{loss:.3f} nats; guessing one of {case.num_classes} classes costs ln {case.num_classes} = {guess:.3f}"
-    if loss > guess + 1.5:
+    if loss > guess + SURE_AND_WRONG:
         meaning = (
             "a head whose initial weights are too large, pictures that are not normalised, or a pretrained head whose "
             "classes are in another order: the model starts out sure, and wrong"
@@ -47,19 +48,22 @@ def gradients(case: Case) -> Outcome:
     if not named:
         advice = "set requires_grad_(True) on what is to learn, for instance the new head"
         raise Failure(f"all {total} parameters are frozen", "requires_grad_(False) on the whole model", advice)
-    found = _gradients(case, named, steady_mode(case.model))
-    if wild := [name for name, gradient in found.items() if gradient is not None and not gradient.isfinite().all()]:
+    best: dict[str, Tensor] = {}
+    for _ in range(4 if case.large else 12):  # draws: with stochastic depth a layer may be left out now and then
+        for name, gradient in _gradients(case, named).items():
+            if gradient is not None and (name not in best or gradient.any()):
+                best[name] = gradient
+        if len(best) == len(named) and all(gradient.any() for gradient in best.values()):
+            break
+    if wild := [name for name, gradient in best.items() if not gradient.isfinite().all()]:
         advice = "vitscratch.training.first_nonfinite(model, images, labels) says where it begins"
         raise Failure(f"the gradient of {listed(wild)} is nan or infinite", "sqrt or a norm at 0, or 0 / 0", advice)
     advice = "follow the tensor from the last of these to the logits, and find where its path ends"
-    missing = [name for name, gradient in found.items() if gradient is None] or _missing_in_training(case, named)
-    if missing:
-        meaning = (
-            "detach(), torch.no_grad(), .data or NumPy in the forward pass, or a layer that is built but never used"
-        )
+    if missing := [name for name in named if name not in best]:
+        meaning = "detach(), torch.no_grad(), .data or NumPy in the forward pass, or a layer that is never used"
         evidence = f"no gradient reaches {listed(missing)} ({len(missing)} of {len(named)})"
         raise Failure(evidence, meaning, advice, missing=missing)
-    if zero := [name for name, gradient in found.items() if gradient is not None and not gradient.any()]:
+    if zero := [name for name, gradient in best.items() if not gradient.any()]:
         meaning = "dead units (every input of a ReLU negative), a product with 0, or a constant that a norm removes"
         evidence = f"the gradient of {listed(zero)} is exactly 0 ({len(zero)} of {len(named)})"
         raise Failure(evidence, meaning, advice, zero=zero)
@@ -67,30 +71,21 @@ def gradients(case: Case) -> Outcome:
     return f"all {len(named)} trainable parameter tensors get one{aside}", {"trainable": len(named), "frozen": frozen}
 
 
-def _gradients(case: Case, named: dict[str, nn.Parameter], model: nn.Module) -> dict[str, Tensor | None]:
+def _gradients(case: Case, named: dict[str, nn.Parameter]) -> dict[str, Tensor | None]:
+    """Of the loss of a few noise pictures, in train mode."""
     images = case.noise(case.probes)
     assert case.num_classes is not None
     labels = torch.arange(len(images), device=images.device) % case.num_classes
-    logits = model(images)
-    if not logits.requires_grad:
+    try:
+        case.model.train()
+        loss = F.cross_entropy(case.forward(images), labels)
+    except Exception as error:
+        meaning = "train mode returns something else than eval mode, or needs more pictures than it gets"
+        advice = "return logits in both modes; auxiliary outputs need a training loop of their own"
+        raise Failure(f"a pass in train mode fails with {one_line(error)}", meaning, advice) from error
+    if not loss.requires_grad:
         return dict.fromkeys(named)
-    found = torch.autograd.grad(F.cross_entropy(logits, labels), list(named.values()), allow_unused=True)
-    return dict(zip(named, found, strict=True))
-
-
-def _missing_in_training(case: Case, named: dict[str, nn.Parameter]) -> list[str]:
-    """Parameters without a gradient in train mode, in each of three draws: layers may be dropped at random."""
-    missing = named
-    for _ in range(3):
-        try:
-            found = _gradients(case, missing, case.model.train())
-        except Exception as error:
-            meaning = "train mode returns something else than eval mode, or needs more pictures than it gets"
-            raise Failure(f"a pass in train mode fails with {one_line(error)}", meaning, "run it by itself") from error
-        missing = {name: parameter for name, parameter in missing.items() if found[name] is None}
-        if not missing:
-            break
-    return list(missing)
+    return dict(zip(named, torch.autograd.grad(loss, list(named.values()), allow_unused=True), strict=True))
 
 
 def overfits(case: Case) -> Outcome:
@@ -104,7 +99,9 @@ def overfits(case: Case) -> Outcome:
     curves: dict[float, list[float]] = {}
     for rate in RATES:
         curves[rate] = _learn(case, images, labels, rate, steps, stop=CLOSE_TO_ZERO * blind)
-        if min(curves[rate]) <= CLOSE_TO_ZERO * blind:
+        first, last = curves[rate][0], min(curves[rate])
+        short = case.steps is None and steps < ENOUGH_STEPS and last < 0.75 * first
+        if last <= CLOSE_TO_ZERO * blind or short:
             break
     rate, best = min(curves.items(), key=lambda item: min(item[1]))
     first, last = best[0], min(best)
@@ -116,7 +113,7 @@ def overfits(case: Case) -> Outcome:
     evidence = f"loss {first:.3f} to {last:.3f} in {len(best)} steps on {len(chosen)} pictures"
     if last <= CLOSE_TO_ZERO * blind:
         return evidence, measured
-    if case.steps is None and steps < ENOUGH_STEPS and last < 0.75 * first:
+    if short:
         return f"{evidence}; reaching 0 takes more, left out as too slow here (steps={ENOUGH_STEPS} does it)", measured
     stuck = "no better than guessing without looking" if last > 0.9 * blind else "better than guessing, but stuck"
     meaning = (
@@ -136,7 +133,7 @@ def _learn(case: Case, images: Tensor, labels: Tensor, rate: float, steps: int, 
     while len(losses) < steps:
         loss = F.cross_entropy(model(images.clone()), labels)
         losses.append(loss.item())
-        if losses[-1] <= stop or not math.isfinite(losses[-1]):
+        if not stop < losses[-1] < math.inf:  # nan, too
             break
         set_gradients(loss, parameters)
         nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -1,5 +1,6 @@
 """Checks of what the model computes. All but `registered`, `modes`, `logits` and `batch_sizes` run on a woken copy."""
 
+import copy
 from collections import deque
 from typing import Any
 
@@ -17,7 +18,7 @@ SAME_BATCH, OTHER_BATCH = 1e-5, 1e-3
 
 def logits(case: Case) -> Outcome:
     """The model turns pictures into logits: floats (b, classes), finite."""
-    images = case.images[: case.probes]
+    images = case.images[:3]
     try:
         found = case.logits(images)
     except Exception as error:
@@ -43,6 +44,10 @@ def logits(case: Case) -> Outcome:
         advice = "vitscratch.training.first_nonfinite(model, images) names the first layer"
         raise Failure("nan or infinity among the logits", meaning, advice)
     case.picture_flops = _picture_flops(case)
+    if case.large:
+        case.notes.append(
+            f"looked at {case.probes} pictures at a time, as one takes {case.picture_flops / 1e9:.0f} GFLOP"
+        )
     evidence = f"(b, {classes}), finite; {case.picture_flops / 1e6:,.3g} million FLOP a picture"
     return evidence, {"classes": classes, "picture_flops": case.picture_flops}
 
@@ -50,13 +55,13 @@ def logits(case: Case) -> Outcome:
 def _picture_flops(case: Case) -> int:
     """Forward FLOPs of one picture: matrix products and convolutions, counted; at least one use of every parameter."""
     least = 2 * sum(map(Tensor.numel, case.model.parameters()))
-    images = case.images[:3]
+    images = case.images[:1]
     try:
         with FlopCounterMode(display=False) as counter:
             case.forward(images)
     except Exception:  # the counter cannot follow every model
         return least
-    return max(least, counter.get_total_flops() // len(images))
+    return max(least, counter.get_total_flops())
 
 
 def _does_not_run(case: Case, error: Exception) -> Failure:
@@ -73,7 +78,7 @@ def batch_sizes(case: Case) -> Outcome:
     """Batches of 1, 3 and 5 pictures go through, and as many rows of logits come out."""
     meaning = "a class token or position embedding with a batch axis, or a batch size written into a reshape"
     advice = "make tokens (1, 1, D) and positions (1, n, D) parameters and expand them to images.shape[0] in forward"
-    sizes = (1, 3, 5)[: case.probes // 2 + 1]
+    sizes = (1, 3) if case.large else (1, 3, 5)
     suspects = _with_batch_axis(case.model)
     for size in sizes:
         try:
@@ -128,7 +133,7 @@ def _leaves(case: Case) -> list[Tensor]:
     """The tensors that gradients of the logits end in; none if the model does not run."""
     try:
         case.model.eval()
-        output = case.forward(case.images[: case.probes])
+        output = case.forward(case.images[:2])
     except Exception:
         return []
     waiting, seen, leaves = deque([getattr(output, "grad_fn", None)]), set(), []
@@ -189,7 +194,8 @@ def neighbours(case: Case) -> Outcome:
         advice = "make them (1, 1, D) and (1, n, D), and let broadcasting or expand share them"
         evidence = f"turning the batch round changes a picture's logits by {slot:.1e} of the largest"
         raise Failure(evidence + _with_batch_axis(case.model), meaning, advice, slot=slot)
-    apart = max(relative(case.logits(images[:size]) - together[:size], together) for size in (1, 3))
+    sizes = (1,) if case.large else (1, 3)
+    apart = max(relative(case.logits(images[:size]) - together[:size], together) for size in sizes)
     if apart > OTHER_BATCH:
         layer = first_difference(*_twice(case, images, images[:1]), rows=1, tolerance=OTHER_BATCH)
         meaning = (
@@ -238,29 +244,55 @@ def picture_used(case: Case) -> Outcome:
 
 def positions(case: Case) -> Outcome:
     """Shuffling the patches of a picture changes the logits."""
-    images = case.noise(min(2, case.probes))
     rows, columns, how = _patch_sides(case)
-    b, c, height, width = images.shape
-    down, across = height // rows, width // columns
-    if down * across < 2:
+    images = case.noise(2)
+    height, width = images.shape[2:]
+    if (height // rows) * (width // columns) < 2:
         raise Skip(f"one patch of {rows} x {columns} pixels is the whole picture")
-    grid = images[:, :, : down * rows, : across * columns].reshape(b, c, down, rows, across, columns)
-    patches = grid.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)  # b n c rows columns
-    order = torch.arange(down * across).roll(1)  # every patch moves
-    patches = patches[:, order].unflatten(1, (down, across)).permute(0, 3, 1, 4, 2, 5)
-    shuffled = images.clone()
-    shuffled[:, :, : down * rows, : across * columns] = patches.reshape(b, c, down * rows, across * columns)
-    one = case.logits(images)
-    apart = relative(case.logits(shuffled) - one, one)
-    if apart < SAME_BATCH:
+    shuffled = _patches_rolled(images, rows, columns)
+    apart, rounding = _precise_difference(case, images, shuffled)
+    cut = f"{rows} x {columns} pixels, {how}"
+    if apart < rounding:
         meaning = (
             "the position embedding is missing, never added, or the same everywhere: the model sees a bag of patches"
         )
         advice = "add a parameter (1, n, D) to the tokens before the first block"
-        evidence = f"shuffling the patches ({rows} x {columns} pixels, {how}) changes the logits by {apart:.0e} only"
+        evidence = f"shuffling the patches ({cut}) leaves the logits as they are (to {apart:.0e} of the largest)"
         raise Failure(evidence, meaning, advice, difference=apart)
-    evidence = f"shuffling the patches ({rows} x {columns} pixels, {how}) changes {apart:.1e} of the largest logit"
+    evidence = f"shuffling the patches ({cut}) moves the logits by {apart:.1e} of the largest"
     return evidence, {"difference": apart, "patch_size": [rows, columns]}
+
+
+def _patches_rolled(images: Tensor, rows: int, columns: int) -> Tensor:
+    """Every patch in the place of the one before it, the last in that of the first; a ragged edge stays."""
+    b, c, height, width = images.shape
+    down, across = height // rows, width // columns
+    grid = images[:, :, : down * rows, : across * columns].reshape(b, c, down, rows, across, columns)
+    patches = grid.permute(0, 1, 3, 5, 2, 4).flatten(4)  # b c rows columns n
+    grid = patches.roll(1, dims=4).unflatten(4, (down, across)).permute(0, 1, 4, 2, 5, 3)
+    shuffled = images.clone()
+    shuffled[:, :, : down * rows, : across * columns] = grid.reshape(b, c, down * rows, across * columns)
+    return shuffled
+
+
+def _precise_difference(case: Case, one: Tensor, other: Tensor) -> tuple[float, float]:
+    """How far the logits of two batches lie apart, and what could be rounding.
+
+    With small initial weights positions may have very little say at first, 1e-5 of the largest logit, where float32
+    has rounding of 1e-7 to 1e-6. Then float64 decides, which is much slower, so only then.
+    """
+    given, first = case.model, case.logits(one)
+    apart = relative(case.logits(other) - first, first)
+    if apart > 1e-4:
+        return apart, 1e-4
+    try:
+        case.model = copy.deepcopy(given).double()
+        first = case.logits(one.double())
+        return relative(case.logits(other.double()) - first, first), 1e-11
+    except Exception:  # float32 is written into the model, or the device has no float64
+        return apart, 2e-6
+    finally:
+        case.model = given
 
 
 def _patch_sides(case: Case) -> tuple[int, int, str]:

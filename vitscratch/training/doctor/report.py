@@ -1,5 +1,6 @@
 """What the doctor found, for people and for programs."""
 
+import math
 import textwrap
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -53,9 +54,18 @@ class Diagnosis:
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as values that `json.dumps` takes, without nan."""
+        """All of it as values that `json.dumps` takes; nan becomes null."""
         return {
             "passed": self.passed,
-            "results": [asdict(result) for result in self.results],
+            "results": [_without_nan(asdict(result)) for result in self.results],
             "notes": list(self.notes),
         }
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no nan and no infinity: they become null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
