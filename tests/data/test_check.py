@@ -36,6 +36,8 @@ def bad_files() -> dict[str, bytes]:
     end, noise = b"\xff\xd9", random.Random(0).randbytes(400)
     restarts = encoded(smooth(3), "JPEG", restart_marker_rows=1)
     dropped = restarts.replace(b"\xff\xd1", b"", 1)
+    second = restarts.index(b"\xff\xd1") + 9  # the decoder finds its way again at the next restart
+    strayed = restarts[:second] + b"\xff\x02" + restarts[second:]
     return {
         "empty.jpg": b"",
         "html.jpg": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
@@ -55,6 +57,7 @@ def bad_files() -> dict[str, bytes]:
         "second_header.jpg": jpeg[: len(jpeg) // 2] + encoded(smooth(4), "JPEG"),
         "marker.jpg": jpeg[: len(jpeg) * 3 // 4] + b"\xff\x02" + jpeg[len(jpeg) * 3 // 4 :],
         "restart_lost.jpg": dropped,
+        "marker_between_restarts.jpg": strayed,
         "progressive.jpg": progressive[: len(progressive) // 2],
         "progressive_and_end.jpg": progressive[:-30] + end,
         "half.png": png[: len(png) // 2],
