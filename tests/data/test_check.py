@@ -56,6 +56,7 @@ def bad_files() -> dict[str, bytes]:
         "zeros.jpg": jpeg[: len(jpeg) // 2] + bytes(len(jpeg) - len(jpeg) // 2),
         "second_header.jpg": jpeg[: len(jpeg) // 2] + encoded(smooth(4), "JPEG"),
         "marker.jpg": jpeg[: len(jpeg) * 3 // 4] + b"\xff\x02" + jpeg[len(jpeg) * 3 // 4 :],
+        "marker_that_is_read_over.jpg": jpeg[: len(jpeg) * 3 // 4] + b"\xff\x01" + jpeg[len(jpeg) * 3 // 4 :],
         "restart_lost.jpg": dropped,
         "marker_between_restarts.jpg": strayed,
         "progressive.jpg": progressive[: len(progressive) // 2],
