@@ -149,6 +149,10 @@ def test_skipping_must_not_empty_a_class(tmp_path: Path) -> None:
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="the train part has no picture of class 'eel'"):
         load(root, skip_bad=True)
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="none of its 20 files is a good picture"):
+        load(root, skip_bad=True)
 
 
 def test_classes_that_are_missing_or_too_small_are_refused(tmp_path: Path) -> None:
