@@ -65,3 +65,15 @@ def test_position_similarity_has_a_map_for_each_position() -> None:
     assert len(figure.axes) == 2 * 3 + 1
     torch.testing.assert_close(torch.as_tensor(figure.axes[4].images[0].get_array()), similarity[1, 1])
     assert png(figure).startswith(b"\x89PNG")
+
+
+def test_augmented_has_an_original_and_views_for_each_picture() -> None:
+    originals = [torch.rand(3, 5 + i, 7) for i in range(3)]
+    seen = torch.rand(3, 2, 3, 4, 6)
+    figure = plots.augmented(originals, seen, torch.tensor([1, 0, 1]), ("cat", "a $ dog"))
+    assert len(figure.axes) == 3 * (1 + 2)
+    assert [axes.get_ylabel() for axes in figure.axes[::3]] == ["a $ dog", "cat", "a $ dog"]
+    for i, axes in enumerate(figure.axes):
+        expected = originals[i // 3] if i % 3 == 0 else seen[i // 3, i % 3 - 1]
+        torch.testing.assert_close(torch.as_tensor(axes.images[0].get_array()), expected.permute(1, 2, 0))
+    assert png(figure).startswith(b"\x89PNG")

@@ -31,16 +31,16 @@ def write_folder(root: Path, counts: Mapping[str, int], size: tuple[int, int] = 
     return root
 
 
-def write_npz(path: Path, counts: Mapping[str, int], classes: int = 2, **changes: Any) -> Path:
-    """The layout of list_npz, with `counts` pictures in each part; `changes` replace or, if None, drop arrays."""
-    arrays: dict[str, Any] = {"classes": np.array([f"class {i}" for i in range(classes)])}
+def write_npz(path: Path, counts: Mapping[str, int], **changes: Any) -> Path:
+    """The layout of list_npz, `counts` pictures in each part; `changes` replace arrays or, if None, drop them."""
+    arrays: dict[str, Any] = {"classes": np.array(["class 0", "class 1"])}
     seed = 0
     for split, count in counts.items():
         files = [encoded(picture(seed + i), "JPEG") for i in range(count)]
         seed += count
         arrays[f"{split}_jpeg"] = np.frombuffer(b"".join(files), np.uint8)
         arrays[f"{split}_offsets"] = np.cumsum([0, *map(len, files)])
-        arrays[f"{split}_labels"] = (np.arange(count) % classes).astype(np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(count) % 2).astype(np.uint8)
     arrays = {name: value for name, value in (arrays | changes).items() if value is not None}
     np.savez(path, **arrays)
     return path

@@ -76,18 +76,9 @@ class FileBatches(EpochBatches):
 
     def _epoch(self, epoch: int, start: int) -> Iterator[Batch]:
         order, uniform = self._draw(epoch, self._draws)
-
-        def requests() -> Iterator[list[_Request]]:
-            for batch in range(start, len(self)):
-                rows = self._rows(batch)
-                indices = order[rows].tolist()
-                yield [
-                    _Request(index, derive_seed(self._seed or 0, epoch, index), tuple(numbers))
-                    for index, numbers in zip(indices, uniform[rows].tolist(), strict=True)
-                ]
-
+        rows = [self._rows(batch) for batch in range(start, len(self))]
         self._iteration += 1
-        self._sampler.requests = requests()
+        self._sampler.requests = _requests(order, uniform, rows, (self._seed or 0, epoch))
         return self._received(iter(self._loader), self._iteration)
 
     def _received(self, batches: Iterator[Batch | str], iteration: int) -> Iterator[Batch]:
@@ -108,6 +99,18 @@ class _Request(NamedTuple):
     number: int
     seed: int
     uniform: tuple[float, ...]
+
+
+def _requests(
+    order: Tensor, uniform: Tensor, batches: Sequence[slice], seeds: tuple[int, int]
+) -> Iterator[list[_Request]]:
+    """No method: a generator that knew the FileBatches would make a circle, which ends the workers' queues too early,
+    and then the end of the workers takes five seconds each."""
+    for rows in batches:
+        yield [
+            _Request(index, derive_seed(*seeds, index), tuple(numbers))
+            for index, numbers in zip(order[rows].tolist(), uniform[rows].tolist(), strict=True)
+        ]
 
 
 class _EpochSampler(Sampler[list[_Request]]):

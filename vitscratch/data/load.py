@@ -176,6 +176,8 @@ def _from_files(
     if not any_size:
         _refuse_other_sizes(path, report, size)
     good = [number for number, inspection in enumerate(inspections) if inspection.reason is None]
+    if not good:
+        raise ValueError(f"{path}: none of its {len(inspections):,} files is a good picture")
     if wanted.channels is None and all(inspections[number].is_grey for number in good):
         preprocessing, images = replace(preprocessing, channels=1, mean=(0.0,), std=(1.0,)), images[:, :1].contiguous()
     labels = torch.tensor([listing.entries[number].label for number in good])

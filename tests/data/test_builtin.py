@@ -1,0 +1,166 @@
+"""Small files of the very formats; no network."""
+
+import gzip
+import hashlib
+import io
+import tarfile
+import urllib.error
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from vitscratch.data import builtin, load_splits
+from vitscratch.data.builtin import SOURCES, Source, load_built_in
+
+
+def cifar(coarse: int, names: str, files: dict[str, int]) -> bytes:
+    """A CIFAR archive with `files` of so many records; picture i of a file has label i % 2 and all bytes i."""
+    contents = {names: b"ant\nbee\n\n"}
+    for name, count in files.items():
+        records = np.zeros((count, coarse + 1 + 3072), np.uint8)
+        records[:, 0] = 19  # CIFAR-100's coarse label: not what is learned
+        records[:, coarse] = np.arange(count) % 2
+        records[:, coarse + 1 :] = np.arange(count)[:, None]
+        records[:, coarse + 1 + 1024 + 3] = 201  # green, row 0, column 3
+        contents[name] = records.tobytes()
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        for name, data in contents.items():
+            member = tarfile.TarInfo(f"folder/{name}")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return file.getvalue()
+
+
+def idx(array: np.ndarray) -> bytes:
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    return gzip.compress(header + array.tobytes())
+
+
+CIFAR10 = {**{f"data_batch_{i}.bin": 4 for i in range(1, 6)}, "test_batch.bin": 6}
+FILES = {
+    "cifar10": [cifar(0, "batches.meta.txt", CIFAR10)],
+    "cifar100": [cifar(1, "fine_label_names.txt", {"train.bin": 20, "test.bin": 6})],
+    "fashion-mnist": [
+        idx(np.arange(20 * 28 * 28, dtype=np.uint64).reshape(20, 28, 28).astype(np.uint8)),
+        idx((np.arange(20) % 10).astype(np.uint8)),
+        idx(np.ones((10, 28, 28), np.uint8)),
+        idx(np.arange(10, dtype=np.uint8)),
+    ],
+}
+
+
+def known(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[Source, bytes]]:
+    """Let the checksums of a set be those of the small files."""
+    sources = [
+        Source(source.name, source.address, hashlib.md5(data).hexdigest())
+        for source, data in zip(SOURCES[name], FILES[name], strict=True)
+    ]
+    monkeypatch.setitem(SOURCES, name, tuple(sources))
+    return list(zip(sources, FILES[name], strict=True))
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(address: str, folder: str, name: str, md5: str) -> None:
+        raise urllib.error.URLError("no network here")
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", fail)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_is_read_from_its_binary_version(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for source, data in known(monkeypatch, name):
+        (tmp_path / source.name).write_bytes(data)
+    parts = load_built_in(name, tmp_path)
+    train, test = parts["train"], parts["test"]
+    assert train.images.shape == (20, 3, 32, 32) and test.images.shape == (6, 3, 32, 32)
+    assert train.images.dtype == torch.uint8 and train.class_names == ("ant", "bee")
+    assert_close(train.labels, torch.arange(20) % 2)
+    values = torch.arange(20) % (4 if name == "cifar10" else 20)  # the files of CIFAR-10 in their order
+    assert_close(train.images[:, 2, 31, 31].long(), values)
+    assert (train.images[:, 1, 0, 3] == 201).all() and not (train.images[:, 0] == 201).any()
+    splits = load_splits(name, seed=0, validation_fraction=0.2, test_fraction=0.0, data_dir=tmp_path)
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [16, 4, 6]
+
+
+def test_fashion_mnist_is_read_from_its_idx_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for source, data in known(monkeypatch, "fashion-mnist"):
+        (tmp_path / source.name).write_bytes(data)
+    parts = load_built_in("fashion-mnist", tmp_path)
+    assert parts["train"].images.shape == (20, 1, 28, 28) and parts["test"].labels.tolist() == list(range(10))
+    expected = torch.arange(20 * 28 * 28).reshape(20, 1, 28, 28) % 256
+    assert_close(parts["train"].images.long(), expected)
+    assert parts["train"].class_names[9] == "Ankle boot"
+
+
+def downloading(data: bytes, calls: list[str]) -> Callable[[str, str, str, str], None]:
+    """What torchvision's download_url does, without a network."""
+
+    def download(address: str, folder: str, name: str, md5: str) -> None:
+        calls.append(address)
+        (Path(folder) / name).write_bytes(data)
+        if hashlib.md5(data).hexdigest() != md5:
+            raise RuntimeError("File not found or corrupted.")
+
+    return download
+
+
+def test_a_download_that_breaks_off_leaves_nothing_and_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ((source, data),) = known(monkeypatch, "cifar10")
+    calls: list[str] = []
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", downloading(data[:-99], calls))
+    with pytest.raises(RuntimeError, match="could not be downloaded"):
+        load_built_in("cifar10", tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "new" / f"{source.name}.part").write_bytes(data[:500])  # as a killed process leaves it
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", downloading(data, calls))
+    assert len(load_built_in("cifar10", tmp_path / "new")["train"]) == 20
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [source.name]
+    load_built_in("cifar10", tmp_path / "new")
+    assert calls == [source.address] * 2  # and not downloaded a third time
+
+
+def test_offline_one_line_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError) as error:
+        load_built_in("cifar10", tmp_path)
+    message = str(error.value)
+    for part in ("cifar-10-binary.tar.gz is not in", str(tmp_path), "no network here", "https://", "--data-dir"):
+        assert part in message
+    assert SOURCES["cifar10"][0].md5 in message and "\n" not in message
+
+
+def test_a_file_of_other_contents_is_refused_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / SOURCES["cifar100"][0].name
+    path.write_bytes(b"\x80\x04 not what it should be")
+    with pytest.raises(
+        ValueError, match=r"is not what it should be: MD5 \w{32}, expected 03b5dce01913d631647c71ecec9e9"
+    ):
+        load_built_in("cifar100", tmp_path)
+    assert path.exists()
+
+
+def test_an_idx_file_of_another_type_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.gz").write_bytes(gzip.compress(b"\0\0\x0d\x01" + bytes(8)))
+    with pytest.raises(ValueError, match="no idx file of bytes"):
+        builtin._read_idx(tmp_path / "x.gz")
+
+
+def test_checksums_are_those_that_torchvision_knows() -> None:
+    from torchvision.datasets import FashionMNIST
+
+    assert [(source.name, source.md5) for source in SOURCES["fashion-mnist"]] == FashionMNIST.resources
+    assert all(source.address == FashionMNIST.mirrors[0] + source.name for source in SOURCES["fashion-mnist"])
+
+
+def test_files_are_kept_in_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert builtin.default_data_dir() == Path("/somewhere/vitscratch/data")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert builtin.default_data_dir() == Path.home() / ".cache/vitscratch/data"
