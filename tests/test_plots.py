@@ -17,7 +17,7 @@ def png(figure: Figure) -> bytes:
 
 
 def history(validation: float) -> list[EpochRecord]:
-    return [EpochRecord(i, 1e-3 / i, 1 / i, 1 - 0.5 / i, validation / i, validation, 0.1) for i in (1, 2, 3)]
+    return [EpochRecord(i, 1e-3 / i, 1 / i, 1 - 0.5 / i, validation / i, validation, 0.1, 99.0, 0.0) for i in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(("validation", "lines"), [(float("nan"), 1), (0.8, 2)])

@@ -90,7 +90,7 @@ def test_quickstart_leaves_four_pictures_and_the_numbers(tmp_path: Path, capsys:
     assert metrics["parity_passed"] is True and metrics["parity_max_value_diff"] <= 1e-10
     assert 0 <= metrics["test_accuracy"] <= 1 and metrics["seconds"] > 0 and metrics["quick"] is True
     config = json.loads((out / "config.json").read_text())
-    assert config["recipe"]["epochs"] == 6 and config["torch"] == str(torch.__version__)
+    assert config["recipe"]["epochs"] == 6 and str(torch.__version__).startswith(config["torch"])
     rows = list(csv.DictReader((out / "history.csv").open()))
     assert [row["epoch"] for row in rows] == list("123456")
     printed = capsys.readouterr().out
@@ -137,7 +137,7 @@ def test_bench_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         (["summary", "resnet"], "preset 'resnet' is unknown; there are vit_nano_8, "),
         (["parity", "vit_nano_8", "--depth", "9"], "vit_nano_8 takes 1 to 3 blocks"),
         (["parity", "vit_nano_8", "--json", "no/such/folder/x.json"], "expected a file in a folder that exists"),
-        (["bench", "digits", "--splits", "0"], "splits 0, seeds 3, rounds 15: expected at least 1"),
+        (["bench", "digits", "--splits", "0"], "splits 0, seeds 3: expected at least 1"),
         (["quickstart", "--out", "{file}"], "is a file; expected a folder"),
         (["quickstart", "--out", "{file}/below"], "cannot be made (Not a directory)"),
         (["quickstart", "--json", "{folder}"], "expected a file in a folder that exists"),
