@@ -70,7 +70,7 @@ def test_show_draws_a_picture(folder: Path, tmp_path: Path, capsys: pytest.Captu
         (["show", "absent", "--out", "x.png"], "absent is no folder"),
         (["show", "digits", "--out", "absent/x.png"], "--out absent/x.png: expected a file in a folder"),
         (["show", "digits", "--out", "x.png", "--count", "0"], "expected at least 1"),
-        (["show", "digits", "--out", "x.png", "--flip", "2"], "RandomCropFlip"),
+        (["show", "digits", "--out", "x.png", "--recipe", "cats"], "--recipe 'cats' is unknown; there are digits"),
     ],
 )
 def test_wrong_arguments_get_one_line(
