@@ -82,10 +82,10 @@ def test_processes_share_the_batches_of_one(files: list[Path], augment: object) 
             assert_close(part_labels, labels[rank::7], rtol=0, atol=0)
 
 
-def test_no_global_random_state_is_touched() -> None:
+def test_no_global_random_state_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process without the type checker of these tests, which draws from Python's generator."""
     code = """
-        import random, sys, tempfile
+        import random, sys
         from pathlib import Path
         import numpy, torch
         from torchvision.transforms import v2
@@ -95,8 +95,7 @@ def test_no_global_random_state_is_touched() -> None:
         def state():
             return torch.get_rng_state().tolist(), numpy.random.get_state()[1].tolist(), random.getstate()
 
-        folder = Path(tempfile.mkdtemp(dir=sys.argv[1]))
-        files = [folder / f"{i}.png" for i in range(7)]
+        files = [Path(sys.argv[1]) / f"{i}.png" for i in range(7)]
         for i, path in enumerate(files):
             path.write_bytes(encoded(picture(i)))
         before = state()
@@ -108,10 +107,9 @@ def test_no_global_random_state_is_touched() -> None:
         assert state() == before
     """
     root = Path(__file__).parents[2]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(root))
-        command = [sys.executable, "-c", textwrap.dedent(code), "."]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
