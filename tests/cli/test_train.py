@@ -33,7 +33,16 @@ SHORT = [
     "--patience",
     "2",
 ]
-FILES = ["best.pt", "config.json", "curves.png", "history.csv", "last.pt", "metrics.json", "model.safetensors"]
+FILES = [
+    "best.pt",
+    "config.json",
+    "curves.png",
+    "history.csv",
+    "last.pt",
+    "metrics.json",
+    "model.safetensors",
+    "splits.json",
+]
 
 
 def train(*arguments: str) -> int:
@@ -378,7 +387,41 @@ def test_train_stops_before_the_first_step_if_the_doctor_finds_something(
     ]
     assert main(arguments) == 2
     assert "the doctor's checks failed: picture_used, gradients" in capsys.readouterr().err
-    assert not (tmp_path / "run" / "last.pt").exists()
+    assert list(tmp_path.iterdir()) == []  # as if nothing had been there
+
+
+def test_a_folder_with_bad_files_is_refused_and_trained_on_if_told_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    paths = digit_files(tmp_path / "mine", per_class=12)
+    for i, path in enumerate(paths[::20]):
+        path.write_bytes(path.read_bytes()[: 40 + i])
+    command = ["train", "pictures", "--data", str(tmp_path / "mine"), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    small = ["--preset", "vit_nano_8", "--epochs", "1", "--warmup-epochs", "0", "--padding", "1", "--no-doctor"]
+    assert main([*command, *small]) == 2
+    error = capsys.readouterr().err
+    assert "6 of 120 files are bad" in error and "--skip-bad trains on the rest" in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+    assert main([*command, *small, "--skip-bad"]) == 0
+    splits = json.loads((tmp_path / "run" / "splits.json").read_text())
+    assert sum(sum(part.values()) for part in splits["counts"].values()) == 114 and len(splits["skipped"]) == 6
+
+
+def test_a_run_does_not_go_on_with_other_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = digit_files(tmp_path / "mine", per_class=12)
+    command = ["train", "pictures", "--data", str(tmp_path / "mine"), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    small = ["--preset", "vit_nano_8", "--epochs", "2", "--warmup-epochs", "0", "--padding", "1", "--no-doctor"]
+    with monkeypatch.context() as meddling:
+        Meddler(meddling, 1, lambda checkpoints, run: os.kill(os.getpid(), signal.SIGTERM))
+        assert main([*command, *small]) == 143
+    content = paths[0].read_bytes()
+    paths[0].write_bytes(paths[1].read_bytes())
+    assert main(["train", "--resume", str(tmp_path / "run"), "--device", "cpu"]) == 2
+    assert "have changed since this run began" in capsys.readouterr().err
+    paths[0].write_bytes(content)
+    assert main(["train", "--resume", str(tmp_path / "run"), "--device", "cpu"]) == 0
 
 
 def test_lr_find_draws_and_suggests(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -74,7 +74,8 @@ class Evaluate(Common):
     def _batches(
         self, recipe: Any, saved: "SavedModel", preprocessing: "Preprocessing", device: str
     ) -> tuple[str, Any]:
-        from vitscratch.recipes.experiment import batches_of, load
+        from vitscratch.data import make_batches
+        from vitscratch.recipes.experiment import load
 
         if self.data is None:
             splits, part, what = load(recipe), self.split, f"{self.split} part of {recipe.data}"
@@ -94,4 +95,4 @@ class Evaluate(Common):
         pictures = getattr(splits, part)
         if pictures is None:
             raise ValueError(f"{recipe.data} has no {part} part; name another --split")
-        return what, batches_of(pictures, preprocessing, self.batch_size, device=device, workers=recipe.workers)
+        return what, make_batches(pictures, preprocessing, self.batch_size, device=device, workers=recipe.workers)

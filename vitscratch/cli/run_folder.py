@@ -12,13 +12,8 @@ from vitscratch.cli.common import environment, make_folder, write_json
 from vitscratch.cli.recipe import recipe_from_json, recipe_name, recipe_to_json
 from vitscratch.recipes import Recipe
 
-CONFIG, METRICS, MODEL, HISTORY, CURVES = (
-    "config.json",
-    "metrics.json",
-    "model.safetensors",
-    "history.csv",
-    "curves.png",
-)
+CONFIG, SPLITS, METRICS, MODEL = "config.json", "splits.json", "metrics.json", "model.safetensors"
+HISTORY, CURVES, LOCK = "history.csv", "curves.png", ".lock"
 
 
 @dataclass(frozen=True)
@@ -37,10 +32,10 @@ class RunFolder:
 
 
 def start_run(path: Path, recipe: Recipe, device: str) -> RunFolder:
-    """Make the folder of a new run and write config.json.
+    """Write config.json of a new run.
 
     Raises:
-        ValueError: there is a run in it already, or it cannot be written.
+        ValueError: there is a run in the folder already.
     """
     config = {
         "recipe_name": recipe_name(recipe),
@@ -51,7 +46,6 @@ def start_run(path: Path, recipe: Recipe, device: str) -> RunFolder:
     }
     if not is_first_process():
         return RunFolder(path, recipe, config)
-    make_folder(path)
     if (path / CONFIG).exists():
         raise ValueError(
             f"--out {path} has a run in it; `vitscratch train --resume {path}` goes on with it, another --out starts "
@@ -59,6 +53,15 @@ def start_run(path: Path, recipe: Recipe, device: str) -> RunFolder:
         )
     write_json(config, path / CONFIG)
     return RunFolder(path, recipe, config)
+
+
+def forget_run(path: Path) -> None:
+    """Take back what `start_run` wrote, if nothing has been trained there; the caller has the lock."""
+    if is_first_process() and not any(path.glob("*.pt")):
+        for name in (CONFIG, SPLITS, LOCK):
+            (path / name).unlink(missing_ok=True)
+        if not any(path.iterdir()):
+            path.rmdir()
 
 
 def read_run(path: Path) -> RunFolder:
@@ -79,17 +82,17 @@ def read_run(path: Path) -> RunFolder:
 
 @contextmanager
 def only_writer(path: Path) -> Iterator[None]:
-    """Keep every other run out of the folder meanwhile; the system drops the lock if this process is killed.
+    """Make the folder, and keep every other run out of it; the system drops the lock if this process is killed.
 
     Raises:
-        ValueError: another run has the folder.
+        ValueError: another run has the folder, or it cannot be made.
     """
     from filelock import FileLock, Timeout
 
     if not is_first_process():
         yield
         return
-    lock = FileLock(path / ".lock")
+    lock = FileLock(make_folder(path) / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:

@@ -1,5 +1,6 @@
 """`vitscratch train`: carry out a recipe, or go on with a run that was interrupted."""
 
+import json
 import shlex
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from vitscratch.cli.common import Common, Device, check_writable, pick_device, write_json
+from vitscratch.cli.data import file_progress
 from vitscratch.cli.doctor import diagnose
 from vitscratch.cli.progress import Progress, say
 from vitscratch.cli.recipe import for_each_recipe, recipe_name
@@ -20,7 +22,9 @@ from vitscratch.cli.run_folder import (
     HISTORY,
     METRICS,
     MODEL,
+    SPLITS,
     RunFolder,
+    forget_run,
     is_first_process,
     only_writer,
     read_run,
@@ -60,11 +64,7 @@ class Training(Common):
             stop_on_signals,
         )
 
-        with (
-            only_writer(run.path),
-            distributed.process_group(pick_device(self.device)) as device,
-            stop_on_signals() as stop,
-        ):
+        with distributed.process_group(pick_device(self.device)) as device, stop_on_signals() as stop:
             checkpoints = Checkpoints(run.path, run.recipe.monitor, stop=stop)
             try:
                 self._train(run, device, checkpoints)
@@ -88,7 +88,10 @@ class Training(Common):
         from vitscratch.training import distributed, save_history
 
         first = distributed.rank() == 0
-        experiment = prepare(run.recipe, device)
+        with file_progress("pictures") as loading:
+            experiment = prepare(run.recipe, device, loading if first else None)
+        if first:
+            check_same_pictures(run.path, experiment)
         introduce(experiment)
         if checkpoints.find() is not None:
             for refusal in checkpoints.refused:
@@ -155,9 +158,14 @@ class Start(Training):
         check_writable(self.json)
         recipe = self.recipe.quick() if self.quick else self.recipe
         out = self.out if self.out is not None else Path("runs") / recipe_name(recipe)
-        run = start_run(out, recipe, self.device)
-        say(f"{recipe_name(recipe)} in {out}: loading ...")
-        return self.carry_out(run)
+        with only_writer(out):
+            run = start_run(out, recipe, self.device)
+            say(f"{recipe_name(recipe)} in {out}: loading ...")
+            try:
+                return self.carry_out(run)
+            except (ValueError, ImportError):  # refused before the first step: as if nothing had been there
+                forget_run(out)
+                raise
 
 
 @dataclass(kw_only=True)
@@ -173,8 +181,9 @@ class Resume(Training):
         if run.metrics is not None:
             say(f"{run.path} is finished: {describe(run.metrics)}")
             return 0
-        say(f"{run.config['recipe_name']} in {run.path}: loading ...")
-        return self.carry_out(run)
+        with only_writer(run.path):
+            say(f"{run.config['recipe_name']} in {run.path}: loading ...")
+            return self.carry_out(run)
 
 
 Train = for_each_recipe(Start) | Annotated[Resume, tyro.conf.subcommand("resume")]
@@ -183,6 +192,22 @@ Train = for_each_recipe(Start) | Annotated[Resume, tyro.conf.subcommand("resume"
 def resume_command(folder: Path) -> str:
     """What to type to go on with a run."""
     return f"vitscratch train --resume {shlex.quote(str(folder))}"
+
+
+def check_same_pictures(folder: Path, experiment: "Experiment") -> None:
+    """Write down how the pictures were divided; on a resume, see that they are still the same.
+
+    Raises:
+        ValueError: they are not.
+    """
+    path, summary = folder / SPLITS, experiment.splits.summary
+    if not path.exists():
+        write_json(summary, path)
+    elif json.loads(path.read_text()).get("fingerprint") != summary.get("fingerprint"):
+        raise ValueError(
+            f"the pictures of {experiment.recipe.data} have changed since this run began ({path}); put them back, or "
+            "start a new run"
+        )
 
 
 def introduce(experiment: "Experiment") -> None:
@@ -291,4 +316,4 @@ def save(folder: Path, experiment: "Experiment", history: "list[EpochRecord]", m
     part = folder / f"{CURVES}.part"
     plots.curves(history, metrics.get("test_accuracy")).savefig(part, dpi=110, format="png")
     part.replace(folder / CURVES)
-    write_json({"splits": experiment.splits.summary, **metrics}, folder / METRICS)
+    write_json(metrics, folder / METRICS)

@@ -3,22 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from vitscratch.config import ViTConfig
-from vitscratch.data import (
-    Augmentation,
-    FileBatches,
-    PictureFiles,
-    Pictures,
-    Preprocessing,
-    Splits,
-    TensorBatches,
-    load_splits,
-)
+from vitscratch.data import EpochBatches, Preprocessing, Splits, load_splits, make_batches
 from vitscratch.recipes.base import Recipe
 from vitscratch.training import (
     Checkpoints,
@@ -55,7 +46,7 @@ class Experiment:
     model: VisionTransformer
     device: str
 
-    def batches(self, part: Part, training: bool = False) -> TensorBatches | FileBatches:
+    def batches(self, part: Part, training: bool = False) -> EpochBatches:
         """Batches of one part: for training shuffled and augmented, else in order and as they are.
 
         Raises:
@@ -64,14 +55,16 @@ class Experiment:
         pictures = getattr(self.splits, part)
         if pictures is None:
             raise ValueError(f"{self.recipe.data} has no {part} part; see --{part}-fraction")
-        return batches_of(
+        return make_batches(
             pictures,
             self.preprocessing,
             self.recipe.batch_size,
-            device=self.device,
-            workers=self.recipe.workers,
             seed=self.recipe.seed if training else None,
             augment=self.recipe.augmentation() if training else None,
+            device=self.device,
+            workers=self.recipe.workers,
+            rank=distributed.rank(),
+            processes=distributed.processes(),
         )
 
     def fit(
@@ -104,26 +97,10 @@ class Experiment:
             return evaluate(self.model, self.batches(part), precision).over_processes()
 
 
-def batches_of(
-    pictures: Pictures | PictureFiles,
-    preprocessing: Preprocessing,
-    batch_size: int,
-    *,
-    device: str,
-    workers: int,
-    seed: int | None = None,
-    augment: Augmentation | None = None,
-) -> TensorBatches | FileBatches:
-    """This process's share of the batches of a set, in memory or in files."""
-    share = {"rank": distributed.rank(), "processes": distributed.processes()}
-    options: dict[str, Any] = {"seed": seed, "augment": augment, **share}
-    if isinstance(pictures, PictureFiles):
-        return FileBatches(pictures.paths, pictures.labels, preprocessing, batch_size, workers=workers, **options)
-    options |= {"mean": preprocessing.mean, "std": preprocessing.std, "device": device}
-    return TensorBatches(pictures.images, pictures.labels, batch_size, **options)
+Progress = Callable[[int, int], None]  # files that are done, and all of them
 
 
-def load(recipe: Recipe) -> Splits:
+def load(recipe: Recipe, progress: Progress | None = None) -> Splits:
     """The pictures of a recipe, divided as it says.
 
     Raises:
@@ -141,12 +118,13 @@ def load(recipe: Recipe) -> Splits:
         image_size=size,
         channels=channels,
         data_dir=recipe.data_dir,
+        progress=progress,
     )
 
 
-def prepare(recipe: Recipe, device: str = "cpu", splits: Splits | None = None) -> Experiment:
-    """Seed everything, load the pictures (unless they are given) and build the model."""
-    splits = load(recipe) if splits is None else splits
+def prepare(recipe: Recipe, device: str = "cpu", progress: Progress | None = None) -> Experiment:
+    """Load the pictures, seed everything and build the model."""
+    splits = load(recipe, progress)
     statistics = splits.statistics(sample=10_000)
     preprocessing = replace(splits.preprocessing, mean=statistics.mean, std=statistics.std)
     seed_everything(recipe.seed, recipe.deterministic)
