@@ -4,6 +4,7 @@ import io
 
 import pytest
 import torch
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from vitscratch import plots
@@ -76,4 +77,17 @@ def test_augmented_has_an_original_and_views_for_each_picture() -> None:
     for i, axes in enumerate(figure.axes):
         expected = originals[i // 3] if i % 3 == 0 else seen[i // 3, i % 3 - 1]
         torch.testing.assert_close(torch.as_tensor(axes.images[0].get_array()), expected.permute(1, 2, 0))
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_speed_ratios_has_a_bar_for_each_and_marks_who_is_faster_than_ours() -> None:
+    figure = plots.speed_ratios(["a, eager", "b, eager"], [(1.1, 1.2, 1.5), (0.7, 0.9, 0.95)], "made up")
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == [1.2, 0.9]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a, eager", "b, eager"]
+    first, second = (bar.get_facecolor() for bar in axes.patches)
+    assert to_hex(first) == plots.TRAIN and to_hex(second) == plots.MISTAKE
+    (whiskers,) = axes.collections
+    ends = [segment[:, 0].tolist() for segment in whiskers.get_segments()]
+    assert ends == [pytest.approx([1.1, 1.5]), pytest.approx([0.7, 0.95])]
     assert png(figure).startswith(b"\x89PNG")

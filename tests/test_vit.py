@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 import vitscratch
 from vitscratch import PRESETS, VisionTransformer, ViTConfig, build, init_weights, vit_nano_8
@@ -254,13 +255,15 @@ def test_sizes_that_are_none_are_named(arguments: dict, message: str) -> None:
 
 def _both_forms(model: VisionTransformer, images: torch.Tensor) -> list[list[torch.Tensor]]:
     """Logits and the gradients of all parameters that need one, with one query in the last block and with all."""
-    found = []
+    found, flops = [], []
     for one_query in (True, False):
         model.one_query = one_query
-        assert model._one_query_is_enough() is one_query
-        logits = model(images)
+        with FlopCounterMode(display=False) as counter:
+            logits = model(images)
+        flops.append(counter.get_total_flops())
         wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
         found.append([logits, *torch.autograd.grad(logits.square().sum(), wanted)])
+    assert flops[0] < flops[1]
     return found
 
 
@@ -290,6 +293,7 @@ def test_one_query_in_autocast_and_with_frozen_layers() -> None:
         _assert_forms_agree(model, pictures().float(), 1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap over fused attention
 def test_one_query_in_functional_calls_and_gradients_of_each_picture() -> None:
     model, images = small(), pictures(3)
     parameters = {name: parameter.detach() * 1.5 for name, parameter in model.named_parameters()}

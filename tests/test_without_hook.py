@@ -73,7 +73,7 @@ CASES = {
         batch = torch.export.Dim("batch", min=1)
         program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
         attention = [node for node in program.graph.nodes if "scaled_dot_product" in str(node.target)]
-        assert [node.meta["val"].shape[2] for node in attention] == [5, 5, 1]  # one query in the last block
+        assert len(attention) == 2  # of three blocks: in the last one the class token asks alone
         for size in (1, 3, 7):
             pictures = torch.randn(size, 1, 8, 8)
             assert_close(program.module()(pictures), model(pictures), rtol=1e-4, atol=1e-4)

@@ -1,7 +1,7 @@
 """Attention, written out to be read and fused to be fast, and multi-head self-attention (Appendix A)."""
 
 import torch.nn.functional as F
-from einops import rearrange
+from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -39,7 +39,7 @@ class MultiHeadSelfAttention(nn.Module):
         fused: compute with `scaled_dot_product_attention` (the fast form) instead of `attention` above.
 
     Shape:
-        (b, n, d) -> (b, n, d); with `queries=i` only the first i tokens ask (all n answer), so (b, i, d).
+        (b, n, d) -> (b, n, d), or (b, 1, d), the first token alone, with `one_query=True`.
 
     Raises:
         ValueError: embed_dim is not a multiple of num_heads, or attention_dropout no probability.
@@ -59,35 +59,46 @@ class MultiHeadSelfAttention(nn.Module):
         if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads:
             fitting = [heads for heads in range(1, embed_dim + 1) if embed_dim % heads == 0]
             nearest = min(fitting, key=lambda heads: abs(heads - num_heads), default="none, embed_dim is below 1")
-            raise ValueError(
-                f"embed_dim {embed_dim} does not split into {num_heads} heads of equal width; nearest: {nearest}"
-            )
+            problem = f"embed_dim {embed_dim} does not split into {num_heads} heads of equal width"
+            raise ValueError(f"{problem}; nearest: {nearest}")
         self.num_heads, self.attention_dropout, self.fused = num_heads, attention_dropout, fused
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)  # U_qkv of Eq. 5: rows q, then k, then v, each (h k)
         self.proj = nn.Linear(embed_dim, embed_dim)  # U_msa of Eq. 8
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Float[Tensor, "b n d"], queries: int | None = None) -> Float[Tensor, "b i d"]:
-        q, k, v = self.queries_keys_values(x, queries)
+    def forward(self, x: Float[Tensor, "b n d"], one_query: bool = False) -> Float[Tensor, "b i d"]:
+        if one_query:
+            return self._one_query(x)
+        q, k, v = self.queries_keys_values(x)
         dropout = self.attention_dropout if self.training else 0.0
         if self.fused:
             out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         else:
             out, _ = attention(q, k, v, dropout)
-        return self.dropout(self.proj(rearrange(out, "b h i k -> b i (h k)")))  # Eq. 8
+        return self.dropout(self.proj(rearrange(out, "b h n k -> b n (h k)")))  # Eq. 8
 
     def queries_keys_values(
-        self, x: Float[Tensor, "b n d"], queries: int | None = None
-    ) -> tuple[Float[Tensor, "b h i k"], Float[Tensor, "b h n k"], Float[Tensor, "b h n k"]]:
-        """Eq. 5: one linear layer makes q, k and v of all heads, q perhaps of the first tokens only."""
-        if queries is None or type(self.qkv) is not nn.Linear:  # a layer put in its place has to be called
-            q, k, v = rearrange(self.qkv(x), "b n (three h k) -> three b h n k", three=3, h=self.num_heads)
-            return q[:, :, :queries], k, v
-        sizes = [x.shape[-1], 2 * x.shape[-1]]  # the rows of U_qkv that make q, and those that make k and v
-        (q_weight, kv_weight), (q_bias, kv_bias) = self.qkv.weight.split(sizes), self.qkv.bias.split(sizes)
-        q = rearrange(F.linear(x[:, :queries], q_weight, q_bias), "b i (h k) -> b h i k", h=self.num_heads)
-        k, v = rearrange(F.linear(x, kv_weight, kv_bias), "b n (two h k) -> two b h n k", two=2, h=self.num_heads)
+        self, x: Float[Tensor, "b n d"]
+    ) -> tuple[Float[Tensor, "b h n k"], Float[Tensor, "b h n k"], Float[Tensor, "b h n k"]]:
+        """Eq. 5: one linear layer makes q, k and v of all heads; each is (b, h, n, k)."""
+        q, k, v = rearrange(self.qkv(x), "b n (three h k) -> three b h n k", three=3, h=self.num_heads)
         return q, k, v
+
+    def _one_query(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b 1 d"]:
+        """The first row of `forward` with no key and no value made: the products of Eq. 5 to 7 in another order.
+
+        q (x W_k)^T = (q W_k^T) x^T and A (x W_v) = (A x) W_v: the right sides are far shorter for one query. The
+        keys' bias adds the same to all its scores, which softmax does not see.
+        """
+        if type(self.qkv) is not nn.Linear or (self.training and self.attention_dropout):
+            return self.forward(x)[:, :1]  # a layer put in its place; weights that do not sum to one, as b_v needs
+        w_q, w_k, w_v = rearrange(self.qkv.weight, "(three h k) d -> three h k d", three=3, h=self.num_heads)
+        b_q, _, b_v = rearrange(self.qkv.bias, "(three h k) -> three h k", three=3, h=self.num_heads)
+        q = einsum(x[:, 0], w_q, "b d, h k d -> b h k") + b_q
+        scores = einsum(q, w_k, "b h k, h k d -> b h d") @ x.mT / q.shape[-1] ** 0.5
+        seen = scores.softmax(dim=-1) @ x  # (b, h, d): what each head takes from the tokens themselves
+        out = einsum(seen, w_v, "b h d, h k d -> b h k") + b_v
+        return self.dropout(self.proj(rearrange(out, "b h k -> b 1 (h k)")))
 
     def weights(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n n"]:
         """The attention weights A for this input, without dropout (`vitscratch.explain` collects a model's)."""

@@ -70,10 +70,13 @@ class ViTConfig:
 
     @property
     def executed_flops(self) -> int:
-        """Those that our model executes: with pool "cls" the last block computes one query (`class_token`)."""
+        """Those that our model executes without attention dropout: with pool "cls" the last block has one query
+        (`VisionTransformer.class_token`), and makes neither keys nor values."""
+        if self.pool != "cls":
+            return self.flops
         n, d, m = self.num_patches + 1, self.embed_dim, self.mlp_dim
-        of_a_token = 2 * d * d + 4 * n * d + 2 * d * d + 4 * d * m  # its query, attention, projection and MLP
-        return self.flops - (n - 1) * of_a_token if self.pool == "cls" else self.flops
+        block = sum(cost.flops for cost in self.costs() if cost.part.startswith("blocks")) // self.depth
+        return self.flops - block + 8 * d * d + 4 * n * self.num_heads * d + 4 * d * m
 
     def costs(self) -> list[Cost]:
         """Parameters and FLOPs part by part, by formula.

@@ -19,7 +19,7 @@ class EncoderBlock(nn.Module):
         dropout, attention_dropout: probabilities in [0, 1], passed on to both.
 
     Shape:
-        (b, n, d) -> (b, n, d); with `queries=i` only the first i of these tokens are computed, (b, i, d).
+        (b, n, d) -> (b, n, d), or (b, 1, d), the first token alone, with `one_query=True`.
     """
 
     def __init__(
@@ -36,9 +36,12 @@ class EncoderBlock(nn.Module):
         self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)
         self.mlp = MLP(embed_dim, mlp_dim, dropout)
 
-    def forward(self, x: Float[Tensor, "b n d"], queries: int | None = None) -> Float[Tensor, "b i d"]:
-        if queries is None:
-            x = x + self.attn(self.norm1(x))  # Eq. 2
-        else:
-            x = x[:, :queries] + self.attn(self.norm1(x), queries=queries)  # Eq. 2, for the first tokens alone
+    def forward(self, x: Float[Tensor, "b n d"], one_query: bool = False) -> Float[Tensor, "b i d"]:
+        if one_query:
+            return self._one_query(x)
+        x = x + self.attn(self.norm1(x))  # Eq. 2
         return x + self.mlp(self.norm2(x))  # Eq. 3
+
+    def _one_query(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b 1 d"]:
+        x = x[:, :1] + self.attn(self.norm1(x), one_query=True)  # it still looks at all tokens
+        return x + self.mlp(self.norm2(x))

@@ -12,9 +12,7 @@ def pair(size: Size) -> tuple[int, int]:
     """(height, width) in pixels of a size that may be given as one number; ValueError if it is no size."""
     sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
     if len(sides) != 2 or any(side != int(side) or side < 1 for side in sides):
-        raise ValueError(
-            f"size {size!r} is no size in pixels; expected one whole number of at least 1, or (height, width)"
-        )
+        raise ValueError(f"size {size!r} is no size in pixels; expected a whole number from 1 on, or (height, width)")
     return int(sides[0]), int(sides[1])
 
 
@@ -106,9 +104,7 @@ class PatchEmbedding(nn.Module):
                 "one picture alone is images[None]"
             )
         if not images.is_floating_point():
-            raise ValueError(
-                f"images are {images.dtype}; expected floating point: images.float() / 255, then normalise"
-            )
+            raise ValueError(f"images are {images.dtype}; expected floating point: images.float() / 255, normalised")
         return rearrange(self.proj(images), "b d rows columns -> b (rows columns) d")
 
 

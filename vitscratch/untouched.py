@@ -15,15 +15,17 @@ _FORWARD: dict[type[nn.Module], Callable[..., Any]] = {
 }
 
 
-def is_untouched(module: nn.Module) -> bool:
-    """Whether all layers in here are of an encoder block's kinds, and no hook sees what they compute.
+def is_untouched(block: nn.Module, norm: nn.Module) -> bool:
+    """Whether this is an `EncoderBlock` with a norm after it as they were built, and no hook sees what they compute.
 
     Then, and only then, may tokens that nobody asks for be left out: a layer that was put in (a convolution, an
-    adapter) may mix tokens or take no `queries`, and a hook is a request for all tokens. One that sees only the
-    input of a block or of its attention gets all of them anyway. Hooks on every module of the process at once
+    adapter) may mix tokens or know no `one_query`, and a hook is a request for all tokens. One that sees only the
+    input of the block or of its attention gets all of them anyway. Hooks on every module of the process at once
     (`torch.nn.modules.module.register_module_forward_hook`, torch's FLOP counter) see what is computed.
     """
-    for layer in module.modules():
+    if not isinstance(block, EncoderBlock):
+        return False
+    for layer in (*block.modules(), *norm.modules()):
         if getattr(layer.forward, "__func__", None) is not _FORWARD.get(type(layer), layer):
             return False  # another kind of layer, or one whose forward was replaced
         before = not isinstance(layer, EncoderBlock | MultiHeadSelfAttention) and layer._forward_pre_hooks

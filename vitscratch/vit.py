@@ -50,10 +50,8 @@ class VisionTransformer(nn.Module):
         super().__init__()
         if pool not in ("cls", "mean"):
             raise ValueError(f"pool {pool!r} is unknown; expected 'cls' or 'mean'")
-        sizes = dict(
-            in_channels=in_channels, num_classes=num_classes, embed_dim=embed_dim, depth=depth, mlp_dim=mlp_dim
-        )
-        if bad := {name: size for name, size in sizes.items() if size < 1}:
+        axes = dict(in_channels=in_channels, num_classes=num_classes, embed_dim=embed_dim, depth=depth, mlp_dim=mlp_dim)
+        if bad := {name: size for name, size in axes.items() if size < 1}:
             raise ValueError(f"sizes {bad}: expected at least 1 of each")
         self.pool = pool
         self.patch_embed = PatchEmbedding(image_size, patch_size, in_channels, embed_dim)
@@ -87,19 +85,19 @@ class VisionTransformer(nn.Module):
         return self.norm(x)
 
     def class_token(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d"]:
-        """`tokens(images)[:, 0]` for 7 % less arithmetic (B/16): in the last block only the class token asks.
+        """`tokens(images)[:, 0]` for 8 % less arithmetic (B/16): in the last block only the class token asks.
 
-        What the other tokens take from each other there, nobody reads. Values and gradients are the same to rounding,
-        with dropout in training in distribution (fewer random numbers are drawn). All tokens are computed if
-        `one_query` is False, or if somebody replaced or hooked a layer that would see one alone (`is_untouched`).
+        What the others take from each other there, nobody reads. Same values and gradients to rounding (with dropout
+        in training, same distribution). All tokens are computed if `one_query` is False, a subclass has its own
+        `tokens`, or a layer that would see one token alone was replaced or hooked (`is_untouched`).
         """
-        if not self._one_query_is_enough():
+        *blocks, last = self.blocks or [nn.Identity()]
+        if not (self.one_query and type(self).tokens is VisionTransformer.tokens and is_untouched(last, self.norm)):
             return self.tokens(images)[:, 0]
-        *blocks, last = self.blocks
         x = self.embed(images)
         for block in blocks:
             x = block(x)
-        return self.norm(last(x, queries=1))[:, 0]
+        return self.norm(last(x, one_query=True))[:, 0]
 
     def features(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d"]:
         """What the head reads, y of Eq. 4: the class token, or the mean of the patch tokens."""
@@ -107,12 +105,6 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b classes"]:
         return self.head(self.features(images))
-
-    def _one_query_is_enough(self) -> bool:
-        if not self.one_query or getattr(self.tokens, "__func__", None) is not VisionTransformer.tokens:
-            return False  # a subclass that has tokens of its own means them
-        last = next(reversed(self.blocks), None)
-        return isinstance(last, EncoderBlock) and is_untouched(last) and is_untouched(self.norm)
 
 
 @torch.no_grad()
@@ -207,10 +199,8 @@ def build(preset: str, **overrides: Any) -> VisionTransformer:
 def _torchvision_style(preset: str, weights: Any, overrides: dict[str, Any]) -> VisionTransformer:
     """Build a preset through torchvision's signature, and say plainly that weights are not loaded yet."""
     if weights is not None:
-        raise NotImplementedError(
-            f"weights={weights!r}: vitscratch 0.1 does not load pretrained weights yet; use weights=None "
-            "(classes are given as num_classes=...)"
-        )
+        hint = "vitscratch 0.1 does not load pretrained weights yet; use weights=None (classes: num_classes=...)"
+        raise NotImplementedError(f"weights={weights!r}: {hint}")
     return build(preset, **overrides)
 
 

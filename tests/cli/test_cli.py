@@ -116,6 +116,65 @@ def test_bench_patch_embedding(tmp_path: Path, capsys: pytest.CaptureFixture, mo
     assert "quartiles" in capsys.readouterr().out
 
 
+def _without_optional_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if transformers and vit-pytorch were not installed, and without the seconds that large products take."""
+    from vitscratch.bench import compare, peers
+
+    found = peers.find_spec
+    absent = ("transformers", "vit_pytorch")
+    monkeypatch.setattr(peers, "find_spec", lambda name: None if name in absent else found(name))
+    monkeypatch.setattr(compare, "matmul_flops", lambda *arguments: 1e12)
+    monkeypatch.setattr(torch, "compile", lambda model: model)  # compiling is tried in test_without_hook.py
+
+
+def test_bench_train_prints_a_table_and_writes_json_and_bars(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _without_optional_peers(monkeypatch)
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "123456789")
+    path, bars = tmp_path / "bench.json", tmp_path / "bars.png"
+    options = [
+        "--activation-checkpointing",
+        "--no-memory",
+        "--peak-tflops",
+        "2",
+        "--json",
+        str(path),
+        "--out",
+        str(bars),
+    ]
+    assert main(["bench", "train", "--model", "vit_nano_8", "--quick", "--device", "cpu", *options]) == 0
+    results = json.loads(path.read_text())
+    models = ["vitscratch", "torchvision", "timm", "vitscratch, checkpointed"]
+    assert [row["model"] for row in results["rows"]] == models
+    assert (results["what"], results["model"], results["depth"], results["quick"]) == ("train", "vit_nano_8", 2, True)
+    assert results["work"]["batch_size"] == 2 and results["work"]["training"] is True
+    assert results["allocator"]["MALLOC_TRIM_THRESHOLD_"] == "123456789"
+    for row in results["rows"]:
+        assert row["stated_mfu"] == pytest.approx(row["mfu"] / 2) and row["memory_bytes"] is None
+    printed = capsys.readouterr().out
+    assert "transformers is not installed, so it is not measured" in printed and "vit-pytorch is not" in printed
+    assert (
+        "vit_nano_8, 2 blocks, training, batch 2, fp32, cpu" in printed
+        and "MALLOC_TRIM_THRESHOLD_=123456789" in printed
+    )
+    assert all(f"eager     {model:<24} " in printed for model in models)
+    assert bars.read_bytes().startswith(PNG)
+
+
+def test_bench_infer_measures_both_modes_and_the_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _without_optional_peers(monkeypatch)
+    path = tmp_path / "bench.json"
+    arguments = ["--model", "vit_nano_8", "--batch-size", "3", "--rounds", "2", "--peers", "--json", str(path)]
+    assert main(["bench", "infer", "--device", "cpu", *arguments]) == 0
+    eager, compiled = json.loads(path.read_text())["rows"]
+    assert (eager["mode"], compiled["mode"]) == ("eager", "compiled")
+    assert eager["memory_bytes"] > 0 and compiled["memory_bytes"] is None
+    assert eager["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0} and eager["stated_mfu"] is None
+
+
 def test_bench_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = tmp_path / "bench.json"
     assert main(["bench", "digits", "--quick", "--device", "cpu", "--json", str(path)]) == 0
@@ -138,6 +197,11 @@ def test_bench_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         (["parity", "vit_nano_8", "--depth", "9"], "vit_nano_8 takes 1 to 3 blocks"),
         (["parity", "vit_nano_8", "--json", "no/such/folder/x.json"], "expected a file in a folder that exists"),
         (["bench", "digits", "--splits", "0"], "splits 0, seeds 3: expected at least 1"),
+        (["bench", "patch-embedding", "--rounds", "1"], "rounds 1: expected at least 2"),
+        (["bench", "train", "--model", "vit_b16"], "preset 'vit_b16' is unknown; there are vit_nano_8, "),
+        (["bench", "infer", "--batch-size", "0"], "batch size 0: expected at least 1"),
+        (["bench", "infer", "--rounds", "1"], "rounds 1: expected at least 2"),
+        (["bench", "infer", "--out", "{folder}"], "--out {folder}: expected a file in a folder that exists"),
         (["quickstart", "--out", "{file}"], "is a file; expected a folder"),
         (["quickstart", "--out", "{file}/below"], "cannot be made (Not a directory)"),
         (["quickstart", "--json", "{folder}"], "expected a file in a folder that exists"),
@@ -150,7 +214,11 @@ def test_bad_input_is_one_line_and_exit_code_2(
     file.write_text("kept")
     assert main([argument.format(file=file, folder=tmp_path) for argument in arguments]) == 2
     printed = capsys.readouterr()
-    assert message in printed.err and printed.err.count("\n") == 1 and printed.err.startswith("vitscratch: ")
+    assert (
+        message.format(folder=tmp_path) in printed.err
+        and printed.err.count("\n") == 1
+        and printed.err.startswith("vitscratch: ")
+    )
     assert file.read_text() == "kept" and list(tmp_path.iterdir()) == [file]
 
 

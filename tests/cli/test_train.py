@@ -263,7 +263,7 @@ def test_a_real_process_is_killed_and_resumed(finished: Path, tmp_path: Path) ->
     command = [sys.executable, "-m", "vitscratch", *SHORT, "--out", str(run)]
     while not (run / "metrics.json").exists():
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        waiting_for = [".lock", "history.csv", "nothing"][min(kills, 2)]
+        waiting_for = ["config.json", "history.csv", "nothing"][min(kills, 2)]
         while process.poll() is None and not (run / waiting_for).exists():
             time.sleep(0.005)
         if process.poll() is None:

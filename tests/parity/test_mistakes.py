@@ -12,11 +12,11 @@ from tests.parity.library import library_with
 
 A, P, M, E, U, V = "attention", "patches", "mlp", "encoder", "untouched", "vit"
 SPLIT = '"b n (three h k) -> three b h n k", three=3'
-MERGE = 'rearrange(out, "b h i k -> b i (h k)")'
+MERGE = 'rearrange(out, "b h n k -> b n (h k)")'
 SDPA = "out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)"
 SCALE = "scores = q @ k.mT / head_dim**0.5"
 SOFTMAX = "weights = F.dropout(scores.softmax(dim=-1), dropout)"
-EQ2, EQ3 = "x = x + self.attn(self.norm1(x))", "return x + self.mlp(self.norm2(x))"
+EQ2, EQ3 = "x = x + self.attn(self.norm1(x))", "return x + self.mlp(self.norm2(x))  # Eq. 3"
 NORM1 = "self.norm1 = nn.LayerNorm(embed_dim, eps=1e-6)"
 NORM2 = "self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)"
 NORM = "self.norm = nn.LayerNorm(embed_dim, eps=1e-6)"
@@ -25,10 +25,12 @@ TOKENS = 'rearrange(self.proj(images), "b d rows columns -> b (rows columns) d")
 EQ1 = "x = torch.cat([cls_token, patches], dim=1) + self.pos_embed"
 BLOCKS = "for block in self.blocks:  # Eq. 2 and Eq. 3\n            x = block(x)"
 CLS, MEAN = "self.tokens(images)[:, 0]", "self.tokens(images)[:, 1:].mean(dim=1)"
-QKV = "return q[:, :, :queries], k, v"
-Q, KV = "F.linear(x[:, :queries], q_weight, q_bias)", "F.linear(x, kv_weight, kv_bias)"
-ONE = "return self.norm(last(x, queries=1))[:, 0]"
+QKV = "return q, k, v"
+Q, OUTPUT = 'q = einsum(x[:, 0], w_q, "b d, h k d -> b h k") + b_q', '"b h d, h k d -> b h k") + b_v'
+SCORES, SEEN = "@ x.mT / q.shape[-1] ** 0.5", "seen = scores.softmax(dim=-1) @ x"
 PATCHIFY = '"b c (rows p) (columns q) -> b (rows columns) (c p q)"'
+UNFIT = "if type(self.qkv) is not nn.Linear or (self.training and self.attention_dropout):"
+ONE = "return self.norm(last(x, one_query=True))[:, 0]"
 
 square, readable, attention = "torchvision_square", "torchvision_readable_attention", "attention_against_torch"
 rectangles, training, spread = (
@@ -89,7 +91,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {  # name -> check, file, right
     "heads split by view": (
         square, A, f"rearrange(self.qkv(x), {SPLIT}, h=self.num_heads)",
         "self.qkv(x).chunk(3, -1)\n"
-        "            q, k, v = (t.reshape(t.shape[0], self.num_heads, t.shape[1], -1) for t in (q, k, v))"),
+        "        q, k, v = (t.reshape(t.shape[0], self.num_heads, t.shape[1], -1) for t in (q, k, v))"),
     "heads merged by reshape": (square, A, MERGE, "out.reshape(x.shape)"),
     "heads merged in another order": (square, A, MERGE, MERGE.replace("(h k)", "(k h)")),
     "attention over the batch": (
@@ -101,7 +103,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {  # name -> check, file, right
         'return q, k, rearrange(x, "b n (h k) -> b h n k", h=self.num_heads)'),
     "no output projection": (square, A, f"self.proj({MERGE})", MERGE),
     "no qkv bias": (square, A, "rearrange(self.qkv(x)", "rearrange(F.linear(x, self.qkv.weight)"),
-    "one head too many in the fused path": (square, A, "h=self.num_heads)\n            return q", "h=1)\n            return q"),
+    "one head too many in the fused path": (square, A, "h=self.num_heads)\n        return q", "h=1)\n        return q"),
     "attention dropout also in eval": (training, A, "self.attention_dropout if self.training else 0.0", "self.attention_dropout"),
     "attention dropout forgotten": (training, A, "self.attention_dropout if self.training else 0.0", "0.0"),
     "attention dropout forgotten, by distribution": (
@@ -127,17 +129,17 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {  # name -> check, file, right
     "post-norm": (block, E, EQ2, "x = self.norm1(x + self.attn(x))"),
     "post-norm, MLP": (block, E, EQ3, "return self.norm2(x + self.mlp(x))"),
     "norm on the branch's output": (block, E, EQ2, "x = x + self.norm1(self.attn(x))"),
-    "residual taken after the norm": (block, E, EQ2, "x = self.norm1(x)\n            x = x + self.attn(x)"),
+    "residual taken after the norm": (block, E, EQ2, "x = self.norm1(x)\n        x = x + self.attn(x)"),
     "residual twice": (block, E, EQ2, EQ2.replace("x + ", "x + x + ")),
     "x + x": (block, E, EQ3, "x = self.mlp(self.norm2(x))\n        return x + x"),
     "MLP residual from the block's input": (block, E, EQ2, (
-        "y = x + self.attn(self.norm1(x))\n            return x + self.mlp(self.norm2(y))")),
+        "y = x + self.attn(self.norm1(x))\n        return x + self.mlp(self.norm2(y))")),
     "MLP branch on the block's input": (block, E, EQ2, (
-        "y = x + self.attn(self.norm1(x))\n            return y + self.mlp(self.norm2(x))")),
+        "y = x + self.attn(self.norm1(x))\n        return y + self.mlp(self.norm2(x))")),
     "one norm used twice": (block, E, EQ3, EQ3.replace("norm2", "norm1")),
     "no norm before attention": (block, E, EQ2, EQ2.replace("self.norm1(x)", "x")),
     "MLP before attention": (block, E, EQ2, (
-        "x = x + self.mlp(self.norm2(x))\n            return x + self.attn(self.norm1(x))")),
+        "x = x + self.mlp(self.norm2(x))\n        return x + self.attn(self.norm1(x))")),
     "no final norm": (square, V, "return self.norm(x)", "return x"),
     "final norm after the blocks and before": (square, V, BLOCKS, BLOCKS.replace("block(x)", "self.norm(block(x))")),
     "last block skipped": (square, V, "for block in self.blocks:", "for block in self.blocks[:-1]:"),
@@ -180,35 +182,47 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {  # name -> check, file, right
     "head count ignored": (square, A, "self.num_heads, self.attention_dropout, self.fused = num_heads,", (
         "self.num_heads, self.attention_dropout, self.fused = 1 + 0 * num_heads,")),
     "detached class token": (square, V, "self.cls_token.expand", "self.cls_token.detach().expand"),
-    # The short form of the last block.
-    "one query: the last token asks": (one, A, Q, Q.replace(":queries", "-queries:")),
-    "one query: only it answers": (one, A, KV, KV.replace("(x,", "(x[:, :queries],")),
-    "one query: no bias of q": (one, A, Q, Q.replace(", q_bias", "")),
-    "one query: no bias of k and v": (one, A, KV, KV.replace(", kv_bias", "")),
-    "one query: k and v swapped": (one, A, f"k, v = rearrange({KV}", f"v, k = rearrange({KV}"),
-    "one query: qkv cut in another order": (one, A, "(q_weight, kv_weight), (q_bias, kv_bias) = self.qkv.weight.split(sizes)", (
-        "(q_weight, kv_weight), (q_bias, kv_bias) = self.qkv.weight.roll(sizes[0], dims=0).split(sizes)")),
-    "one query: heads scrambled": (one, A, '"b i (h k) -> b h i k"', '"b i (k h) -> b h i k"'),
-    "one query: values scrambled": (one, A, '"b n (two h k) -> two b h n k"', '"b n (two k h) -> two b h n k"'),
-    "one query: no gradient to it": (one, A, Q, Q.replace("x[:, :queries]", "x[:, :queries].detach()")),
-    "one query: no gradient to keys and values": (one, A, KV, KV.replace("(x,", "(x.detach(),")),
-    "one query: added to another token": (one, E, "x = x[:, :queries] +", "x = x[:, -queries:] +"),
-    "one query: no final norm": (one, V, ONE, "return last(x, queries=1)[:, 0]"),
+    # The class token alone in the last block.
+    "one query: the last token asks": (one, A, Q, Q.replace("x[:, 0]", "x[:, -1]")),
+    "one query: the mean of tokens asks": (one, A, Q, Q.replace("x[:, 0]", "x.mean(dim=1)")),
+    "one query: no bias of q": (one, A, Q, Q.replace(" + b_q", "")),
+    "one query: no bias of v": (one, A, OUTPUT, OUTPUT.replace(" + b_v", "")),
+    "one query: k and v swapped": (one, A, "w_q, w_k, w_v =", "w_q, w_v, w_k ="),
+    "one query: q and k swapped": (one, A, "w_q, w_k, w_v =", "w_k, w_q, w_v ="),
+    "one query: bias of k for that of v": (one, A, "b_q, _, b_v =", "b_q, b_v, _ ="),
+    "one query: heads scrambled": (one, A, '"(three h k) d -> three h k d"', '"(three k h) d -> three h k d"'),
+    "one query: biases scrambled": (one, A, '"(three h k) -> three h k"', '"(three k h) -> three h k"'),
+    "one query: heads merged in another order": (one, A, '"b h k -> b 1 (h k)"', '"b h k -> b 1 (k h)"'),
+    "one query: scale of the whole width": (one, A, SCORES, SCORES.replace("q.shape[-1]", "x.shape[-1]")),
+    "one query: no scale": (one, A, SCORES, SCORES.replace(" / q.shape[-1] ** 0.5", "")),
+    "one query: softmax over heads": (one, A, SEEN, SEEN.replace("dim=-1", "dim=1")),
+    "one query: no softmax": (one, A, SEEN, SEEN.replace(".softmax(dim=-1)", "")),
+    "one query: no gradient to it": (one, A, Q, Q.replace("x[:, 0]", "x[:, 0].detach()")),
+    "one query: no gradient to what it sees": (one, A, SEEN, SEEN.replace("@ x", "@ x.detach()")),
+    "one query: no gradient through the weights": (one, A, SEEN, SEEN.replace("scores", "scores.detach()")),
+    "one query: added to another token": (one, E, "x = x[:, :1] +", "x = x[:, -1:] +"),
+    "one query: sees tokens without norm": (one, E, "self.attn(self.norm1(x), one_query=True)", "self.attn(x, one_query=True)"),
+    "one query: no MLP": (one, E, f"{EQ3}\n\n    def _one", "return x + self.mlp(self.norm2(x))  # Eq. 3\n\n    def _one") if False else (
+        one, E, "return x + self.mlp(self.norm2(x))\n", "return x\n"),
+    "one query: no final norm": (one, V, ONE, "return last(x, one_query=True)[:, 0]"),
     "one query: last block skipped": (one, V, ONE, "return self.norm(x[:, :1])[:, 0]"),
     "one query: first block last": (one, V, "*blocks, last = self.blocks", "last, *blocks = self.blocks"),
-    "one query: in every block": (one, V, f"            x = block(x)\n        {ONE}", f"            x = block(x, queries=1)\n        {ONE}"),
-    "one query: all the others computed, too": (one, V, ONE, ONE.replace("queries=1", "queries=None")),
-    "one query: q of all tokens computed, too": (one, A, "if queries is None or type(self.qkv) is not nn.Linear:", "if True:"),
+    "one query: in every block": (one, V, f"            x = block(x)\n        {ONE}", f"            x = block(x, one_query=True)\n        {ONE}"),
+    "one query: all the others computed, too": (one, V, ONE, ONE.replace(", one_query=True", "")),
+    "one query: keys and values made, too": (one, A, UNFIT, "if True:"),
     "one query: never": (one, V, "one_query: bool = True", "one_query: bool = False"),
+    "one query: cannot be switched off": (one, V, "self.one_query and type", "type"),
+    "one query: dropped weights sum to one": (one, A, UNFIT, UNFIT.replace(" or (self.training and self.attention_dropout)", "")),
+    "one query: no dropout after its projection": (one, A, 'self.dropout(self.proj(rearrange(out, "b h k -> b 1 (h k)")))', (
+        'self.proj(rearrange(out, "b h k -> b 1 (h k)"))')),
     "one query: also where hooks want all": (asked, U, "if before or layer._forward_hooks", "if before and layer._forward_hooks"),
     "one query: also where a backward hook wants all": (asked, U, " or layer._backward_hooks or layer._backward_pre_hooks", ""),
     "one query: also where a hook wants all inputs": (asked, U, "if before or ", "if "),
     "one query: also through layers that were put in": (asked, U, "is not _FORWARD.get(type(layer), layer)", "is None"),
-    "one query: also through a final norm that was put in": (asked, V, " and is_untouched(self.norm)", ""),
-    "one query: also through a block of another kind": (asked, V, "return isinstance(last, EncoderBlock) and is_untouched(last)", "return True"),
-    "one query: tokens of a subclass passed over": (asked, V, 'getattr(self.tokens, "__func__", None) is not VisionTransformer.tokens', "False"),
-    "one query: an adapter on qkv passed over": (asked, A, " or type(self.qkv) is not nn.Linear", ""),
-    "one query: cannot be switched off": (one, V, "if not self.one_query or ", "if "),
+    "one query: also through a final norm that was put in": (asked, U, "(*block.modules(), *norm.modules())", "block.modules()"),
+    "one query: also through a block of another kind": (asked, U, "if not isinstance(block, EncoderBlock):", "if False:"),
+    "one query: tokens of a subclass passed over": (asked, V, " and type(self).tokens is VisionTransformer.tokens", ""),
+    "one query: an adapter on qkv passed over": (asked, A, UNFIT, UNFIT.replace("type(self.qkv) is not nn.Linear or ", "")),
     "no gradient through attention's weights": (readable, A, "return weights @ v, weights", "return weights.detach() @ v, weights"),
 }  # fmt: skip
 

@@ -45,14 +45,14 @@ class Work:
 
     def executed_flops(self, peer: str) -> int:
         """Those that a model executes: nobody needs the pictures' gradient, ours spares queries in the last block,
-        and with activation checkpointing all other blocks run forwards twice."""
+        and with activation checkpointing all other blocks run forwards twice, up to the MLP's last layer."""
         forward = self.config.executed_flops if peer in (OURS, CHECKPOINTED) else self.config.flops
         if not self.training:
             return forward * self.batch_size
-        patches = next(cost.flops for cost in self.config.costs() if cost.part == "patch embedding")
-        blocks = sum(cost.flops for cost in self.config.costs() if cost.part.startswith("blocks"))
+        costs = {cost.part: cost.flops for cost in self.config.costs()}
+        blocks = sum(flops for part, flops in costs.items() if part.startswith("blocks")) - costs["blocks: MLP"] // 2
         again = blocks // self.config.depth * (self.config.depth - 1) if peer == CHECKPOINTED else 0
-        return (3 * forward - patches + again) * self.batch_size
+        return (3 * forward - costs["patch embedding"] + again) * self.batch_size
 
     def small(self) -> "Work":
         """The same on two pictures with two blocks."""
