@@ -5,11 +5,13 @@ import hashlib
 import os
 import tarfile
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from vitscratch.data.download import download
 from vitscratch.data.sets import Pictures
 
 _CIFAR = "https://www.cs.toronto.edu/~kriz"
@@ -90,14 +92,12 @@ def default_data_dir() -> Path:
 def obtain(source: Source, folder: Path) -> Path:
     """A file of a set, checked: from the folder, or downloaded to it.
 
-    A download goes to a file of another name, which gets its own when it is complete, so one that breaks off is begun
-    again by the next call.
+    A download goes to a file of another name, which gets its own when it is complete and right; one that breaks off is
+    continued by the next call.
 
     Raises:
         RuntimeError, ValueError: see `load_built_in`.
     """
-    from torchvision.datasets.utils import download_url
-
     path = folder / source.name
     if path.exists():
         if (found := _md5(path)) != source.md5:
@@ -106,9 +106,11 @@ def obtain(source: Source, folder: Path) -> Path:
     part = path.with_name(f"{path.name}.part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        download_url(source.address, str(folder), part.name, source.md5)
-    except (OSError, RuntimeError) as error:  # no network, disk full, broken off, wrong checksum
-        part.unlink(missing_ok=True)
+        download(source.address, part)
+        if (found := _md5(part)) != source.md5:
+            part.unlink()
+            raise OSError(f"what came has MD5 {found}")
+    except (OSError, HTTPException) as error:  # no network, disk full, broken off, wrong checksum
         raise RuntimeError(
             f"{source.name} is not in {folder} and could not be downloaded ({error}); get it from {source.address} "
             f"(MD5 {source.md5}) and put it there, or name its folder with --data-dir"
