@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,46 @@ def test_an_infinite_loss_stops_the_run_and_names_the_layer(tmp_path: Path, caps
     assert "epoch 1, batch" in error and "first non-finite" in error and error.count("\n") == 1, error
     batch = read_checkpoint(run / "nonfinite.pt")
     assert batch["images"].shape == (64, 1, 8, 8) and batch["labels"].shape == (64,)
+
+
+# TensorBoard
+
+
+def test_tensorboard_gets_every_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[str, float, int]] = []
+
+    class Writer:
+        """Stands for torch.utils.tensorboard.SummaryWriter, whose package is an extra."""
+
+        def __init__(self, folder: Path) -> None:
+            assert folder == tmp_path / "run" / "tensorboard"
+
+        def __enter__(self) -> "Writer":
+            return self
+
+        def __exit__(self, *arguments: object) -> None:
+            written.append(("closed", 0.0, 0))
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, value, step))
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    monkeypatch.setattr("vitscratch.cli.train.find_spec", lambda name: object())
+    assert train("--out", str(tmp_path / "run"), "--tensorboard") == 0
+    rows = list(csv.DictReader((tmp_path / "run" / "history.csv").open()))
+    losses = [(step, value) for name, value, step in written if name == "train/loss"]
+    assert losses == [(i + 1, float(row["train_loss"])) for i, row in enumerate(rows)]
+    assert {"validation/accuracy", "learning_rate"} <= {name for name, _, _ in written} and written[-1][0] == "closed"
+
+
+def test_tensorboard_that_is_missing_is_said_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vitscratch.cli.train.find_spec", lambda name: None)
+    assert train("--out", str(tmp_path / "run"), "--tensorboard") == 2
+    assert "pip install 'vitscratch[tensorboard]'" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 # Other commands on a run

@@ -1,11 +1,13 @@
 """`vitscratch train`: carry out a recipe, or go on with a run that was interrupted."""
 
 import json
+import re
 import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,7 +56,13 @@ class Training(Common):
     """Also write metrics.json there."""
 
     def carry_out(self, run: RunFolder) -> int:
-        """Train, measure and save; the folder is there."""
+        """Train, measure and save; the folder is there.
+
+        Raises:
+            ImportError: the package for --tensorboard is missing.
+        """
+        if self.tensorboard and find_spec("tensorboard") is None:
+            raise ImportError("--tensorboard needs a package: pip install 'vitscratch[tensorboard]'")
         from vitscratch.training import (
             Checkpoints,
             Interrupted,
@@ -126,18 +134,14 @@ class Training(Common):
         if not self.tensorboard or not is_first_process():
             yield lambda record: None
             return
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ImportError("--tensorboard needs the package: pip install 'vitscratch[tensorboard]'") from error
-        from dataclasses import asdict
+        from torch.utils.tensorboard import SummaryWriter
 
         with SummaryWriter(folder / "tensorboard") as writer:
 
             def write_event(record: "EpochRecord") -> None:
                 for name, value in asdict(record).items():
                     if name != "epoch" and value == value:
-                        writer.add_scalar(name.replace("_", "/", 1), value, record.epoch)
+                        writer.add_scalar(re.sub("^(train|validation)_", r"\1/", name), value, record.epoch)
 
             yield write_event
 
