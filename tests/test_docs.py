@@ -40,6 +40,8 @@ def test_python_runs(where: str, code: str) -> None:
 SHORTER = {
     "vitscratch --help": None,  # tests/cli/test_cli.py runs it
     "vitscratch quickstart": None,  # tests/cli/test_cli.py runs it, and looks at what it leaves
+    "vitscratch bench train": None,  # the same
+    "vitscratch bench infer": None,  # the same
     "vitscratch bench digits": None,  # the same
     "vitscratch bench patch-embedding": None,  # the same
     "vitscratch bench": None,  # tests/cli/test_bench.py

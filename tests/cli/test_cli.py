@@ -149,7 +149,7 @@ def test_bench_train_prints_a_table_and_writes_json_and_bars(
     assert [row["model"] for row in results["rows"]] == models
     assert (results["what"], results["model"], results["depth"], results["quick"]) == ("train", "vit_nano_8", 2, True)
     assert results["work"]["batch_size"] == 2 and results["work"]["training"] is True
-    assert results["allocator"]["MALLOC_TRIM_THRESHOLD_"] == "123456789"
+    assert results["settings"]["MALLOC_TRIM_THRESHOLD_"] == "123456789"
     for row in results["rows"]:
         assert row["stated_mfu"] == pytest.approx(row["mfu"] / 2) and row["memory_bytes"] is None
     printed = capsys.readouterr().out

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 Peer = Literal["torchvision", "timm", "transformers", "vit-pytorch"]
 Json = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 
+# Environment variables that change what is measured, for all models alike: they belong to the result (docs/speed.md).
+SETTINGS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "THP_MEM_ALLOC", "TORCHINDUCTOR_FREEZING", "OMP_", "MKL_")
+
 # Dense bf16 FLOP/s that the makers state, by the name that torch tells.
 STATED = {"H100 80GB HBM3": 989e12, "H200": 989e12, "A100": 312e12}
 
@@ -110,14 +113,14 @@ class _Compare(Common):
     def _about(self, device: str, depth: int) -> dict[str, Any]:
         import torch
 
-        allocator = {name: value for name, value in os.environ.items() if name.startswith(("MALLOC_", "LD_PRELOAD"))}
+        settings = {name: value for name, value in os.environ.items() if name.startswith(SETTINGS)}
         return {
             "what": type(self).__name__.lower(),
             "model": self.model,
             "depth": depth,
             "device": device,
             "device_name": torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads",
-            "allocator": allocator,
+            "settings": settings,
         }
 
 
@@ -296,7 +299,7 @@ class Bench:
 
 def _print(result: "Result", about: dict[str, Any]) -> None:
     work, stated = result.work, result.stated_flops
-    setting = "".join(f", {name}={value}" for name, value in about["allocator"].items())
+    setting = "".join(f", {name}={value}" for name, value in about["settings"].items())
     print(
         f"\n{_title(result, about)}, {about['device_name']}{setting}\n"
         "ratio: time / our time in the same round, median (quartiles); above 1 ours is faster, within 4 % is a tie\n"
