@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def seed_everything(seed: int, deterministic: bool = False) -> None:
@@ -28,9 +29,22 @@ def random_state() -> dict[str, Any]:
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.tensor(keys.astype(np.int64)), position, has_gauss, gauss),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "torch": torch_random_state(),
     }
+
+
+def torch_random_state() -> Tensor:
+    """torch's generators of this process as bytes: the CPU's, then the GPU's if one is in use."""
+    on_gpu = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []
+    return torch.cat([torch.get_rng_state(), *on_gpu])
+
+
+def set_torch_random_state(state: Tensor) -> None:
+    """Put torch's generators back into a state that `torch_random_state` gave."""
+    on_cpu, on_gpu = state.split([size := len(torch.get_rng_state()), len(state) - size])
+    torch.set_rng_state(on_cpu)
+    if len(on_gpu) and torch.cuda.is_available():
+        torch.cuda.set_rng_state(on_gpu)
 
 
 def set_random_state(state: dict[str, Any]) -> None:
@@ -38,6 +52,4 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
     kind, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
+    set_torch_random_state(state["torch"])

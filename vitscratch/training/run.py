@@ -14,7 +14,12 @@ from vitscratch.training import distributed
 from vitscratch.training.ema import MovingAverage
 from vitscratch.training.history import EpochRecord, Monitor, best_epoch
 from vitscratch.training.metrics import Metrics
-from vitscratch.training.randomness import random_state, set_random_state
+from vitscratch.training.randomness import (
+    random_state,
+    set_random_state,
+    set_torch_random_state,
+    torch_random_state,
+)
 
 
 @runtime_checkable
@@ -125,7 +130,7 @@ class Run:
             "waited": self.waited,
             "epoch_random": self.epoch_random,
             "random": random_state(),
-            "torch_random_of_each_process": distributed.gather(torch.get_rng_state()),
+            "torch_random_of_each_process": distributed.gather(torch_random_state()),
             "best": self.best,
             "history": [asdict(record) for record in self.history],
         }
@@ -148,6 +153,6 @@ class Run:
             self.metrics.load_state_dict(state["metrics"], next(self.model.parameters()).device)
         set_random_state(state["random"])
         if 0 < rank < len(of_each_process):
-            torch.set_rng_state(of_each_process[rank])
+            set_torch_random_state(of_each_process[rank])
         elif rank:  # a process that was not there before
             torch.manual_seed(torch.initial_seed() + rank)
