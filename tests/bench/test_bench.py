@@ -38,7 +38,10 @@ def test_interleaved_counts_the_rounds_and_runs_every_second_one_backwards(clock
         ran.append(name)
         clock.now += seconds * len(ran)  # the machine slows down
 
-    times = interleaved({"a": lambda: step("a", 1.0), "b": lambda: step("b", 2.0)}, rounds=3, warm_up=2)
+    steps = {"a": lambda: step("a", 1.0), "b": lambda: step("b", 2.0)}
+    rounds: list[int] = []
+    times = interleaved(steps, rounds=3, warm_up=2, on_round=lambda: rounds.append(len(ran)))
+    assert rounds == [6, 8, 10]
     assert ran == list("abababbaab")
     assert times == {"a": [5.0, 8.0, 9.0], "b": [12.0, 14.0, 20.0]}
 
@@ -98,7 +101,11 @@ def test_rows_hold_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         comparing,
         "interleaved",
-        lambda steps, rounds, device: {OURS: [0.5, 0.25, 0.5], "torchvision": [1.0, 1.0, 0.75], "timm": [0.5] * 3},
+        lambda steps, rounds, device, on_round: {
+            OURS: [0.5, 0.25, 0.5],
+            "torchvision": [1.0, 1.0, 0.75],
+            "timm": [0.5] * 3,
+        },
     )
     bench = measure(INFER, ["torchvision", "timm"], modes=["eager"], rounds=3, memory=False, stated_flops=10e12)
     ours, torchvision, timm = bench.rows

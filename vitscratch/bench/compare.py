@@ -60,6 +60,7 @@ def measure(
     checkpointing: bool = False,
     stated_flops: float | None = None,
     on_progress: Callable[[str], None] = lambda line: None,
+    on_round: Callable[[], object] = lambda: None,
 ) -> Bench:
     """Run ours and the peers on the same work, interleaved, and tell what it cost.
 
@@ -70,7 +71,7 @@ def measure(
         memory: also measure the peak memory of each, in processes of their own.
         checkpointing: in training, also a row for ours with activation checkpointing (eager).
         stated_flops: the peak FLOP/s that the maker states, for `Row.stated_mfu`.
-        on_progress: called with a line about what happens next.
+        on_progress: called with a line about what happens next. on_round: called after each round of each mode.
 
     Raises:
         ValueError: fewer than 2 rounds, or a mode that there is not.
@@ -86,7 +87,7 @@ def measure(
     for mode in modes:
         names = [OURS, *peers, *([CHECKPOINTED] if checkpointing and work.training and mode == "eager" else [])]
         on_progress(f"{mode}: {', '.join(names)}")
-        found, failed = _times(work, names, mode == "compiled", rounds)
+        found, failed = _times(work, names, mode == "compiled", rounds, on_round)
         times |= {(mode, name): seconds for name, seconds in found.items()}
         failures |= {f"{name}, {mode}": reason for name, reason in failed.items()}
     peak = max(peak, matmul_flops(work.device, DTYPES[work.dtype]))  # in case something disturbed the first
@@ -100,7 +101,7 @@ def measure(
 
 
 def _times(
-    work: Work, names: Sequence[str], compiled: bool, rounds: int
+    work: Work, names: Sequence[str], compiled: bool, rounds: int, on_round: Callable[[], object]
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Seconds of each model's steps, and why a peer has none. Ours has to run."""
     images, labels = work.batch()
@@ -117,7 +118,7 @@ def _times(
             if name == OURS:
                 raise
             failures[name] = (str(error) or type(error).__name__).splitlines()[0]
-    times = interleaved(steps, rounds, work.device)
+    times = interleaved(steps, rounds, work.device, on_round=on_round)
     steps.clear()
     gc.collect()
     return times, failures

@@ -12,7 +12,11 @@ SHORTEST_SECONDS = 0.02
 
 
 def interleaved(
-    steps: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu", warm_up: int = 2
+    steps: Mapping[str, Callable[[], object]],
+    rounds: int,
+    device: str = "cpu",
+    warm_up: int = 2,
+    on_round: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
     """Seconds of each step in each round; in a round every step runs, and every second round runs backwards.
 
@@ -24,6 +28,7 @@ def interleaved(
         rounds: at least 1; these are counted.
         device: "cpu", "cuda" or "mps"; the clock waits for it.
         warm_up: rounds before the clock runs, in which compilers compile and memory is claimed; at least 1.
+        on_round: called after each counted round, for progress.
     """
     if rounds < 1 or warm_up < 1:
         raise ValueError(f"rounds {rounds}, warm-up {warm_up}: expected at least 1 of each")
@@ -34,6 +39,7 @@ def interleaved(
     for i in range(rounds):
         for name in list(steps)[:: 1 if i % 2 == 0 else -1]:
             times[name].append(_seconds(steps[name], repeats, device) / repeats)
+        on_round()
     return times
 
 

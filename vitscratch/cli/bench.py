@@ -1,6 +1,7 @@
 """`vitscratch bench`: the figures that README and docs state, measured again here."""
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -63,6 +64,8 @@ class _Compare(Common):
     """Also draw the ratios as bars."""
 
     def run(self) -> int:
+        from tqdm import tqdm
+
         from vitscratch.bench import installed, measure
         from vitscratch.bench.steps import Work
         from vitscratch.config import PRESETS
@@ -84,16 +87,18 @@ class _Compare(Common):
         peers = [peer for peer in self.peers if installed(peer)]
         for peer in [peer for peer in self.peers if peer not in peers]:
             print(f"{peer} is not installed, so it is not measured (pip install 'vitscratch[bench]')")
-        result = measure(
-            work,
-            peers,
-            modes=modes,
-            rounds=rounds,
-            memory=self.memory,
-            checkpointing=isinstance(self, Train) and self.activation_checkpointing,
-            stated_flops=self._stated_flops(device),
-            on_progress=lambda line: print(f"  {line} ...", flush=True),
-        )
+        with tqdm(total=rounds * len(modes), unit="round", disable=not sys.stderr.isatty()) as bar:
+            result = measure(
+                work,
+                peers,
+                modes=modes,
+                rounds=rounds,
+                memory=self.memory,
+                checkpointing=isinstance(self, Train) and self.activation_checkpointing,
+                stated_flops=self._stated_flops(device),
+                on_progress=lambda line: tqdm.write(f"  {line} ..."),
+                on_round=bar.update,
+            )
         about = self._about(device, work.config.depth)
         _print(result, about)
         if self.out is not None:
