@@ -90,7 +90,7 @@ class MultiHeadSelfAttention(nn.Module):
         q (x W_k)^T = (q W_k^T) x^T and A (x W_v) = (A x) W_v: the right sides are far shorter for one query. The
         keys' bias adds the same to all its scores, which softmax does not see.
         """
-        if type(self.qkv) is not nn.Linear or (self.training and self.attention_dropout):
+        if type(self.qkv) is not nn.Linear or self.qkv.bias is None or (self.training and self.attention_dropout):
             return self.forward(x)[:, :1]  # a layer put in its place; weights that do not sum to one, as b_v needs
         w_q, w_k, w_v = rearrange(self.qkv.weight, "(three h k) d -> three h k d", three=3, h=self.num_heads)
         b_q, _, b_v = rearrange(self.qkv.bias, "(three h k) -> three h k", three=3, h=self.num_heads)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
@@ -22,9 +23,11 @@ def checkpoint_activations(model: nn.Module) -> list[nn.Module]:
     backward pass comes at once, so there is nothing to gain.
 
     Raises:
-        ValueError: a model without repeated blocks.
+        ValueError: a model without repeated blocks, or with BatchNorm in them, which would count each batch twice.
     """
     blocks = blocks_of(model)[:-1]
+    if any(isinstance(layer, _BatchNorm) for block in blocks for layer in block.modules()):
+        raise ValueError("activation_checkpointing: BatchNorm would count each batch twice; leave it off")
     if not blocks:
         raise ValueError("activation_checkpointing: the model has no list of equal blocks; leave it off")
     for block in blocks:

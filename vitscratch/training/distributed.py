@@ -131,6 +131,13 @@ def replicate(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
 
+def share_buffers(model: nn.Module) -> None:
+    """Give the first process's buffers, such as BatchNorm's statistics, to all: each has seen other pictures."""
+    if is_running():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
 def total(count: int) -> int:
     """The sum of a count over all processes."""
     if not is_running():

@@ -18,6 +18,7 @@ from vitscratch.training import distributed
 from vitscratch.training.activation import activation_checkpointing, blocks_of
 from vitscratch.training.checkpoint import Checkpoints
 from vitscratch.training.ema import MovingAverage
+from vitscratch.training.failures import explained
 from vitscratch.training.history import EpochRecord, is_over
 from vitscratch.training.metrics import Metrics
 from vitscratch.training.mixing import Mix, mixing
@@ -25,7 +26,7 @@ from vitscratch.training.optimizer import adamw, warn_of_coupled_decay
 from vitscratch.training.precision import autocast, choose_precision
 from vitscratch.training.run import Run
 from vitscratch.training.schedule import warmup_cosine
-from vitscratch.training.watch import LossWatch, explained
+from vitscratch.training.watch import Watch
 
 Batch = tuple[Tensor, Tensor]
 
@@ -50,6 +51,7 @@ def train_one_epoch(
     scaler: GradScaler | None = None,
     average: MovingAverage | None = None,
     metrics: Metrics | None = None,
+    watch: Watch | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Metrics:
     """Show the model every batch once, and take one step for each (or for each `accumulate` of them).
@@ -63,24 +65,25 @@ def train_one_epoch(
         mix: mixup or cutmix; see `mixing`.
         precision: of the matrix products; see `choose_precision`. scaler: needed for torch.float16.
         average: follows the model after each step.
-        metrics: counts on if given (when an epoch is resumed).
+        metrics: counts on if given (when an epoch is resumed). watch: the caller's, for its `finish`.
         on_step: called after each step with the number of batches that went into it.
 
     Returns:
         Metrics of the training pictures, with the plain (unsmoothed, unweighted) loss.
 
     Raises:
-        NonFiniteLoss: a loss is nan or infinite; the weights are still those of the step before.
+        NonFiniteLoss: a loss or gradient is nan or infinite; the weights are still those of the step before.
     """
     warn_of_coupled_decay(optimizer)
     model.train()
     device = next(model.parameters()).device
     metrics = Metrics() if metrics is None else metrics
     scaler = GradScaler(device.type, enabled=False) if scaler is None else scaler
-    watch = LossWatch(optimizer)
+    watch = Watch(optimizer) if watch is None else watch
     for group in _in_groups(batches, accumulate):
         pictures = distributed.total(sum(len(labels) for _, labels in group))
         optimizer.zero_grad()
+        step_loss = torch.zeros((), device=device)
         for images, labels in group:
             images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
             inputs, targets = (images, labels) if mix is None else mix(images, labels)
@@ -91,12 +94,13 @@ def train_one_epoch(
             )
             # The mean over the pictures of this step, in all batches and processes (whose gradients are averaged).
             loss = losses * distributed.processes() / pictures
-            watch(loss, images, labels)
+            step_loss += loss.detach()
             scaler.scale(loss).backward()
             metrics.update(logits.detach(), labels)
         scaler.unscale_(optimizer)  # so that clipping sees the gradient's true length
-        if clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if clip_norm is None else clip_norm)
+        # Stop before a bad step. An fp16 gradient may overflow, which the scaler sees to, but the loss may not.
+        watch(step_loss if scaler.is_enabled() else norm, group)
         scaler.step(optimizer)
         scaler.update()
         if scheduler is not None:
@@ -205,7 +209,7 @@ def fit(
 
     with activation_checkpointing(model) if config.activation_checkpointing else nullcontext():
         while run.epoch < config.epochs and not is_over(run.history, config.monitor, config.patience):
-            with explained(run, precision, checkpoints):
+            with explained(run, precision, config.accumulate, checkpoints):
                 train_one_epoch(
                     replica,
                     run.unseen(train),
@@ -220,12 +224,15 @@ def fit(
                     scaler=run.scaler,
                     average=run.average,
                     metrics=run.metrics,
+                    watch=run.watch,
                     on_step=after_step,
                 )
+            run.count()
+            distributed.share_buffers(run.result)
             validated = Metrics()
             if validation is not None:
                 validated = evaluate(run.average.model if run.average else compiled, validation, precision)
-            last_rate = config.learning_rate * schedule((run.epoch + 1) * steps - 1)
+            last_rate = max(map(float, run.scheduler.base_lrs)) * schedule((run.epoch + 1) * steps - 1)
             run.end_epoch(validated.over_processes(), last_rate, config.monitor)
             if checkpoints is not None:
                 checkpoints.after_epoch(run)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -20,6 +20,7 @@ from vitscratch.training.randomness import (
     set_torch_random_state,
     torch_random_state,
 )
+from vitscratch.training.watch import Watch
 
 
 @runtime_checkable
@@ -47,10 +48,15 @@ class Run:
     seconds: float = 0.0  # that the epoch has taken so far; waited: of which without a batch
     waited: float = 0.0
     epoch_random: dict[str, Any] = field(default_factory=random_state)  # when the epoch began
+    epoch_generators: list[Tensor] = field(default_factory=list)  # of a DataLoader that has its own, likewise
     history: list[EpochRecord] = field(default_factory=list)
     best: dict[str, Tensor] | None = None  # weights of the best epoch so far, on the CPU; None without validation
 
+    watch: Watch = field(init=False)
     clock: float = field(default_factory=time.perf_counter)  # up to where `seconds` have been counted
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.optimizer)
 
     @property
     def result(self) -> nn.Module:
@@ -62,21 +68,14 @@ class Run:
 
         Our own batches are told where to start. Any other iterable starts the epoch again from the random state in
         which it started before, and what was seen is thrown away: a DataLoader that shuffles gives the same order.
+        A sampler that wants to know the epoch, as DistributedSampler does, is told.
         """
         self.clock = time.perf_counter()
         if isinstance(train, Positioned):
             train.set_epoch(self.epoch, self.batch)
             iterator = iter(train)
-        elif self.batch == 0:
-            self.epoch_random = random_state()
-            iterator = iter(train)
         else:
-            now = random_state()
-            set_random_state(self.epoch_random)
-            iterator = iter(train)
-            for _ in range(self.batch):
-                next(iterator)
-            set_random_state(now)
+            iterator = self._from_the_start(train)
         while True:
             started = time.perf_counter()
             batch = next(iterator, None)
@@ -84,6 +83,25 @@ class Run:
             if batch is None:
                 return
             yield batch
+
+    def _from_the_start(self, train: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        sampler: Any = getattr(train, "sampler", None)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(self.epoch)
+        generators = [getattr(holder, "generator", None) for holder in (train, sampler)]
+        own = [generator for generator in generators if isinstance(generator, Generator)]
+        if self.batch == 0:
+            self.epoch_random, self.epoch_generators = random_state(), [generator.get_state() for generator in own]
+            return iter(train)
+        now = random_state()
+        set_random_state(self.epoch_random)
+        for generator, state in zip(own, self.epoch_generators, strict=True):
+            generator.set_state(state)
+        iterator = iter(train)
+        for _ in range(self.batch):
+            next(iterator)
+        set_random_state(now)
+        return iterator
 
     def count(self, batches: int = 0) -> None:
         """Note that so many more batches went into a step, and the time that has passed."""
@@ -115,7 +133,12 @@ class Run:
         self.epoch_random = random_state()
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers, strings, lists and dicts only. In a distributed run every process has to call it."""
+        """Tensors, numbers, strings, lists and dicts only. In a distributed run every process has to call it.
+
+        Raises:
+            NonFiniteLoss: the last steps were void; see `Watch`.
+        """
+        self.watch.finish()
         average = self.average
         return {
             "model": distributed.model_state(self.model),
@@ -129,6 +152,7 @@ class Run:
             "seconds": self.seconds,
             "waited": self.waited,
             "epoch_random": self.epoch_random,
+            "epoch_generators": self.epoch_generators,
             "random": random_state(),
             "torch_random_of_each_process": distributed.gather(torch_random_state()),
             "best": self.best,
@@ -137,6 +161,8 @@ class Run:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state, with as many processes as one likes: batches are counted over all of them."""
+        if (self.average is None) is not (state["average"] is None):
+            raise ValueError("it was written with another ema_decay: one of the two runs averages, the other does not")
         distributed.load_states(self.model, state["model"], self.optimizer, state["optimizer"])
         if self.average is not None:
             self.average.model.load_state_dict(state["average"]["model"])
@@ -146,6 +172,7 @@ class Run:
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.seconds, self.waited = state["seconds"], state["waited"]
         self.epoch_random, self.best = state["epoch_random"], state["best"]
+        self.epoch_generators = state["epoch_generators"]
         self.history = [EpochRecord(**record) for record in state["history"]]
         self.metrics = Metrics()
         rank, of_each_process = distributed.rank(), state["torch_random_of_each_process"]

@@ -1,89 +1,97 @@
-"""Stop at the step whose loss is not finite, without making a GPU wait for the answer."""
+"""Stop at the step whose loss or gradient is not finite, without making a GPU wait for the answer."""
 
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from vitscratch.training.checkpoint import Checkpoints
-from vitscratch.training.nonfinite import first_nonfinite
-from vitscratch.training.precision import autocast
-from vitscratch.training.run import Run
-
 
 class NonFiniteLoss(FloatingPointError):
-    """The loss of a step is nan or infinite. `images` and `labels` are its batch."""
+    """The loss of a step, or its gradient, is nan or infinite. `images` and `labels` are what went into the step;
+    `steps_ago` is how many steps have begun since."""
 
-    def __init__(self, images: Tensor, labels: Tensor, message: str = "the loss is nan or infinite") -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        steps_ago: int = 0,
+        message: str = "the loss or its gradient is nan or infinite",
+    ) -> None:
         super().__init__(message)
-        self.images, self.labels = images, labels
+        self.images, self.labels, self.steps_ago = images, labels, steps_ago
 
 
-@contextmanager
-def explained(run: Run, precision: torch.dtype, checkpoints: Checkpoints | None) -> Iterator[None]:
-    """Say of a `NonFiniteLoss` when it came and which layer is the first to blame, and save its batch."""
-    try:
-        yield
-    except NonFiniteLoss as error:
-        device = next(run.model.parameters()).device
-        with autocast(device, precision):
-            where = first_nonfinite(run.model, error.images, error.labels)
-        where = where or "not found again with these weights (mixed pictures, dropout, or another process's share)"
-        message = f"epoch {run.epoch + 1}, batch {run.batch + 1}: {error}; first non-finite: {where}"
-        if checkpoints is not None:
-            message += f"; the batch is in {checkpoints.save_batch(error.images, error.labels)}"
-        rate = max(group["lr"] for group in run.optimizer.param_groups)
-        message += f". Look at these pictures, or try a learning rate below {rate:.2g}, or a longer warm-up"
-        raise NonFiniteLoss(error.images, error.labels, message) from error
+class Watch:
+    """Called before each step with a number that is finite if all is well; raises before the weights are touched.
 
+    On a CPU the number is simply read. Reading it on a GPU would make the program wait for all work queued there. So
+    the verdict is copied in the background and looked at when it has arrived, some steps later; until then the
+    optimizer leaves the weights alone, for `found_inf` is how torch's GradScaler tells fused optimizers that a step is
+    void. With an optimizer that is not fused, or on another device, the number is read, and the device waits.
 
-class LossWatch:
-    """Called with each loss before its backward pass; raises `NonFiniteLoss` before a bad one can touch the weights.
-
-    On a CPU the loss is simply read. Reading it on a GPU would make the program wait for all work queued there, so the
-    verdict is copied in the background and looked at when it has arrived, some steps later. Until then fused
-    optimizers leave the weights alone: `found_inf` is how torch's GradScaler tells them that a step is void.
+    Args:
+        optimizer: whose steps are watched.
+        background: None for what is said above; True and False force the one or the other way.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self.optimizer = optimizer
-        self.bad: Tensor | None = None  # on the GPU: 1 from the first bad loss on
-        self.on_the_way: deque[tuple[Any, Tensor, Tensor, Tensor]] = deque()
+    def __init__(self, optimizer: torch.optim.Optimizer, background: bool | None = None) -> None:
+        self.optimizer, self.background = optimizer, background
+        self.can_void = getattr(optimizer, "_step_supports_amp_scaling", False)  # set by torch for fused ones
+        self.bad: Tensor | None = None  # in the background way: 1 from the first bad step on
+        self.on_the_way: deque[tuple[_Verdict, Sequence[Sequence[Tensor]]]] = deque()
 
-    def __call__(self, loss: Tensor, images: Tensor, labels: Tensor) -> None:
-        """Look at one loss, a scalar.
+    def __call__(self, number: Tensor, batches: Sequence[Sequence[Tensor]]) -> None:
+        """Look at the number, a scalar, of a step made of these batches.
 
         Raises:
-            NonFiniteLoss: this loss, or on a GPU one of the last few, is not finite.
+            NonFiniteLoss: it is not finite, or in the background way one of the last few was not.
         """
-        loss = loss.detach()
-        if loss.is_meta:
+        number = number.detach()
+        if number.is_meta:
             return
-        if not loss.is_cuda:
-            if not bool(loss.isfinite()):
-                raise NonFiniteLoss(images, labels)
+        in_background = number.is_cuda and self.can_void if self.background is None else self.background
+        if not in_background:
+            if not bool(number.isfinite()):
+                raise _failure(batches, 0)
             return
-        bad = 1 - loss.isfinite().float()
+        bad = 1 - number.isfinite().float()
         self.bad = bad if self.bad is None else torch.maximum(self.bad, bad)
         self.optimizer.found_inf = self.bad  # type: ignore[attr-defined]
-        verdict = torch.empty((), pin_memory=True).copy_(self.bad, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
-        self.on_the_way.append((arrived, verdict, images, labels))
-        while self.on_the_way and self.on_the_way[0][0].query():
-            self._read()
+        self.on_the_way.append((_Verdict(self.bad), batches))
+        while self.on_the_way and self.on_the_way[0][0].has_arrived():
+            self._look_at_the_first()
 
     def finish(self) -> None:
-        """Wait for the verdicts that are still on the way: before weights are saved or validated."""
+        """Wait for the verdicts that are still on the way: before a run is saved or validated."""
         while self.on_the_way:
-            self.on_the_way[0][0].synchronize()
-            self._read()
+            self._look_at_the_first()
         vars(self.optimizer).pop("found_inf", None)
 
-    def _read(self) -> None:
-        _, verdict, images, labels = self.on_the_way.popleft()
-        if bool(verdict):
-            raise NonFiniteLoss(images, labels)
+    def _look_at_the_first(self) -> None:
+        verdict, batches = self.on_the_way.popleft()
+        if verdict.is_bad():
+            steps_ago = len(self.on_the_way)
+            self.on_the_way.clear()
+            raise _failure(batches, steps_ago)
+
+
+class _Verdict:
+    """A flag on its way from a GPU."""
+
+    def __init__(self, flag: Tensor) -> None:
+        self.copy = torch.empty((), pin_memory=True).copy_(flag, non_blocking=True)
+        self.event = torch.cuda.Event()
+        self.event.record()
+
+    def has_arrived(self) -> bool:
+        return self.event.query()
+
+    def is_bad(self) -> bool:
+        self.event.synchronize()
+        return bool(self.copy)
+
+
+def _failure(batches: Sequence[Sequence[Tensor]], steps_ago: int) -> NonFiniteLoss:
+    images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    return NonFiniteLoss(images, labels, steps_ago)
