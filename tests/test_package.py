@@ -17,19 +17,32 @@ HEART = ("patches", "attention", "mlp", "encoder", "vit")
 
 # What each part may import of the package, from the design. A part is a file or a folder directly in the package.
 ALLOWED: dict[str, set[str]] = {
-    **{name: set() for name in ("patches", "attention", "mlp", "config")},
+    **{name: set() for name in ("patches", "attention", "mlp", "config", "files")},
     "encoder": {"attention", "mlp"},
     "untouched": {"attention", "mlp", "encoder"},
     "vit": {"patches", "encoder", "untouched", "config"},
     "parity": {"config", "patches", "vit"},
     "explain": {"attention", "vit"},
     "data": set(),
-    "weights": {"config", "vit"},
-    "training": {"config"},  # TrainingConfig alone: the loop works on any module
+    "weights": {"config", "vit", "files"},
+    "training": {"config", "files"},  # of config TrainingConfig alone: the loop works on any module
     "plots": {"training"},
     "bench": {"config", "vit", "parity", "training"},
     "recipes": {"config", "patches", "vit", "data", "training", "bench"},
-    "cli": {"", "config", "vit", "parity", "explain", "data", "training", "plots", "bench", "recipes", "weights"},
+    "cli": {
+        "",
+        "config",
+        "vit",
+        "parity",
+        "explain",
+        "data",
+        "training",
+        "plots",
+        "bench",
+        "recipes",
+        "weights",
+        "files",
+    },
     "__main__": {"cli"},
     "__init__": {*HEART, "config", "explain"},  # for type checkers only; see test_import_is_light
 }

@@ -132,7 +132,8 @@ class TrainingConfig:
 
     warmup_epochs: float = 0.0
     """Epochs (a fraction is fine) in which the learning rate rises in a straight line. Adam knows little of the
-    gradient's size in its first steps, so a ViT wants small ones."""
+    gradient's size in its first steps, so a ViT wants small ones. (In a recipe, a warm-up that is no shorter than the
+    run becomes a fifth of it.)"""
 
     clip_norm: float | None = 1.0
     """Longest gradient (L2 norm over all parameters) that a step may follow; a longer one is shortened. None: any."""

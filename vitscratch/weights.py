@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vitscratch.config import ViTConfig
+from vitscratch.files import write_atomically
 from vitscratch.vit import VisionTransformer
 
 FORMAT = "vitscratch model 1"
@@ -42,27 +43,20 @@ def save_model(
     preprocessing: dict[str, Any],
     provenance: dict[str, Any],
 ) -> None:
-    """Write a model to a file beside `path` and rename it: a reader sees the old file or the whole new one.
+    """Write a model; a reader sees the old file or the whole new one.
 
     Raises:
         ValueError: not one name for each class. OSError: it cannot be written.
     """
-    import os
-
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     if len(class_names) != config.num_classes:
         raise ValueError(f"{len(class_names)} class names for {config.num_classes} logits; expected one for each")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     described = {"config": asdict(config), "class_names": list(class_names), "preprocessing": preprocessing}
     metadata = {name: json.dumps(value) for name, value in {**described, "provenance": provenance}.items()}
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        save_file(tensors, part, metadata={"format": "pt", "vitscratch": FORMAT, **metadata})
-        part.chmod(0o644)  # safetensors makes files that nobody else may read
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    content = save(tensors, metadata={"format": "pt", "vitscratch": FORMAT, **metadata})
+    write_atomically(path, lambda file: file.write(content))
 
 
 def load_model(path: Path) -> SavedModel:

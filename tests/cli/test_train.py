@@ -146,6 +146,68 @@ def test_a_folder_with_a_run_is_not_overwritten(finished: Path, capsys: pytest.C
     assert {path: path.read_bytes() for path in finished.iterdir() if path.is_file()} == before
 
 
+def test_a_short_run_warms_up_for_a_fifth_of_it(tmp_path: Path) -> None:
+    arguments = ["train", "digits", "--epochs", "1", "--out", str(tmp_path / "run"), "--device", "cpu", "--no-doctor"]
+    assert main(arguments) == 0
+    recipe = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]
+    assert (recipe["epochs"], recipe["warmup_epochs"]) == (1, 0.2)
+
+
+def test_quick_is_quick(tmp_path: Path) -> None:
+    digit_files(tmp_path / "mine", per_class=12)
+    arguments = [
+        "train",
+        "pictures",
+        "--data",
+        str(tmp_path / "mine"),
+        "--out",
+        str(tmp_path / "run"),
+        "--device",
+        "cpu",
+    ]
+    assert main([*arguments, "--preset", "vit_nano_8", "--padding", "1", "--no-doctor", "--quick"]) == 0
+    recipe = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]
+    assert recipe["epochs"] == 1 and recipe["max_pictures"] == 2000 and recipe["data"] == str(tmp_path / "mine")
+
+
+def test_a_run_goes_on_from_another_folder_and_on_its_own_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digit_files(tmp_path / "mine", per_class=12)
+    small = ["--preset", "vit_nano_8", "--epochs", "2", "--padding", "1", "--no-doctor", "--device", "cpu"]
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as meddling:
+        Meddler(meddling, 1, lambda checkpoints, run: os.kill(os.getpid(), signal.SIGTERM))
+        assert main(["train", "pictures", "--data", "mine", "--out", "run", *small]) == 143
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    monkeypatch.setattr("vitscratch.cli.train.pick_device", lambda wish: {"cpu": "cpu"}[wish])
+    assert main(["train", "--resume", "../run"]) == 0
+    assert main(["evaluate", "../run", "--device", "cpu"]) == 0
+
+
+def test_ctrl_c_while_loading_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vitscratch.recipes.experiment.load_splits", interrupted)
+    assert train("--out", str(tmp_path / "run")) == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes close in another way on Windows")
+def test_a_run_goes_on_when_nobody_reads(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", "vitscratch", *SHORT, "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    os.read(reading, 10)
+    os.close(reading)
+    _, errors = process.communicate()
+    assert process.returncode == 0 and errors == ""
+    assert (tmp_path / "run" / "metrics.json").exists()
+
+
 def test_two_runs_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with FileLock(tmp_path / ".lock"):
         assert train("--out", str(tmp_path)) == 2
@@ -160,7 +222,11 @@ def test_two_runs_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -
         (["train", "pictures", "--out", "{tmp}/new"], "needs pictures of yours: --data FOLDER"),
         (["train", "digits", "--epochs", "0"], "epochs 0: expected at least 1"),
         (["train", "digits", "--preset", "vit_x"], "preset 'vit_x' is unknown"),
-        (["train", "digits", "--batch-size", "0"], "batch_size 0"),
+        (["train", "digits", "--batch-size", "0"], "batch_size 0: expected at least 1"),
+        (["train", "digits", "--learning-rate", "-1"], "learning_rate -1.0: expected a number above 0"),
+        (["train", "--resume={tmp}/nothing"], "has no config.json, so there is no run in it"),
+        (["train", "digits", "--resume", "{tmp}/nothing"], "has no config.json, so there is no run in it"),
+        (["train", "digits", "--out", "{tmp}/taken"], "has last.pt of something else in it"),
         (["evaluate", "{tmp}/nothing"], "has no config.json"),
         (["predict", "{tmp}/nothing", "x.png"], "model.safetensors does not exist"),
         (["predict", "{tmp}/nothing", "x.png", "--top", "0"], "--top 0"),
@@ -172,13 +238,12 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "odd").mkdir()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "last.pt").write_bytes(b"of another run")
     (tmp_path / "odd" / "config.json").write_text('{"recipe_name": "digits", "recipe": {"depth": 3}}')
-    try:
-        code: Any = main([argument.format(tmp=tmp_path) for argument in arguments])
-    except SystemExit as end:
-        code = end.code
-    error = " ".join(capsys.readouterr().err.split())  # what the parser itself refuses, it says in a box of lines
-    assert code == 2 and message in error and "Traceback" not in error, error
+    code = main([argument.format(tmp=tmp_path) for argument in arguments])
+    error = capsys.readouterr().err
+    assert code == 2 and message in error and error.count("\n") == 1, error
 
 
 # Interruptions

@@ -35,7 +35,7 @@ CONFIG = TrainingConfig(
 )
 
 
-def train(folder: Path | None, config: TrainingConfig = CONFIG, loader: bool = False, stop: Any = None) -> torch.Tensor:
+def train(folder: Path | None, config: TrainingConfig = CONFIG, loader: str = "", stop: Any = None) -> torch.Tensor:
     """A small run with a checkpoint after every step; gives back all weights as one vector."""
     torch.set_num_threads(1)
     seed_everything(config.seed)
@@ -44,7 +44,8 @@ def train(folder: Path | None, config: TrainingConfig = CONFIG, loader: bool = F
     labels = torch.arange(59) % 10
     batches: Any = TensorBatches(pictures, labels, 7, seed=3)
     if loader:
-        batches = DataLoader(TensorDataset(pictures, labels), 7, shuffle=True)
+        generator = torch.Generator().manual_seed(2) if loader == "own generator" else None
+        batches = DataLoader(TensorDataset(pictures, labels), 7, shuffle=True, generator=generator)
     checkpoints = Checkpoints(folder, seconds=0.0, overhead=math.inf, stop=stop) if folder else None
     fit(model, batches, config, validation=[(pictures, labels)], num_classes=10, checkpoints=checkpoints)
     return torch.cat([tensor.flatten() for tensor in model.state_dict().values()])
@@ -65,9 +66,9 @@ def test_saving_changes_nothing(uninterrupted: torch.Tensor, tmp_path: Path) -> 
     assert torch.equal(train(tmp_path), uninterrupted)  # resuming what is finished gives the same again
 
 
-@pytest.mark.parametrize("loader", [False, True], ids=["our batches", "a DataLoader"])
+@pytest.mark.parametrize("loader", ["", "global generator", "own generator"])
 def test_a_run_killed_after_every_few_steps_ends_with_the_same_bits(
-    loader: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, steps, kills = train(None, loader=loader), 0, 0
     after_step = Checkpoints.after_step
@@ -145,6 +146,27 @@ def test_a_kill_while_a_checkpoint_is_written_loses_nothing(
     monkeypatch.undo()
     assert torch.equal(train(tmp_path), uninterrupted)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt", "previous.pt"]
+
+
+def test_a_kill_beside_a_damaged_checkpoint_loses_nothing(
+    uninterrupted: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The good previous.pt must not be pushed out by a damaged last.pt before a new last.pt is there."""
+    train(tmp_path)
+    (tmp_path / "last.pt").write_bytes(b"damaged")
+    replace = Path.replace
+
+    def dying(path: Path, target: Path) -> None:
+        replace(path, target)
+        if path.name == "last.pt" or target.name == "last.pt":
+            raise Killed
+
+    with monkeypatch.context() as killing:
+        killing.setattr(Path, "replace", dying)
+        killing.setattr(Path, "unlink", lambda *arguments, **options: None)
+        with pytest.raises(Killed):
+            train(tmp_path)
+    assert torch.equal(train(tmp_path), uninterrupted)
 
 
 def _in_a_process(folder: str) -> None:

@@ -251,6 +251,9 @@ def test_activation_checkpointing_leaves_the_model_as_it_was() -> None:
     assert all("forward" not in vars(block) for block in model.blocks)
     with pytest.raises(ValueError, match="no list of equal blocks"), activation_checkpointing(linear_model()):
         pass
+    counting = nn.Sequential(*[nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)) for _ in range(3)])
+    with pytest.raises(ValueError, match="BatchNorm would count each batch twice"), activation_checkpointing(counting):
+        pass
 
 
 # Compiling

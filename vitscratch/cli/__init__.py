@@ -18,6 +18,7 @@ from vitscratch.cli.predict import Predict
 from vitscratch.cli.quickstart import Quickstart
 from vitscratch.cli.summary import Summary
 from vitscratch.cli.train import Train
+from vitscratch.recipes import RECIPES
 
 RECIPE = "Then its name, and as options every field of it: `vitscratch {} digits --help` lists them."
 Command = (
@@ -49,11 +50,14 @@ Command = (
 )
 
 
+_RESUME = "--resume"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; exit codes: 0 done, 1 the check or run failed, 2 wrong usage or bad input, 130 Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["train"] and any(argument.split("=")[0] == "--resume" for argument in arguments):
-        arguments = ["train", "resume", *arguments[1:]]  # which needs no recipe: the run's folder knows it
+    if arguments[:1] == ["train"]:
+        arguments = ["train", *_resume(arguments[1:])]
     if arguments == ["--version"]:
         print(f"vitscratch {__version__}")
         return 0
@@ -81,3 +85,14 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"vitscratch: failed: {error}", file=sys.stderr)
         return 1
+
+
+def _resume(arguments: list[str]) -> list[str]:
+    """`--resume RUN`, which needs no recipe because the run's folder knows it, as the subcommand `resume RUN`."""
+    words = (
+        [word for argument in arguments for word in argument.split("=", 1)] if _RESUME in " ".join(arguments) else []
+    )
+    if _RESUME not in words:
+        return arguments
+    at = words.index(_RESUME)
+    return ["resume", *words[at + 1 :], *(word for word in words[:at] if word not in RECIPES)]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from vitscratch.files import write_atomically
+
 if TYPE_CHECKING:
     from vitscratch.training import Run
 
@@ -62,13 +64,9 @@ def check_writable(path: Path | None, option: str = "--json") -> None:
 
 
 def write_json(data: Any, path: Path) -> None:
-    """Write JSON to a file beside it and rename: a reader sees the old file or the whole new one."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write JSON; a reader sees the old file or the whole new one."""
+    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text), "w")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from vitscratch.cli.common import Common, Device, check_writable, pick_device, write_json
-from vitscratch.cli.recipe import for_each_recipe
+from vitscratch.cli.recipe import checked, for_each_recipe
 from vitscratch.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -31,11 +31,12 @@ class Examine(Common):
 
     def run(self) -> int:
         check_writable(self.json)
+        recipe = checked(self.recipe)
         device = pick_device(self.device)
 
         from vitscratch.recipes.experiment import prepare
 
-        diagnosis = diagnose(prepare(self.recipe, device))
+        diagnosis = diagnose(prepare(recipe, device))
         print(diagnosis.table())
         if self.json is not None:
             write_json(diagnosis.to_json(), self.json)

@@ -1,5 +1,6 @@
 """What a training run shows: a bar for each epoch on a terminal, a line for each epoch elsewhere."""
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -45,8 +46,7 @@ class Progress:
     def after_epoch(self, run: "Run") -> None:
         """Print the epoch's line."""
         self.close()
-        if is_first_process():
-            print(epoch_line(run.history[-1], self.epochs), flush=True)
+        say(epoch_line(run.history[-1], self.epochs))
 
     def close(self) -> None:
         """Remove the bar, if there is one."""
@@ -69,6 +69,10 @@ def epoch_line(record: "EpochRecord", epochs: int) -> str:
 
 
 def say(text: str) -> None:
-    """Print, unless this is one of torchrun's other processes."""
-    if is_first_process():
+    """Print, unless this is one of torchrun's other processes. If nobody reads any more, train on in silence."""
+    if not is_first_process():
+        return
+    try:
         print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

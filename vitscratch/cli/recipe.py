@@ -21,17 +21,27 @@ def for_each_recipe(command: type) -> Any:
 
 
 def _for_one(command: type, name: str, recipe: type[Recipe]) -> Any:
-    default = recipe()  # type: ignore[call-arg]  # in the recipes themselves every field has a default
+    unchecked: Any = type(recipe.__name__, (recipe,), {"__post_init__": lambda self: None, "__doc__": recipe.__doc__})
     both = make_dataclass(
-        f"{command.__name__}{recipe.__name__}", [("recipe", recipe, default)], bases=(command,), kw_only=True
+        f"{command.__name__}{recipe.__name__}", [("recipe", unchecked, unchecked())], bases=(command,), kw_only=True
     )
     both.__doc__ = recipe.__doc__
     return Annotated[both, tyro.conf.subcommand(name), tyro.conf.OmitArgPrefixes]
 
 
+def checked(recipe: Recipe) -> Recipe:
+    """The recipe of a command. Its fields are checked only here, and not while arguments are read, so that what is
+    wrong with them is said in one line.
+
+    Raises:
+        ValueError: a field makes no sense.
+    """
+    return RECIPES[recipe_name(recipe)](**{field.name: getattr(recipe, field.name) for field in fields(recipe)})
+
+
 def recipe_name(recipe: Recipe) -> str:
     """Its name on the command line."""
-    return next(name for name, kind in RECIPES.items() if type(recipe) is kind)
+    return next(name for name, kind in RECIPES.items() if type(recipe).__name__ == kind.__name__)
 
 
 def recipe_to_json(recipe: Recipe) -> dict[str, Any]:

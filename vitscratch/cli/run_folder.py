@@ -14,6 +14,7 @@ from vitscratch.recipes import Recipe
 
 CONFIG, SPLITS, METRICS, MODEL = "config.json", "splits.json", "metrics.json", "model.safetensors"
 HISTORY, CURVES, LOCK = "history.csv", "curves.png", ".lock"
+OURS = (CONFIG, SPLITS, METRICS, MODEL, HISTORY, CURVES)
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,10 @@ class RunFolder:
     def metrics(self) -> dict[str, Any] | None:
         """The final numbers; None if the run is not over."""
         path = self.path / METRICS
-        return json.loads(path.read_text()) if path.exists() else None
+        try:
+            return json.loads(path.read_text()) if path.exists() else None
+        except ValueError:  # written by a program that did not force it onto the disk, say: measure once more
+            return None
 
 
 def start_run(path: Path, recipe: Recipe, device: str) -> RunFolder:
@@ -41,7 +45,7 @@ def start_run(path: Path, recipe: Recipe, device: str) -> RunFolder:
         "recipe_name": recipe_name(recipe),
         "recipe": recipe_to_json(recipe),
         "device": device,
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1,
         **environment(),
     }
     if not is_first_process():
@@ -51,6 +55,8 @@ def start_run(path: Path, recipe: Recipe, device: str) -> RunFolder:
             f"--out {path} has a run in it; `vitscratch train --resume {path}` goes on with it, another --out starts "
             "a new one"
         )
+    if taken := sorted(item.name for item in path.iterdir() if item.suffix == ".pt" or item.name in OURS):
+        raise ValueError(f"--out {path} has {', '.join(taken)} of something else in it; name another folder")
     write_json(config, path / CONFIG)
     return RunFolder(path, recipe, config)
 
@@ -105,4 +111,9 @@ def only_writer(path: Path) -> Iterator[None]:
 
 def is_first_process() -> bool:
     """Whether this is the process that writes and prints: the only one, or torchrun's number 0."""
-    return os.environ.get("RANK", "0") == "0"
+    return under_torchrun() is False or os.environ["RANK"] == "0"
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun started this process. (Other launchers set RANK too, but nobody joins the processes then.)"""
+    return "TORCHELASTIC_RUN_ID" in os.environ

@@ -1,6 +1,9 @@
 """`vitscratch train`: carry out a recipe, or go on with a run that was interrupted."""
 
+import errno
 import json
+import math
+import os
 import re
 import shlex
 import time
@@ -17,7 +20,7 @@ from vitscratch.cli.common import Common, Device, check_writable, pick_device, w
 from vitscratch.cli.data import file_progress
 from vitscratch.cli.doctor import diagnose
 from vitscratch.cli.progress import Progress, say
-from vitscratch.cli.recipe import for_each_recipe, recipe_name
+from vitscratch.cli.recipe import checked, for_each_recipe, recipe_name
 from vitscratch.cli.run_folder import (
     CONFIG,
     CURVES,
@@ -31,8 +34,10 @@ from vitscratch.cli.run_folder import (
     only_writer,
     read_run,
     start_run,
+    under_torchrun,
 )
 from vitscratch.recipes import Recipe
+from vitscratch.recipes.base import BUILT_IN
 
 if TYPE_CHECKING:
     from vitscratch.recipes.experiment import Experiment
@@ -43,9 +48,6 @@ if TYPE_CHECKING:
 class Training(Common):
     """What starting and resuming have in common."""
 
-    device: Device = "auto"
-    """Where to train."""
-
     doctor: bool = True
     """Examine model and data before the first step (a few seconds), and stop if something is broken."""
 
@@ -55,7 +57,7 @@ class Training(Common):
     json: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Also write metrics.json there."""
 
-    def carry_out(self, run: RunFolder) -> int:
+    def carry_out(self, run: RunFolder, device_wish: Device) -> int:
         """Train, measure and save; the folder is there.
 
         Raises:
@@ -69,11 +71,10 @@ class Training(Common):
             distributed,
             explain_out_of_memory,
             is_out_of_memory,
-            stop_on_signals,
         )
 
-        with distributed.process_group(pick_device(self.device)) as device, stop_on_signals() as stop:
-            checkpoints = Checkpoints(run.path, run.recipe.monitor, stop=stop)
+        with distributed.process_group(pick_device(device_wish)) as device:
+            checkpoints = Checkpoints(run.path, run.recipe.monitor)
             try:
                 self._train(run, device, checkpoints)
             except Interrupted as interruption:
@@ -85,15 +86,16 @@ class Training(Common):
                 share = -(-run.recipe.batch_size // distributed.processes())
                 raise RuntimeError(explain_out_of_memory(error, share, device)) from error
             except OSError as error:
-                raise OSError(
-                    f"{error}; last good checkpoint: {checkpoints.last_good or 'none yet'}; "
-                    f"make room, then: {resume_command(run.path)}"
-                ) from error
+                if checkpoints.last_good is None:
+                    raise
+                remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "mend that"
+                saved = f"last good checkpoint: {checkpoints.last_good}"
+                raise OSError(f"{error}; {saved}; {remedy}, then: {resume_command(run.path)}") from error
         return 0
 
     def _train(self, run: RunFolder, device: str, checkpoints: "Checkpoints") -> None:
         from vitscratch.recipes.experiment import prepare
-        from vitscratch.training import distributed, save_history
+        from vitscratch.training import distributed, save_history, stop_on_signals
 
         first = distributed.rank() == 0
         with file_progress("pictures") as loading:
@@ -118,7 +120,8 @@ class Training(Common):
                     write_event(state.history[-1])
 
             try:
-                history = experiment.fit(checkpoints, progress.after_step, after_epoch)
+                with stop_on_signals() as checkpoints.stop:
+                    history = experiment.fit(checkpoints, progress.after_step, after_epoch)
             finally:
                 progress.close()
         metrics = measure(experiment, history, time.perf_counter() - started)
@@ -127,7 +130,8 @@ class Training(Common):
             if self.json is not None:
                 write_json(metrics, self.json)
             say(f"{describe(metrics)}\n{run.path}: {', '.join((MODEL, METRICS, HISTORY, CURVES, CONFIG))}")
-            say(f"Try: vitscratch predict {shlex.quote(str(run.path))} PICTURE")
+            if run.recipe.data not in BUILT_IN:
+                say(f"Try: vitscratch predict {shlex.quote(str(run.path))} PICTURE")
 
     @contextmanager
     def _tensorboard(self, folder: Path) -> Iterator[Any]:
@@ -152,6 +156,9 @@ class Start(Training):
 
     recipe: Recipe
 
+    device: Device = "auto"
+    """Where to train."""
+
     out: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Folder of the run; a new one. By default runs/RECIPE."""
 
@@ -160,14 +167,15 @@ class Start(Training):
 
     def run(self) -> int:
         check_writable(self.json)
-        recipe = self.recipe.quick() if self.quick else self.recipe
+        recipe = checked(self.recipe).absolute()
+        recipe = recipe.quick() if self.quick else recipe
         out = self.out if self.out is not None else Path("runs") / recipe_name(recipe)
         with only_writer(out):
             run = start_run(out, recipe, self.device)
             say(f"{recipe_name(recipe)} in {out}: loading ...")
             try:
-                return self.carry_out(run)
-            except (ValueError, ImportError):  # refused before the first step: as if nothing had been there
+                return self.carry_out(run, self.device)
+            except BaseException:  # refused, or stopped, before anything was learned: as if nothing had been there
                 forget_run(out)
                 raise
 
@@ -176,18 +184,23 @@ class Start(Training):
 class Resume(Training):
     """Go on with a run that was interrupted, from its last checkpoint: `vitscratch train --resume RUN`."""
 
-    resume: Annotated[Path, tyro.conf.arg(metavar="RUN")]
+    path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
+
+    device: Device | None = None
+    """Where to train; by default where the run began."""
 
     def run(self) -> int:
         check_writable(self.json)
-        run = read_run(self.resume)
+        run = read_run(self.path)
         if run.metrics is not None:
             say(f"{run.path} is finished: {describe(run.metrics)}")
+            if self.json is not None:
+                write_json(run.metrics, self.json)
             return 0
         with only_writer(run.path):
             say(f"{run.config['recipe_name']} in {run.path}: loading ...")
-            return self.carry_out(run)
+            return self.carry_out(run, self.device or run.config["device"])
 
 
 Train = for_each_recipe(Start) | Annotated[Resume, tyro.conf.subcommand("resume")]
@@ -195,7 +208,10 @@ Train = for_each_recipe(Start) | Annotated[Resume, tyro.conf.subcommand("resume"
 
 def resume_command(folder: Path) -> str:
     """What to type to go on with a run."""
-    return f"vitscratch train --resume {shlex.quote(str(folder))}"
+    start = "vitscratch"
+    if under_torchrun():
+        start = f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']} -m vitscratch"
+    return f"{start} train --resume {shlex.quote(str(folder))}"
 
 
 def check_same_pictures(folder: Path, experiment: "Experiment") -> None:
@@ -220,6 +236,8 @@ def introduce(experiment: "Experiment") -> None:
 
     splits, recipe = experiment.splits, experiment.recipe
     parts = {name: getattr(splits, name) for name in ("train", "validation", "test")}
+    if skipped := splits.summary.get("skipped"):
+        say(f"Skipped {len(skipped)} files that cannot be decoded (listed in {SPLITS}).")
     counts = ", ".join(f"{len(part):,} for {name}" for name, part in parts.items() if part is not None)
     for warning in splits.summary.get("warnings", []):
         say(f"Warning: {warning}")
@@ -281,7 +299,8 @@ def measure(experiment: "Experiment", history: "list[EpochRecord]", seconds: flo
             name: {"correct": correct, "total": total}
             for name, (correct, total) in zip(splits.class_names, test.per_class, strict=True)
         }
-    return metrics
+    infinite = [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]
+    return metrics | dict.fromkeys(infinite)  # JSON has no nan
 
 
 def describe(metrics: dict[str, Any]) -> str:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from vitscratch.vit import VisionTransformer
 
 
+BUILT_IN = ("digits", "cifar10", "cifar100", "fashion-mnist")  # what `data` may name
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe(TrainingConfig):
     """An experiment in numbers. Together with the pictures it decides the result."""
@@ -46,21 +49,37 @@ class Recipe(TrainingConfig):
     workers: int = 2
     """Processes that decode pictures when the set does not fit into memory; 0 decodes in the loop."""
 
+    max_pictures: int | None = None
+    """Use at most so many pictures of each part, drawn at random: for trying things out."""
+
     threads: int | None = None
     """CPU threads to compute with; None leaves it to torch."""
 
     def __post_init__(self) -> None:
+        if self.warmup_epochs >= self.epochs >= 1:  # somebody wants a short run: warm up for a fifth of it
+            object.__setattr__(self, "warmup_epochs", self.epochs / 5)
         super().__post_init__()
         if self.preset not in PRESETS:
             raise ValueError(f"preset {self.preset!r} is unknown; there are {', '.join(PRESETS)}")
-        if self.batch_size < 1 or self.workers < 0:
-            raise ValueError(
-                f"batch_size {self.batch_size} and workers {self.workers}: expected at least 1 and at least 0"
-            )
+        for name, number, least in (
+            ("batch_size", self.batch_size, 1),
+            ("workers", self.workers, 0),
+            ("max_pictures", self.max_pictures, 1),
+            ("threads", self.threads, 1),
+            ("image_size", self.image_size, 1),
+        ):
+            if number is not None and number < least:
+                raise ValueError(f"{name} {number}: expected at least {least}")
 
     def quick(self) -> "Recipe":
         """The same, small enough to end within two minutes on two cores."""
-        return replace(self, epochs=1, warmup_epochs=0.0)
+        return replace(self, epochs=1, max_pictures=2000, compile=False)
+
+    def absolute(self) -> "Recipe":
+        """The same with paths that do not depend on the folder one is in."""
+        data_dir = self.data_dir.absolute() if self.data_dir is not None else None
+        data = self.data if self.data in BUILT_IN or not self.data else str(Path(self.data).absolute())
+        return replace(self, data=data, data_dir=data_dir)
 
     def picture_shape(self) -> tuple[tuple[int, int], int]:
         """(height, width) in pixels and channels of the pictures that the model takes."""

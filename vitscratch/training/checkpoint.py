@@ -1,15 +1,15 @@
 """Checkpoints that survive a kill at any moment, and are never trusted blindly."""
 
 import errno
-import os
 import time
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
+from vitscratch.files import sync_folder, write_atomically
 from vitscratch.training import distributed
 from vitscratch.training.history import Monitor, best_epoch
 from vitscratch.training.run import Run
@@ -20,28 +20,20 @@ LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 
 
 def write_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write to a file beside `path`, force it onto the disk, and only then give it its name.
-
-    Whenever the machine stops, `path` is the old file or the whole new one.
+    """Write tensors and plain values so that `path` is always the old file or the whole new one.
 
     Raises:
-        OSError: the disk is full, say; what was at `path` is still there, and nothing else is left behind.
+        OSError: the disk is full, say; what was at `path` is still there.
     """
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            try:
-                torch.save({"format": FORMAT, **state}, file)
-            except RuntimeError as error:  # torch's writer hides why a write failed
-                file.flush()  # which fails for the same reason, and says so
-                raise OSError(errno.EIO, str(error).splitlines()[0]) from error
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        _sync_folder(path.parent)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+
+    def write(file: BinaryIO) -> None:
+        try:
+            torch.save({"format": FORMAT, **state}, file)
+        except RuntimeError as error:  # torch's writer hides why a write failed
+            file.flush()  # which fails for the same reason, and says so
+            raise OSError(errno.EIO, str(error).splitlines()[0]) from error
+
+    write_atomically(path, write)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -69,7 +61,7 @@ class Checkpoints:
     """The files of a run: `last.pt`, the one before it as `previous.pt`, and the weights of `best.pt`.
 
     Args:
-        folder: exists.
+        folder: made if it is not there.
         monitor: what says which epoch is best.
         seconds: least time between two checkpoints. overhead: largest share of the time that saving may take; they are
             kept so rare. An epoch's end brings one only if it is due; the end of the run always does.
@@ -78,19 +70,21 @@ class Checkpoints:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | str,
         monitor: Monitor = "validation_loss",
         *,
         seconds: float = 2.0,
         overhead: float = 0.02,
         stop: StopRequest | None = None,
     ) -> None:
-        self.folder, self.monitor, self.stop = folder, monitor, stop or StopRequest()
+        self.folder, self.monitor, self.stop = Path(folder), monitor, stop or StopRequest()
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.least_seconds, self.overhead, self.interval = seconds, overhead, seconds
         self.saved_at = time.monotonic()
         self.resumed_from: Path | None = None
         self.last_good: Path | None = None  # that this run has read or written
         self.found: dict[str, Any] | None = None
+        self.spoilt: Path | None = None  # last.pt, if it could not be used
         self.refused: list[str] = []  # one line for each checkpoint that was there and could not be used
 
     def find(self) -> dict[str, Any] | None:
@@ -104,6 +98,7 @@ class Checkpoints:
                 if self.found is None and path.exists():
                     self.found, self.resumed_from, self.last_good = read_checkpoint(path), path, path
             except ValueError as error:
+                self.spoilt = path if path.name == LAST else self.spoilt
                 self.refused.append(str(error))
         if self.found is None and self.refused:
             raise ValueError(
@@ -124,7 +119,7 @@ class Checkpoints:
         try:
             run.load_state_dict(state)
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0]
+            reason = " ".join(str(error).split())[:300]
             raise ValueError(f"{self.resumed_from} belongs to another model or optimizer: {reason}") from error
         distributed.barrier()  # nobody writes while another still reads
 
@@ -160,22 +155,13 @@ class Checkpoints:
             new = self.folder / f"{LAST}.new"
             try:
                 write_checkpoint(state, new)
-                if (last := self.folder / LAST).exists():
+                last = self.folder / LAST
+                if last.exists() and last != self.spoilt:  # which must not push out the good one
                     last.replace(self.folder / PREVIOUS)  # a kill here leaves no last.pt: previous.pt is it then
                 new.replace(last)
-                _sync_folder(self.folder)
+                sync_folder(self.folder)
             finally:
                 new.unlink(missing_ok=True)
-            self.last_good = last
+            self.last_good, self.spoilt = last, None
         self.saved_at = time.monotonic()
         self.interval = max(self.least_seconds, (self.saved_at - started) / self.overhead)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force the names of a folder's files onto the disk, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -4,7 +4,9 @@ import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
+
+from vitscratch.files import write_atomically
 
 Monitor = Literal["validation_loss", "validation_accuracy"]
 
@@ -48,10 +50,11 @@ def is_over(history: Sequence[EpochRecord], monitor: Monitor, patience: int | No
 
 
 def save_history(history: Sequence[EpochRecord], path: Path) -> None:
-    """Write the records as CSV, one row for each epoch, to a file beside it that is then renamed."""
-    temporary = path.with_name(f"{path.name}.part")
-    with temporary.open("w", newline="") as file:
+    """Write the records as CSV, one row for each epoch."""
+
+    def write(file: TextIO) -> None:
         writer = csv.DictWriter(file, [field.name for field in fields(EpochRecord)])
         writer.writeheader()
         writer.writerows(asdict(record) for record in history)
-    temporary.replace(path)
+
+    write_atomically(path, write, "w")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 class NonFiniteLoss(FloatingPointError):
     """The loss of a step, or its gradient, is nan or infinite. `images` and `labels` are what went into the step;
-    `steps_ago` is how many steps have begun since."""
+    `steps_ago` is how many steps have been taken, and were void, from that one on."""
 
     def __init__(
         self,
@@ -60,18 +60,19 @@ class Watch:
         self.optimizer.found_inf = self.bad  # type: ignore[attr-defined]
         self.on_the_way.append((_Verdict(self.bad), batches))
         while self.on_the_way and self.on_the_way[0][0].has_arrived():
-            self._look_at_the_first()
+            self._look_at_the_first(over=0)
 
     def finish(self) -> None:
         """Wait for the verdicts that are still on the way: before a run is saved or validated."""
         while self.on_the_way:
-            self._look_at_the_first()
+            self._look_at_the_first(over=1)
         vars(self.optimizer).pop("found_inf", None)
 
-    def _look_at_the_first(self) -> None:
+    def _look_at_the_first(self, over: int) -> None:
+        """Read a verdict; `over`: 1 if the newest step is over, 0 if it is the one that is about to be taken."""
         verdict, batches = self.on_the_way.popleft()
         if verdict.is_bad():
-            steps_ago = len(self.on_the_way)
+            steps_ago = len(self.on_the_way) + over
             self.on_the_way.clear()
             raise _failure(batches, steps_ago)
 
@@ -85,9 +86,11 @@ class _Verdict:
         self.event.record()
 
     def has_arrived(self) -> bool:
+        """Whether it can be read without waiting."""
         return self.event.query()
 
     def is_bad(self) -> bool:
+        """Read it; wait for it if need be."""
         self.event.synchronize()
         return bool(self.copy)
 
