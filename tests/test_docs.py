@@ -77,6 +77,8 @@ def test_command_runs(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for argument in arguments:
             if argument.startswith("tests"):
                 assert (ROOT / argument).exists()
+    elif program == "source":
+        assert arguments == [".venv/bin/activate"]  # what make makes
     elif program == "git":
         assert arguments[0] == "clone"
     else:
