@@ -351,6 +351,25 @@ def test_a_real_process_is_killed_and_resumed(finished: Path, tmp_path: Path) ->
     assert kills >= 1 and same(finished, run)
 
 
+# Several processes
+
+
+def test_torchrun_gives_the_losses_of_one_process(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "vitscratch", *SHORT, "--out", str(run)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 1/2") == 1 and "2 processes" in done.stdout
+    histories = [list(csv.DictReader((folder / "history.csv").open())) for folder in (finished, run)]
+    for one, two in zip(*histories, strict=True):
+        for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"):
+            assert float(two[name]) == pytest.approx(float(one[name]), abs=1e-5), name
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["test_total"] == 360 and files(run) == FILES
+
+
 # Numbers that are not finite
 
 
