@@ -16,6 +16,7 @@ from vitscratch.data.folders import Entry, Listing, list_folder
 from vitscratch.data.inspect import Inspection, inspect
 from vitscratch.data.npz import list_npz
 from vitscratch.data.pictures import MAX_PIXELS
+from vitscratch.data.remember import file_state, remembered, versions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -158,6 +159,30 @@ def scan(
             if progress is not None:
                 progress(len(done), len(entries))
     return done
+
+
+def rescan(
+    listing: Listing, *, max_pixels: int | None = MAX_PIXELS, channels: int = 3, progress: Progress | None = None
+) -> list[Inspection]:
+    """`scan` of files that are new or changed since the last time, by their size and times; the rest is remembered.
+
+    Bad files are looked at every time: what could not be read yesterday may be fine today.
+    """
+    entries = listing.entries
+    # Before anything is read: a file that changes meanwhile is then looked at again the next time.
+    states = [file_state(entry.path) if entry.path is not None else [] for entry in entries]
+    version = {**versions(), "max_pixels": max_pixels, "channels": channels}
+    with remembered(str(listing.root.resolve()), version) as known:
+        rows = [known.get(entry.name, [None]) for entry in entries]
+        changed = [number for number, row in enumerate(rows) if row[0] != states[number]]
+        new = scan([entries[number] for number in changed], max_pixels=max_pixels, channels=channels, progress=progress)
+        found = dict(zip(changed, new, strict=True))
+        inspections = [found.get(n) or Inspection.from_row(entries[n].name, row[1]) for n, row in enumerate(rows)]
+        known.clear()
+        for entry, state, inspection in zip(entries, states, inspections, strict=True):
+            if state and inspection.reason is None:
+                known[entry.name] = [state, inspection.to_row()]
+    return inspections
 
 
 def make_report(listing: Listing, inspections: Sequence[Inspection]) -> Report:

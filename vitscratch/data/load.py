@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vitscratch.data.builtin import BUILT_IN, load_built_in
-from vitscratch.data.check import Progress, Report, list_set, make_report, scan
+from vitscratch.data.check import Progress, Report, list_set, make_report, rescan, scan
 from vitscratch.data.findings import layout_line
 from vitscratch.data.folders import Entry, Listing
 from vitscratch.data.inspect import Inspection
@@ -47,6 +47,9 @@ def load_splits(
     progress: Progress | None = None,
 ) -> Splits:
     """Training, validation and test parts of a set, every picture of which has been decoded once.
+
+    Of a set that stays files, those that have not changed since the last time are not decoded again: what was found is
+    kept in the folder "checked" of `default_data_dir`, which may be deleted at any time.
 
     A test (or validation) part that the set comes with is used as it is. What is missing is divided off, stratified
     and shuffled by the seed: the test part from all pictures of an undivided set, the validation part from the same or
@@ -168,12 +171,15 @@ def _from_files(
     any_size = wanted.image_size is not None and wanted.resize != "none"
 
     def keep(number: int, picture: Image) -> None:
-        if fits and (any_size or (picture.height, picture.width) == size):
+        if any_size or (picture.height, picture.width) == size:
             images[number] = preprocessing.pixels(picture)
 
-    inspections = scan(
-        listing.entries, max_pixels=max_pixels, channels=preprocessing.channels, progress=progress, use=keep
-    )
+    if fits:
+        inspections = scan(
+            listing.entries, max_pixels=max_pixels, channels=preprocessing.channels, progress=progress, use=keep
+        )
+    else:
+        inspections = rescan(listing, max_pixels=max_pixels, channels=preprocessing.channels, progress=progress)
     report = make_report(listing, inspections)
     _refuse_bad(path, report, len(inspections), skip_bad)
     if not any_size:
