@@ -3,8 +3,12 @@
 import gzip
 import hashlib
 import io
+import subprocess
+import sys
 import tarfile
+import threading
 import urllib.error
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +67,11 @@ def known(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[Source, byte
     return list(zip(sources, FILES[name], strict=True))
 
 
+def files(folder: Path) -> list[str]:
+    """All but locks, which the system may leave."""
+    return [path.name for path in folder.iterdir() if path.suffix != ".lock"]
+
+
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(address: str, path: Path) -> None:
@@ -102,7 +111,7 @@ def test_a_wrong_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(builtin, "download", lambda address, path: path.write_bytes(b"a login page"))
     with pytest.raises(RuntimeError, match=r"could not be downloaded .what came has MD5"):
         load_built_in("cifar10", tmp_path / "new")
-    assert list((tmp_path / "new").iterdir()) == []
+    assert files(tmp_path / "new") == []
 
 
 def test_a_download_that_breaks_off_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,8 +131,68 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(tmp_path: Path, monkeyp
         load_built_in("cifar10", tmp_path / "new")
     for _ in range(2):
         assert len(load_built_in("cifar10", tmp_path / "new")["train"]) == 20
-    assert [path.name for path in (tmp_path / "new").iterdir()] == [source.name]
+    assert files(tmp_path / "new") == [source.name]
     assert calls == [0, len(data) // 2 + 1]  # and not downloaded a third time
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+from vitscratch.data.builtin import Source, obtain
+name, address, md5, folder = sys.argv[1:]
+print("ready", flush=True)
+sys.stdin.readline()
+print(obtain(Source(name, address, md5), Path(folder)).stat().st_size)
+"""
+
+
+def test_of_several_processes_one_downloads(tmp_path: Path) -> None:
+    data, asked = bytes(range(251)) * 997, []
+
+    class Slow(BaseHTTPRequestHandler):
+        """Holds the last half back, so that a second request would come in between."""
+
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Range"))
+            if len(asked) > 1:
+                second.set()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2])
+            second.wait(0.5)
+            self.wfile.write(data[len(data) // 2 :])
+
+        def log_message(self, *arguments: object) -> None:
+            """Say nothing."""
+
+    second = threading.Event()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    threading.Thread(target=server.serve_forever).start()
+    address = f"http://127.0.0.1:{server.server_port}/x"
+    command = [sys.executable, "-c", PROCESS, "x.gz", address, hashlib.md5(data).hexdigest(), str(tmp_path / "new")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    try:
+        assert [process.stdout.readline() for process in processes] == ["ready\n"] * 2
+        for process in processes:  # all at once, when the imports are over
+            process.stdin.write("\n")
+            process.stdin.flush()
+        found = [process.communicate(timeout=60) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+        server.shutdown()
+        server.server_close()
+    assert [output for output, _ in found] == [f"{len(data)}\n"] * 2, found
+    assert asked == [None] and files(tmp_path / "new") == ["x.gz"]
+
+
+def test_a_complete_folder_need_not_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for source, data in known(monkeypatch, "cifar10"):
+        (tmp_path / source.name).write_bytes(data)
+    load_built_in("cifar10", tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1  # not even a lock
 
 
 def test_offline_one_line_says_what_is_missing(tmp_path: Path) -> None:

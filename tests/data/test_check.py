@@ -204,13 +204,34 @@ def test_duplicates_are_told_apart(tmp_path: Path) -> None:
     assert found["train/cat/001.png", "conflicting labels"].endswith(": train/cat/001.png, train/dog/b.png")
 
 
+def test_empty_classes_and_bad_files_are_named_together(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "set", {"cat": 3, "dog": 3, "orchid": 0})
+    (root / "cat" / "001.png").write_bytes(b"")
+    hint = f"{root}/orchid: no pictures in this class folder; fill it, or move it out of the way"
+    tail = "5 good pictures, 3 classes, 0 notes"
+    assert check_set(root).verdict() == f"REFUSED: {hint}; and 1 file that cannot be decoded (cat/001.png); {tail}"
+    (root / "cat" / "001.png").unlink()
+    assert check_set(root).verdict() == f"REFUSED: {hint}; {tail}"
+    write_folder(root, {"a rose": 0})
+    both = f"{root}/a rose, {root}/orchid: no pictures in these; fill them, or move them out of the way"
+    assert check_set(root).verdict().startswith(f"REFUSED: {both}; 5 good pictures")
+
+
+def test_a_class_of_bad_files_is_not_trained_on_by_skipping_them(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "set", {"cat": 3, "dog": 3, "eel": 1})
+    (root / "eel" / "000.png").write_bytes(b"")
+    assert check_set(root).verdict().endswith("Training refuses, also with --skip-bad: none is left of eel")
+    (root / "eel" / "001.png").write_bytes(encoded(picture(60)))
+    assert check_set(root).verdict().endswith("Training refuses; --skip-bad trains on the rest")
+
+
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_one_file_in_two_splits_is_an_error(tmp_path: Path, link: object) -> None:
     root = write_folder(tmp_path / "set", {"train/cat": 3, "train/dog": 3, "test/cat": 2, "test/dog": 2})
     link(root / "train/cat/000.png", root / "test/cat/linked.png")
     report = check_set(root)
     assert [f.kind for f in report.layout_errors] == ["file in two splits"] and not report.bad_files
-    assert report.verdict().startswith("REFUSED: one file, by links: train/cat/000.png, test/cat/linked.png")
+    assert report.verdict().startswith(f"REFUSED: {root}: one file, by links: train/cat/000.png, test/cat/linked.png")
 
 
 def test_links_that_lead_nowhere_or_in_circles(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_folders_beside_the_splits_are_told(tmp_path: Path) -> None:
     (root / "train" / "x.png").write_bytes(b"")
     assert list_folder(root).class_names == ("test_hard", "train")  # a folder with pictures is a class
     (root / "train" / "x.png").unlink()
-    assert found(root) == [("ignored", "test_hard")] and list_folder(root).splits == ("train",)
+    assert found(root) == [("unused folder", "test_hard")] and list_folder(root).splits == ("train",)
 
 
 def test_classes_must_agree(tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ def test_bad_files_are_left_out_and_recorded_if_one_says_so(broken: Path, max_me
     splits = load(broken, skip_bad=True, max_memory=max_memory)
     skipped = splits.summary["skipped"]
     assert [line.split(":")[0] for line in skipped] == [f"cat/{i:03}.png" for i in range(4)] + ["dog/a.jpg"]
+    assert splits.summary["files"] == 41 and all(": " in line for line in skipped)  # each with its reason
     assert sum(len(part) for part in (splits.train, splits.validation, splits.test)) == 36
     parts = [rows(part, splits) for part in (splits.train, splits.validation, splits.test)]
     whole = {splits.preprocessing.pixels(picture(i)).numpy().tobytes() for i in range(4, 40)}
@@ -161,6 +162,31 @@ def test_classes_that_are_missing_or_too_small_are_refused(tmp_path: Path) -> No
         load(root)
     with pytest.raises(ValueError, match=r"classes \['eel'\] have a single picture"):
         load(write_folder(tmp_path / "other", {"cat": 9, "dog": 9, "eel": 1}))
+
+
+def test_empty_classes_are_refused_by_name(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "broken", {"cat": 9, "dog": 9, "orchid": 0})
+    with pytest.raises(ValueError, match="broken/orchid: no pictures in this class folder; fill it, or move it out"):
+        load(root)
+    write_folder(root, {"rose": 0})
+    with pytest.raises(ValueError, match=f"^{root}/orchid, {root}/rose: no pictures in these; fill them, or move them"):
+        load(root)
+
+
+def test_a_folder_beside_train_that_is_not_used_is_a_warning(tmp_path: Path) -> None:
+    classes = {f"{split}/{c}": 9 for split in ("train", "testing", "more") for c in "ab"}
+    root = write_folder(tmp_path / "set", classes)
+    splits = load(root)
+    assert splits.test is None and splits.summary["notes"] == {"unused folder": 2}
+    assert splits.summary["warnings"] == [
+        "no test part; folders beside train that are not used: more, testing; call it test"
+    ]
+    (root / "testing").rename(root / "test")
+    assert load(root).summary["warnings"] == [
+        "no validation part; folders beside train that are not used: more; call it val"
+    ]
+    (root / "more").rename(root / "val")
+    assert load(root).summary["warnings"] == []
 
 
 def test_sizes_must_agree_or_be_said(tmp_path: Path) -> None:
@@ -214,6 +240,8 @@ def test_statistics_refuse_what_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"validation_fraction": 2.0}, "validation_fraction 2.0 is outside"),
+        ({"test_fraction": float("nan")}, "test_fraction nan is outside"),
         ({"validation_fraction": 1.0}, r"validation_fraction 1.0 is outside \[0, 1\)"),
         ({"test_fraction": -0.1}, r"test_fraction -0.1 is outside"),
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train on"),
@@ -221,7 +249,7 @@ def test_statistics_refuse_what_has_none(tmp_path: Path) -> None:
 )
 def test_fractions_that_are_none_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        load("digits", **options)
+        load("no such set", **options)  # before anything is looked for
 
 
 def test_what_is_no_set_is_refused_with_the_names_of_those_there_are(tmp_path: Path) -> None:

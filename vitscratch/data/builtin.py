@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from vitscratch.data.download import download
+from vitscratch.data.remember import default_data_dir
 from vitscratch.data.sets import Pictures
 
 _CIFAR = "https://www.cs.toronto.edu/~kriz"
@@ -84,39 +85,41 @@ def load_built_in(name: str, data_dir: str | os.PathLike[str] | None = None) -> 
 _PARTS: tuple[tuple[str, int], ...] = (("train", 0), ("test", 2))
 
 
-def default_data_dir() -> Path:
-    """Where downloaded sets are kept: vitscratch in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitscratch" / "data"
-
-
 def obtain(source: Source, folder: Path) -> Path:
     """A file of a set, checked: from the folder, or downloaded to it.
 
     A download goes to a file of another name, which gets its own when it is complete and right; one that breaks off is
-    continued by the next call.
+    continued by the next call. Of several processes one downloads, and the others wait for it.
 
     Raises:
         RuntimeError, ValueError: see `load_built_in`.
     """
+    from filelock import FileLock
+
     path = folder / source.name
-    if path.exists():
-        if (found := _md5(path)) != source.md5:
-            raise ValueError(f"{path} is not what it should be: MD5 {found}, expected {source.md5}; delete it")
-        return path
-    part = path.with_name(f"{path.name}.part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        download(source.address, part)
-        if (found := _md5(part)) != source.md5:
-            part.unlink()
-            raise OSError(f"what came has MD5 {found}")
+        if not path.exists():  # asked before locking too: a folder that is complete need not be writable
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f"{source.name}.lock"):
+                if not path.exists():  # nobody has downloaded it while we waited
+                    _fetch(source, path)
     except (OSError, HTTPException) as error:  # no network, disk full, broken off, wrong checksum
         raise RuntimeError(
             f"{source.name} is not in {folder} and could not be downloaded ({error}); get it from {source.address} "
             f"(MD5 {source.md5}) and put it there, or name its folder with --data-dir"
         ) from error
-    part.replace(path)
+    if (found := _md5(path)) != source.md5:
+        raise ValueError(f"{path} is not what it should be: MD5 {found}, expected {source.md5}; delete it")
     return path
+
+
+def _fetch(source: Source, path: Path) -> None:
+    part = path.with_name(f"{path.name}.part")
+    download(source.address, part)
+    if (found := _md5(part)) != source.md5:
+        part.unlink()
+        raise OSError(f"what came has MD5 {found}")
+    part.replace(path)
 
 
 def _md5(path: Path) -> str:

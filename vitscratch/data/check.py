@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from vitscratch.data.builtin import BUILT_IN
 from vitscratch.data.duplicates import duplicate_findings, groups_of_identical
-from vitscratch.data.findings import Finding
+from vitscratch.data.findings import Finding, layout_line
 from vitscratch.data.folders import Entry, Listing, list_folder
 from vitscratch.data.inspect import Inspection, inspect
 from vitscratch.data.npz import list_npz
 from vitscratch.data.pictures import MAX_PIXELS
+from vitscratch.data.remember import file_state, remembered, versions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,7 +24,7 @@ else:
     from typing import Any as Image
 
 Progress = Callable[[int, int], None]
-LAYOUT = ("too few classes", "class missing", "empty class", "file in two splits")
+LAYOUT = ("too few classes", "class missing", "empty class", "unreadable folder", "file in two splits")
 """Kinds of bad findings about the set as a whole, which leaving out bad files does not mend."""
 _CHUNK = 256  # files between two calls of progress
 
@@ -67,10 +68,18 @@ class Report:
         good = sum(sum(classes.values()) for classes in self.counts.values())
         notes = sum(item.severity == "note" for item in self.findings)
         tail = ", ".join((_many(good, "good picture"), _many(len(self.class_names), "class"), _many(notes, "note")))
+        bad = _many(len(self.bad_files), "file")
         if self.layout_errors:
-            return f"REFUSED: {self.layout_errors[0].message}; {tail}"
+            first = ", ".join(finding.where for finding in self.bad_files[:3])
+            also = f"; and {bad} that cannot be decoded ({first}{', ...' * (len(self.bad_files) > 3)})"
+            line = layout_line(Path(self.root), self.layout_errors)
+            return f"REFUSED: {line}{also * bool(self.bad_files)}; {tail}"
+        parts = [part for part in self.counts.values() if any(part.values()) or not good]
+        emptied = dict.fromkeys(name for part in parts for name, number in part.items() if not number)
+        if self.bad_files and emptied:
+            return f"BAD: {bad}; {tail}. Training refuses, also with --skip-bad: none is left of {', '.join(emptied)}"
         if self.bad_files:
-            return f"BAD: {_many(len(self.bad_files), 'file')}; {tail}. Training refuses; --skip-bad trains on the rest"
+            return f"BAD: {bad}; {tail}. Training refuses; --skip-bad trains on the rest"
         return f"GOOD: {tail}"
 
     def to_json(self) -> dict[str, Any]:
@@ -150,6 +159,30 @@ def scan(
             if progress is not None:
                 progress(len(done), len(entries))
     return done
+
+
+def rescan(
+    listing: Listing, *, max_pixels: int | None = MAX_PIXELS, channels: int = 3, progress: Progress | None = None
+) -> list[Inspection]:
+    """`scan` of files that are new or changed since the last time, by their size and times; the rest is remembered.
+
+    Bad files are looked at every time: what could not be read yesterday may be fine today.
+    """
+    entries = listing.entries
+    # Before anything is read: a file that changes meanwhile is then looked at again the next time.
+    states = [file_state(entry.path) if entry.path is not None else [] for entry in entries]
+    version = {**versions(), "max_pixels": max_pixels, "channels": channels}
+    with remembered(str(listing.root.resolve()), version) as known:
+        rows = [known.get(entry.name, [None]) for entry in entries]
+        changed = [number for number, row in enumerate(rows) if row[0] != states[number]]
+        new = scan([entries[number] for number in changed], max_pixels=max_pixels, channels=channels, progress=progress)
+        found = dict(zip(changed, new, strict=True))
+        inspections = [found.get(n) or Inspection.from_row(entries[n].name, row[1]) for n, row in enumerate(rows)]
+        known.clear()
+        for entry, state, inspection in zip(entries, states, inspections, strict=True):
+            if state and inspection.reason is None:
+                known[entry.name] = [state, inspection.to_row()]
+    return inspections
 
 
 def make_report(listing: Listing, inspections: Sequence[Inspection]) -> Report:

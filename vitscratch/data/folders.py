@@ -85,7 +85,7 @@ def list_folder(root: Path) -> Listing:
                 else:
                     _note(listing, "ignored", path, "not a picture, by its extension")
             if len(listing.entries) == before:
-                message = "no pictures in this class folder; fill it, or move it out of the way"
+                message = "no pictures in this class folder"
                 listing.findings.append(Finding("bad", "empty class", relative(listing, classes[name]), message))
     if len(names) < 2:
         listing.findings.append(Finding("bad", "too few classes", ".", _too_few(listing, found)))
@@ -109,7 +109,7 @@ def _folders_by_split(listing: Listing) -> dict[str | None, dict[str, Path]]:
     for path in folders:
         split = SPLITS.get(path.name.lower())
         if split is None:
-            _note(listing, "ignored", path, "a folder beside train that is neither val nor test")
+            _note(listing, "unused folder", path, "a folder beside train that is neither val nor test")
         elif split in found:
             raise ValueError(f"{listing.root} has two folders for {split} ({readable(path.name)} is one); keep one")
         else:
@@ -137,7 +137,7 @@ def _files(listing: Listing, folder: Path, above: tuple[tuple[int, int], ...]) -
         inside = _visible(folder)
     except OSError as error:
         listing.findings.append(
-            Finding("bad", "unreadable", relative(listing, folder), f"cannot be listed: {error.strerror}")
+            Finding("bad", "unreadable folder", relative(listing, folder), f"cannot be listed: {error.strerror}")
         )
         return
     if identity in above:

@@ -3,7 +3,7 @@
 import hashlib
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vitscratch.data.findings import Finding
 from vitscratch.data.folders import Entry
@@ -42,6 +42,18 @@ class Inspection:
     def is_grey(self) -> bool:
         """Whether its pixels are stored without colour."""
         return self.mode.split(" ")[0] in ("1", "L", "LA", "La", "I") or self.mode.startswith("I;16")
+
+    def to_row(self) -> list[Any]:
+        """What there is to remember of a good file, for JSON."""
+        notes = [[finding.kind, finding.message] for finding in self.findings]
+        return [self.digest, list(self.size), self.mode, self.form, notes]
+
+    @classmethod
+    def from_row(cls, name: str, row: list[Any]) -> "Inspection":
+        """The opposite of `to_row`, for the file of this name."""
+        digest, (width, height), mode, form, notes = row
+        findings = tuple(Finding("note", kind, name, message) for kind, message in notes)
+        return cls(findings, digest, (width, height), mode, form)
 
 
 def inspect(entry: Entry, max_pixels: int | None, channels: int = 3) -> tuple[Inspection, Image | None]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from vitscratch.data.builtin import BUILT_IN, load_built_in
-from vitscratch.data.check import Progress, Report, list_set, make_report, scan
+from vitscratch.data.check import Progress, Report, list_set, make_report, rescan, scan
+from vitscratch.data.findings import layout_line
 from vitscratch.data.folders import Entry, Listing
 from vitscratch.data.inspect import Inspection
 from vitscratch.data.pictures import MAX_PIXELS, PictureError, as_picture, open_picture
@@ -46,6 +47,9 @@ def load_splits(
     progress: Progress | None = None,
 ) -> Splits:
     """Training, validation and test parts of a set, every picture of which has been decoded once.
+
+    Of a set that stays files, those that have not changed since the last time are not decoded again: what was found is
+    kept in the folder "checked" of `default_data_dir`, which may be deleted at any time.
 
     A test (or validation) part that the set comes with is used as it is. What is missing is divided off, stratified
     and shuffled by the seed: the test part from all pictures of an undivided set, the validation part from the same or
@@ -148,7 +152,9 @@ def _built_in(parts: dict[str | None, Pictures], wanted: _Wanted) -> _Whole:
     if (preprocessing.channels, *preprocessing.image_size) != (channels, height, width):
         images = torch.stack([preprocessing.pixels(as_picture(image)) for image in images])
     pictures = Pictures(images, torch.cat([part.labels for part in sets]), sets[0].class_names)
-    return _Whole(pictures, given, list(range(len(pictures))), preprocessing, {"warnings": [], "skipped": []})
+    return _Whole(
+        pictures, given, list(range(len(pictures))), preprocessing, {"warnings": [], "skipped": [], "files": 0}
+    )
 
 
 def _from_files(
@@ -165,12 +171,15 @@ def _from_files(
     any_size = wanted.image_size is not None and wanted.resize != "none"
 
     def keep(number: int, picture: Image) -> None:
-        if fits and (any_size or (picture.height, picture.width) == size):
+        if any_size or (picture.height, picture.width) == size:
             images[number] = preprocessing.pixels(picture)
 
-    inspections = scan(
-        listing.entries, max_pixels=max_pixels, channels=preprocessing.channels, progress=progress, use=keep
-    )
+    if fits:
+        inspections = scan(
+            listing.entries, max_pixels=max_pixels, channels=preprocessing.channels, progress=progress, use=keep
+        )
+    else:
+        inspections = rescan(listing, max_pixels=max_pixels, channels=preprocessing.channels, progress=progress)
     report = make_report(listing, inspections)
     _refuse_bad(path, report, len(inspections), skip_bad)
     if not any_size:
@@ -194,9 +203,9 @@ def _from_files(
 
 
 def _refuse_layout(path: Path, listing: Listing) -> None:
-    errors = [finding.message for finding in listing.findings if finding.severity == "bad"]
+    errors = [finding for finding in listing.findings if finding.severity == "bad"]
     if errors:
-        raise ValueError(f"{path}: {errors[0]}" + (f" (and {len(errors) - 1} more such errors)" * (len(errors) > 1)))
+        raise ValueError(layout_line(path, errors))
 
 
 def _refuse_bad(path: Path, report: Report, files: int, skip_bad: bool) -> None:
@@ -242,17 +251,31 @@ def _groups(inspections: Sequence[Inspection]) -> list[int]:
 
 
 def _notes(report: Report, listing: Listing, inspections: Sequence[Inspection]) -> dict[str, Any]:
-    kinds = ("duplicate across splits", "conflicting labels", "duplicate", "ignored")
+    kinds = ("duplicate across splits", "conflicting labels", "duplicate", "ignored", "unused folder")
     found = Counter(finding.kind for finding in report.findings if finding.kind in kinds)
     told = hashlib.blake2b(digest_size=16)
     for entry, inspection in zip(listing.entries, inspections, strict=True):
         told.update(f"{entry.name}\0{entry.label}\0{entry.split}\0{inspection.digest}\n".encode())
     return {
-        "warnings": [f"{finding.kind}: {finding.message}" for finding in report.findings if finding.kind in kinds[:2]],
+        "warnings": [
+            *_unused(report, listing),
+            *(f"{finding.kind}: {finding.message}" for finding in report.findings if finding.kind in kinds[:2]),
+        ],
         "notes": dict(found),
+        "files": len(inspections),  # those that were skipped included
         "skipped": [f"{finding.where}: {finding.message}" for finding in report.bad_files],
         "fingerprint": told.hexdigest(),  # of names, labels and bytes: another one is another set
     }
+
+
+def _unused(report: Report, listing: Listing) -> list[str]:
+    """A warning where a folder may be the part that is missing, under another name."""
+    folders = ", ".join(finding.where for finding in report.findings if finding.kind == "unused folder")
+    missing = [split for split in ("test", "validation") if split not in listing.splits]
+    if not folders or not missing:
+        return []
+    name = "test" if missing[0] == "test" else "val"
+    return [f"no {missing[0]} part; folders beside train that are not used: {folders}; call it {name}"]
 
 
 def _divide(whole: _Whole, validation_fraction: float, test_fraction: float, seed: int) -> dict[str, Tensor]:

@@ -1,8 +1,10 @@
 """Labelled pictures, in memory or in files, and their division into training, validation and test."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from vitscratch.data.pictures import open_picture
 from vitscratch.data.preprocessing import Preprocessing
+from vitscratch.data.remember import file_state, remembered, versions
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class Splits:
     def statistics(self, sample: int | None = None) -> Statistics:
         """Mean and std of the training part's pixels, after resizing; the other parts have no say.
 
-        Sums are exact (whole numbers) for bytes, and in float64 for floats.
+        Sums are exact (whole numbers) for bytes, and in float64 for floats. Those of files are remembered, and taken
+        anew when one of them has changed (see `load_splits`).
 
         Args:
             sample: for files: at most this many pictures, evenly spaced; None for all. Sets in memory count whole.
@@ -89,8 +93,27 @@ class Splits:
         if isinstance(train, Pictures):
             return _statistics(train.images.split(1024))
         step = 1 if sample is None else max(1, -(-len(train) // sample))
-        paths, prepare = train.paths[::step], self.preprocessing
-        return _statistics(prepare.pixels(open_picture(path, channels=prepare.channels))[None] for path in paths)
+        return _statistics_of_files(train.paths[::step], self.preprocessing)
+
+
+def _statistics_of_files(paths: Sequence[Path], prepare: Preprocessing) -> Statistics:
+    """The same as without remembering: JSON keeps every bit of a float."""
+    files = [[str(path.resolve()), file_state(path)] for path in paths]
+    with remembered(f"statistics {files} {prepare}", versions()) as known:
+        if not known:
+            known |= asdict(_statistics(_decoded(paths, prepare)))
+        return Statistics(tuple(known["mean"]), tuple(known["std"]), known["pictures"])
+
+
+def _decoded(paths: Sequence[Path], prepare: Preprocessing) -> Iterator[Tensor]:
+    """Each picture as a batch of one, decoded in threads, some of them ahead."""
+
+    def one(path: Path) -> Tensor:
+        return prepare.pixels(open_picture(path, channels=prepare.channels))[None]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for first in range(0, len(paths), 256):
+            yield from pool.map(one, paths[first : first + 256])
 
 
 def _statistics(chunks: Iterable[Tensor]) -> Statistics:
