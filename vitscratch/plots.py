@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -92,11 +93,15 @@ def predictions(
             f"{text}\n{_lines(f'is {_short(class_names[int(label)])}')}" if mistaken else text
             for text, label, mistaken in zip(said, labels, wrong, strict=True)
         ]
-    rows = -(-len(images) // columns)
-    lines = max(text.count("\n") for text in said) + (titles is not None)
-    height = 1.15 * images.shape[2] / images.shape[3] + 0.35 + 0.15 * lines
-    figure = Figure(figsize=(max(1.15 * columns, 3.0), height * rows + 0.6), layout="constrained")
-    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+    heading = "Predicted class and its probability"
+    if labels is not None:
+        mistakes = int(wrong.sum())
+        verdict = f"{mistakes} mistake{'s' * (mistakes > 1)}, framed red" if mistakes else "no mistakes among them"
+        heading = f"Prediction and confidence for {len(images)} held-out pictures: {verdict}"
+    breaks = [max(text.count("\n") for text in said[i : i + columns]) for i in range(0, len(said), columns)]
+    rows = [0.3 + 0.15 * (number + (titles is not None)) for number in breaks]
+    figure = _sheet(heading, rows, columns, images.shape[2] / images.shape[3])
+    for i, axes in enumerate(figure.subplots(len(rows), columns, squeeze=False).flat):
         axes.set(xticks=[], yticks=[])
         if i >= len(images):
             axes.axis("off")
@@ -108,13 +113,24 @@ def predictions(
             axes.set_xlabel(_short(titles[i], 16), fontsize=7, color="#555555", parse_math=False)
         for spine in axes.spines.values():
             spine.set(color=MISTAKE if wrong[i] else "#bbbbbb", linewidth=3 if wrong[i] else 0.5)
-    if labels is None:
-        title = "Predicted class and its probability"
-    else:
-        mistakes = int(wrong.sum())
-        verdict = f"{mistakes} mistake{'s' * (mistakes > 1)}, framed red" if mistakes else "no mistakes among them"
-        title = f"Prediction and confidence for {len(images)} held-out pictures: {verdict}"
-    figure.suptitle(fill(title, int(10 * figure.get_figwidth())))
+    return figure
+
+
+def _sheet(heading: str, rows: Sequence[float], columns: int, shape: float) -> Figure:
+    """An empty figure for a grid of pictures, as high as they need.
+
+    Args:
+        heading: broken where the figure ends.
+        rows: room for text in each row, in inches.
+        shape: height of a picture / its width.
+    """
+    width = max(1.15 * columns, 3.0)  # wide enough for the heading, even of one picture
+    heading = fill(heading, int(10 * width))
+    below = sum(rows) + len(rows) * width / columns * shape
+    height = below + 0.1 + 0.2 * len(heading.splitlines())
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, below / height), compress=True)
+    figure = Figure(figsize=(width, height), layout=layout)
+    figure.suptitle(heading, y=1 - 0.06 / height, va="top")  # placed by hand: the engine lets long ones overlap
     return figure
 
 

@@ -39,7 +39,12 @@ Command = (
     ]
     | Annotated[
         LrFind,
-        tyro.conf.subcommand("lr-find", description=f"Find a learning rate to begin with. {RECIPE.format('lr-find')}"),
+        tyro.conf.subcommand(
+            "lr-find",
+            description="Find a learning rate to begin with. The test takes plain steps: mixup, cutmix, label "
+            "smoothing, class weights, accumulation, EMA, warm-up, compile and activation checkpointing of the recipe "
+            f"have no effect in it. {RECIPE.format('lr-find')}",
+        ),
     ]
     | Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Parity, tyro.conf.subcommand("parity")]

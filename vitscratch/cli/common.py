@@ -61,6 +61,13 @@ def check_writable(path: Path | None, option: str = "--json") -> None:
         raise ValueError(f"{option} {path}: expected a file in a folder that exists and is writable")
 
 
+def check_png(path: Path | None, option: str = "--out") -> None:
+    """Refuse a path for a figure that is no .png or cannot be written, before any work."""
+    if path is not None and path.suffix.lower() != ".png":
+        raise ValueError(f"{option} {path}: expected a file whose name ends in .png")
+    check_writable(path, option)
+
+
 def write_json(data: Any, path: Path) -> None:
     """Write JSON to a file beside it and rename: a reader sees the old file or the whole new one."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
