@@ -41,9 +41,9 @@ Command = (
         LrFind,
         tyro.conf.subcommand(
             "lr-find",
-            description="Find a learning rate to begin with. The test takes plain steps: mixup, cutmix, label "
-            "smoothing, class weights, accumulation, EMA, warm-up, compile and activation checkpointing of the recipe "
-            f"have no effect in it. {RECIPE.format('lr-find')}",
+            description=f"Find a learning rate to begin with. {RECIPE.format('lr-find')} The test takes plain steps: "
+            "mixup, cutmix, label smoothing, class weights, accumulation, EMA, warm-up, compile and activation "
+            "checkpointing of the recipe have no effect in it.",
         ),
     ]
     | Annotated[Quickstart, tyro.conf.subcommand("quickstart")]

@@ -15,9 +15,7 @@ from vitscratch.recipes import Recipe
 
 @dataclass(kw_only=True)
 class FindRate(Common):
-    """Raise the learning rate step by step, watch the loss, and suggest one. Of the recipe, these options have no
-    effect here: learning rate, epochs, warm-up, mixup, cutmix, label smoothing, class weights, accumulate, EMA decay,
-    compile and activation checkpointing."""
+    """Raise the learning rate step by step, watch the loss, and suggest one."""
 
     recipe: Recipe
 
