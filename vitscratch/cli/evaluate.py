@@ -120,8 +120,8 @@ class Evaluate(Common):
                 )
         elif part == "train" and (same or self.data.resolve() == Path(run.recipe.data).resolve()):
             print(
-                f"Warning: {self.data} are the run's own pictures, so those that it was trained on are counted, too; "
-                "without --data only its test part is"
+                f"Warning: {self.data} holds the run's own pictures, so those that it was trained on are counted, too; "
+                "without --data only its test part is measured"
             )
 
 
