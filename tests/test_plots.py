@@ -4,6 +4,7 @@ import io
 
 import pytest
 import torch
+from matplotlib.backend_bases import RendererBase
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -17,8 +18,17 @@ def png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def history(validation: float) -> list[EpochRecord]:
-    return [EpochRecord(i, 1e-3 / i, 1 / i, 1 - 0.5 / i, validation / i, validation, 0.1, 99.0, 0.0) for i in (1, 2, 3)]
+def history(validation: float, epochs: int = 3) -> list[EpochRecord]:
+    return [
+        EpochRecord(i, 1e-3 / i, 1 / i, 1 - 0.5 / i, validation / i, validation, 0.1, 99.0, 0.0)
+        for i in range(1, epochs + 1)
+    ]
+
+
+def drawn(figure: Figure) -> RendererBase:
+    """The figure laid out, and what can measure texts in it."""
+    figure.draw_without_rendering()
+    return figure._get_renderer()
 
 
 @pytest.mark.parametrize(("validation", "lines"), [(float("nan"), 1), (0.8, 2)])
@@ -37,6 +47,32 @@ def test_curves_show_the_test_accuracy_once() -> None:
     assert "99.17%" in accuracy.lines[-1].get_label()
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 7, 20, 60])
+def test_curves_of_a_few_epochs_have_dots_and_whole_epochs_below(epochs: int) -> None:
+    figure = plots.curves(history(0.8, epochs))
+    drawn(figure)
+    for axes in figure.axes:
+        assert all((line.get_marker() == "o") == (epochs <= 20) for line in axes.lines)
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert ticks and all(tick == round(tick) for tick in ticks)
+        shown = [label.get_text() for label in axes.get_xticklabels()]
+        assert not any("." in text for text in shown)
+
+
+def test_curves_leave_room_for_every_line_and_keep_the_legend_off_them() -> None:
+    figure = plots.curves(history(0.99, 5), test_accuracy=1.0)
+    renderer = drawn(figure)
+    loss, accuracy, rate = figure.axes
+    assert loss.get_ylim() == (0, pytest.approx(1.05)) and rate.get_ylim() == (0, pytest.approx(1.05e-3))
+    assert accuracy.get_ylim() == (pytest.approx(50 - 2.5), pytest.approx(100 + 2.5))
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 3 and all(axes.get_legend() is None for axes in figure.axes)
+    assert not any(legend.get_window_extent(renderer).overlaps(axes.get_window_extent()) for axes in figure.axes)
+    heights = {round(axes.title.get_window_extent(renderer).y0) for axes in figure.axes}
+    assert len(heights) == 1 and rate.yaxis.get_offset_text().get_text() == ""
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_predictions_mark_the_mistakes(channels: int) -> None:
     probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
@@ -46,8 +82,37 @@ def test_predictions_mark_the_mistakes(channels: int) -> None:
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["cat  90%", "dog  80%\nis cat", "cat  70%", ""]
     assert [axes.title.get_color() for axes in figure.axes][1] == plots.MISTAKE
-    assert figure.get_suptitle() == "Prediction and confidence for 3 held-out pictures: 1 mistakes, framed red"
+    title = " ".join(figure.get_suptitle().split())
+    assert title == "Prediction and confidence for 3 held-out pictures: 1 mistake, framed red"
     assert png(figure).startswith(b"\x89PNG")
+
+
+NAMES = ("cat", "a $ golden_retriever of $ a very long name", "n02123045_tabby_tiger_cat_of_a_longer_name")
+
+
+@pytest.mark.parametrize(("count", "labelled"), [(1, False), (1, True), (2, True), (11, False), (11, True)])
+def test_predictions_of_any_number_and_with_long_names_show_every_text_whole_and_apart(
+    count: int, labelled: bool
+) -> None:
+    probabilities = torch.eye(3)[torch.arange(count) % 2 + 1]
+    labels = torch.arange(count) % 3 if labelled else None
+    files = [f"IMG_202401{i:02}_of_a_walk.jpg" for i in range(count)]
+    figure = plots.predictions(
+        torch.rand(count, 3, 5, 7), labels, probabilities, NAMES, columns=min(7, count), titles=files
+    )
+    renderer = drawn(figure)
+    texts = [figure._suptitle, *(axes.title for axes in figure.axes), *(axes.xaxis.label for axes in figure.axes)]
+    boxes = [text.get_window_extent(renderer) for text in texts if text is not None and text.get_text()]
+    assert len(boxes) == 1 + 2 * count
+    whole = figure.bbox
+    slack = 3  # pixels, of 115 for a picture
+    for i, box in enumerate(boxes):
+        assert whole.x0 - slack <= box.x0 and box.x1 <= whole.x1 + slack, texts[i]
+        assert whole.y0 <= box.y0 and box.y1 <= whole.y1, texts[i]
+        for other in boxes[i + 1 :]:
+            apart = box.x1 <= other.x0 + slack or other.x1 <= box.x0 + slack or box.y1 <= other.y0 or other.y1 <= box.y0
+            assert apart, (box, other)
+    assert figure.axes[0].get_xlabel() == "IMG_20240100_of…"
 
 
 def test_class_token_attention_has_a_row_for_each_picture_and_a_column_for_each_block() -> None:

@@ -3,17 +3,22 @@
 import math
 from collections.abc import Sequence
 from textwrap import fill
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from vitscratch.training import EpochRecord, LRRange, warmup_cosine
 
-TRAIN, VALIDATION, MISTAKE = "#1f6f8b", "#d1603d", "#c1121f"
+TRAIN, VALIDATION, TEST, MISTAKE = "#1f6f8b", "#d1603d", "#5b2a86", "#c1121f"
 
 
 def curves(history: Sequence[EpochRecord], test_accuracy: float | None = None) -> Figure:
@@ -23,37 +28,41 @@ def curves(history: Sequence[EpochRecord], test_accuracy: float | None = None) -
         history: at least one record; validation is drawn where it was measured.
         test_accuracy: in [0, 1].
     """
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
     loss, accuracy, rate = figure.subplots(1, 3)
     epochs = [record.epoch for record in history]
-    loss.plot(epochs, [record.train_loss for record in history], color=TRAIN, label="training (augmented)")
-    accuracy.plot(
-        epochs, [100 * record.train_accuracy for record in history], color=TRAIN, label="training (augmented)"
-    )
+    train = {"color": TRAIN, "label": "training (augmented)", **_marked(epochs)}
+    loss.plot(epochs, [record.train_loss for record in history], **train)
+    accuracy.plot(epochs, [100 * record.train_accuracy for record in history], **train)
     if any(record.validation_loss == record.validation_loss for record in history):  # nan where there is none
-        loss.plot(epochs, [record.validation_loss for record in history], color=VALIDATION, label="validation")
-        accuracy.plot(
-            epochs, [100 * record.validation_accuracy for record in history], color=VALIDATION, label="validation"
-        )
+        validation = {"color": VALIDATION, "label": "validation", **_marked(epochs)}
+        loss.plot(epochs, [record.validation_loss for record in history], **validation)
+        accuracy.plot(epochs, [100 * record.validation_accuracy for record in history], **validation)
     if test_accuracy is not None:
+        label = f"test, measured once: {test_accuracy:.2%}"
         accuracy.plot(
-            epochs[-1:],
-            [100 * test_accuracy],
-            "o",
-            color=VALIDATION,
-            clip_on=False,
-            label=f"test, measured once: {test_accuracy:.2%}",
+            epochs[-1:], [100 * test_accuracy], "D", color=TEST, markersize=7, clip_on=False, zorder=3, label=label
         )
-    rate.plot(epochs, [record.learning_rate for record in history], color="#555555")
-    loss.set(title="Loss (cross-entropy, nats)", xlabel="epoch", ylim=(0, None))
-    accuracy.set(title="Accuracy (%)", xlabel="epoch", ylim=(None, 100.5))
-    rate.set(title="Learning rate at the end of the epoch", xlabel="epoch", ylim=(0, None))
-    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    loss.legend(frameon=False)
-    accuracy.legend(frameon=False, loc="lower right")
+    rate.plot(epochs, [record.learning_rate for record in history], color="#555555", **_marked(epochs))
+    loss.set(title="Loss (cross-entropy, nats)", ylim=(0, 1.05 * loss.dataLim.y1 or None))
+    lowest = min(accuracy.dataLim.y0, 90)
+    room = 0.05 * (100 - lowest)
+    accuracy.set(title="Accuracy (%)", ylim=(lowest - room, 100 + room))
+    rate.set(title="Learning rate at the end of the epoch", ylim=(0, 1.05 * rate.dataLim.y1 or None))
+    rate.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # no factor above the axis, in the title's place
     for axes in (loss, accuracy, rate):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(epochs) == 1:
+            axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
         axes.grid(alpha=0.25)
+    figure.legend(handles=accuracy.lines, loc="outside lower center", ncols=3, frameon=False)  # where no line can lie
     return figure
+
+
+def _marked(epochs: Sequence[int]) -> dict[str, Any]:
+    """Dots on a line of a few points: with a single one there is no line to see."""
+    return {"marker": "o", "markersize": 4} if len(epochs) <= 20 else {}
 
 
 def predictions(
@@ -62,6 +71,7 @@ def predictions(
     probabilities: Float[Tensor, "b classes"],
     class_names: Sequence[str],
     columns: int = 10,
+    titles: Sequence[str] | None = None,
 ) -> Figure:
     """A grid of pictures with the predicted class and its probability; mistakes are framed red and say the truth.
 
@@ -70,32 +80,68 @@ def predictions(
         labels: what each picture is; None if nobody knows.
         probabilities, class_names: what the model says, and the classes' names.
         columns: pictures in a row.
+        titles: what to write below each picture, the name of its file say; None for nothing.
     """
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(1.15 * columns, 1.5 * rows + 0.6), layout="constrained")
     confidence, predicted = probabilities.max(dim=1)
-    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+    wrong = torch.zeros_like(predicted, dtype=torch.bool) if labels is None else predicted != labels
+    said = [
+        _lines(f"{_short(class_names[int(number)])}  {float(share):.0%}")
+        for number, share in zip(predicted, confidence, strict=True)
+    ]
+    if labels is not None:
+        said = [
+            f"{text}\n{_lines(f'is {_short(class_names[int(label)])}')}" if mistaken else text
+            for text, label, mistaken in zip(said, labels, wrong, strict=True)
+        ]
+    heading = "Predicted class and its probability"
+    if labels is not None:
+        mistakes = int(wrong.sum())
+        verdict = f"{mistakes} mistake{'s' * (mistakes > 1)}, framed red" if mistakes else "no mistakes among them"
+        heading = f"Prediction and confidence for {len(images)} held-out pictures: {verdict}"
+    breaks = [max(text.count("\n") for text in said[i : i + columns]) for i in range(0, len(said), columns)]
+    rows = [0.3 + 0.15 * (number + (titles is not None)) for number in breaks]
+    figure = _sheet(heading, rows, columns, images.shape[2] / images.shape[3])
+    for i, axes in enumerate(figure.subplots(len(rows), columns, squeeze=False).flat):
         axes.set(xticks=[], yticks=[])
         if i >= len(images):
             axes.axis("off")
             continue
-        wrong = labels is not None and bool(predicted[i] != labels[i])
         _picture(axes, images[i])
-        title = f"{class_names[int(predicted[i])]}  {float(confidence[i]):.0%}"
-        axes.set_title(
-            f"{title}\nis {class_names[int(labels[i])]}" if wrong and labels is not None else title,
-            fontsize=9,
-            color=MISTAKE if wrong else "black",
-        )
+        # Names of classes and files may have a $ in them.
+        axes.set_title(said[i], fontsize=9, color=MISTAKE if wrong[i] else "black", parse_math=False)
+        if titles is not None:
+            axes.set_xlabel(_short(titles[i], 16), fontsize=7, color="#555555", parse_math=False)
         for spine in axes.spines.values():
-            spine.set(color=MISTAKE if wrong else "#bbbbbb", linewidth=3 if wrong else 0.5)
-    if labels is None:
-        figure.suptitle("Predicted class and its probability")
-        return figure
-    mistakes = int((predicted != labels).sum())
-    verdict = f"{mistakes} mistakes, framed red" if mistakes else "no mistakes among them"
-    figure.suptitle(f"Prediction and confidence for {len(images)} held-out pictures: {verdict}")
+            spine.set(color=MISTAKE if wrong[i] else "#bbbbbb", linewidth=3 if wrong[i] else 0.5)
     return figure
+
+
+def _sheet(heading: str, rows: Sequence[float], columns: int, shape: float) -> Figure:
+    """An empty figure for a grid of pictures, as high as they need.
+
+    Args:
+        heading: broken where the figure ends.
+        rows: room for text in each row, in inches.
+        shape: height of a picture / its width.
+    """
+    width = max(1.15 * columns, 3.0)  # wide enough for the heading, even of one picture
+    heading = fill(heading, int(10 * width))
+    below = sum(rows) + len(rows) * width / columns * shape
+    height = below + 0.1 + 0.2 * len(heading.splitlines())
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, below / height), compress=True)
+    figure = Figure(figsize=(width, height), layout=layout)
+    figure.suptitle(heading, y=1 - 0.06 / height, va="top")  # placed by hand: the engine lets long ones overlap
+    return figure
+
+
+def _lines(name: str) -> str:
+    """Broken so that it fits above or beside a small picture."""
+    return fill(name, 14)
+
+
+def _short(name: str, length: int = 25) -> str:
+    """Cut to so many characters."""
+    return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 def augmented(
@@ -125,7 +171,7 @@ def augmented(
             for spine in axes.spines.values():
                 spine.set(color="black" if j == 0 else "#bbbbbb", linewidth=1.0 if j == 0 else 0.5)
             if j == 0:
-                name = fill(class_names[int(labels[i])], 16)
+                name = _lines(_short(class_names[int(labels[i])]))
                 axes.set_ylabel(name, fontsize=9, parse_math=False)  # a name may have a $ in it
             if row == 0 and j < 2:
                 axes.set_title("original" if j == 0 else "seen by the model", fontsize=9, loc="left")
@@ -270,7 +316,7 @@ def speed_ratios(labels: Sequence[str], ratios: Sequence[tuple[float, float, flo
     return figure
 
 
-def _picture(axes, image: Float[Tensor, "c H W"]) -> None:  # type: ignore[no-untyped-def]  # matplotlib's Axes
+def _picture(axes: Axes, image: Float[Tensor, "c H W"]) -> None:
     if len(image) == 1:
         axes.imshow(image[0].numpy(), cmap="gray_r", vmin=0, vmax=1)
     else:

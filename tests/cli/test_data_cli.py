@@ -65,10 +65,13 @@ def test_show_draws_a_picture(folder: Path, tmp_path: Path, capsys: pytest.Captu
     ("arguments", "message"),
     [
         (["check", "absent"], "absent is no folder, no .npz file and no built-in set"),
+        (["check", "digits"], "digits is a built-in set, which needs no check; `vitscratch data show digits"),
         (["check", ".", "--max-pixels", "-1"], "--max-pixels -1"),
         (["check", ".", "--json", "absent/x.json"], "--json absent/x.json: expected a file in a folder"),
         (["show", "absent", "--out", "x.png"], "absent is no folder"),
         (["show", "digits", "--out", "absent/x.png"], "--out absent/x.png: expected a file in a folder"),
+        (["show", "digits", "--out", "x.jpg"], "--out x.jpg: expected a file whose name ends in .png"),
+        (["show", "pictures", "--out", "x.png"], "recipe pictures needs pictures of yours: name their folder"),
         (["show", "digits", "--out", "x.png", "--count", "0"], "expected at least 1"),
         (["show", "digits", "--out", "x.png", "--recipe", "cats"], "--recipe 'cats' is unknown; there are digits"),
     ],

@@ -228,8 +228,8 @@ def test_two_runs_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -
         (["train", "digits", "--resume", "{tmp}/nothing"], "has no config.json, so there is no run in it"),
         (["train", "digits", "--out", "{tmp}/taken"], "has last.pt of something else in it"),
         (["evaluate", "{tmp}/nothing"], "has no config.json"),
-        (["predict", "{tmp}/nothing", "x.png"], "model.safetensors does not exist"),
-        (["predict", "{tmp}/nothing", "x.png", "--top", "0"], "--top 0"),
+        (["predict", "{tmp}/nothing", "x.png"], "nothing does not exist; expected the folder of a run"),
+        (["predict", "{tmp}/odd", "x.png", "--top", "0"], "--top 0: expected at least 1"),
         (["predict", "{tmp}/odd/config.json", "x.png"], "config.json is refused"),
     ],
 )

@@ -121,8 +121,37 @@ class Shuffled(nn.Module):
 def test_no_rate_is_suggested_when_the_loss_never_falls() -> None:
     images, _ = learnable(300)
     labels = torch.randint(3, (300,))
-    found = lr_find(Shuffled(), in_batches(images, labels, 60), steps=60)
+    batches = in_batches(images, labels, 60)
+    found = lr_find(Shuffled(), batches, steps=100)
     assert found.suggestion is None and "the loss never fell" in found.reason
+    short = lr_find(Shuffled(), batches, steps=99)
+    assert short.suggestion is None
+    assert short.reason == "the loss fell too little to tell: 99 steps are few, try 100 or more"
+
+
+def test_a_result_is_printed_short() -> None:
+    found = LRRange((1e-4,) * 500, (2.0,) * 500, (2.0,) * 500, 1e-3, "a tenth of 1.0e-02", False)
+    assert repr(found) == "LRRange(suggestion=0.001, reason='a tenth of 1.0e-02', 500 steps)"
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_the_precision_is_that_of_the_products_and_learns_as_well(precision: torch.dtype) -> None:
+    torch.manual_seed(2)
+    seen: set[torch.dtype] = set()
+
+    class Watched(Small):
+        def forward(self, images: Tensor) -> Tensor:
+            logits = super().forward(images)
+            seen.add(logits.dtype)
+            return logits
+
+    model, batches = Watched(), in_batches(*learnable(60), 12)
+    exact, rounded = (lr_find(model, batches, steps=60, precision=dtype) for dtype in (torch.float32, precision))
+    assert seen == {torch.float32, precision} and exact.losses != rounded.losses
+    assert rounded.suggestion is not None and exact.suggestion is not None
+    # With copies of the weights from the first step the loss would not fall at all.
+    assert min(rounded.smoothed) == pytest.approx(min(exact.smoothed), rel=0.2)
+    assert not torch.is_autocast_enabled("cpu")
 
 
 def test_a_loss_that_still_falls_at_the_end_says_so() -> None:

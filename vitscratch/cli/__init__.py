@@ -40,7 +40,12 @@ Command = (
     ]
     | Annotated[
         LrFind,
-        tyro.conf.subcommand("lr-find", description=f"Find a learning rate to begin with. {RECIPE.format('lr-find')}"),
+        tyro.conf.subcommand(
+            "lr-find",
+            description=f"Find a learning rate to begin with. {RECIPE.format('lr-find')} The test takes plain steps: "
+            "mixup, cutmix, label smoothing, class weights, accumulation, EMA, warm-up, compile and activation "
+            "checkpointing of the recipe have no effect in it.",
+        ),
     ]
     | Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Parity, tyro.conf.subcommand("parity")]

@@ -63,6 +63,13 @@ def check_writable(path: Path | None, option: str = "--json") -> None:
         raise ValueError(f"{option} {path}: expected a file in a folder that exists and is writable")
 
 
+def check_png(path: Path | None, option: str = "--out") -> None:
+    """Refuse a path for a figure that is no .png or cannot be written, before any work."""
+    if path is not None and path.suffix.lower() != ".png":
+        raise ValueError(f"{option} {path}: expected a file whose name ends in .png")
+    check_writable(path, option)
+
+
 def write_json(data: Any, path: Path) -> None:
     """Write JSON; a reader sees the old file or the whole new one."""
     text = json.dumps(data, indent=2, allow_nan=False) + "\n"

@@ -1,6 +1,5 @@
 """`vitscratch data`: look at a set of pictures before training on it."""
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from vitscratch.cli.common import Common, check_writable, write_json
+from vitscratch.cli.common import Common, check_png, check_writable, write_json
 from vitscratch.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -42,8 +41,13 @@ class Check(Common):
         if self.max_pixels < 0:
             raise ValueError(f"--max-pixels {self.max_pixels}: expected a number of pixels, or 0 for no limit")
 
-        from vitscratch.data import check_set
+        from vitscratch.data import BUILT_IN, check_set
 
+        if str(self.path) in BUILT_IN and not self.path.exists():
+            raise ValueError(
+                f"{self.path} is a built-in set, which needs no check; `vitscratch data show {self.path} --out PNG` "
+                "draws it"
+            )
         with file_progress("pictures") as progress:
             report = check_set(self.path, max_pixels=self.max_pixels or None, progress=progress)
         print_report(report, EXAMPLES if not self.all else sys.maxsize)
@@ -84,9 +88,7 @@ class Show(Common):
     def run(self) -> int:
         if min(self.count, self.views) < 1 or (self.image_size is not None and self.image_size < 1):
             raise ValueError("--count, --views and --image-size: expected at least 1")
-        folder = self.out.absolute().parent
-        if self.out.is_dir() or not os.access(folder, os.W_OK):
-            raise ValueError(f"--out {self.out}: expected a file in a folder that exists and is writable")
+        check_png(self.out)
 
         from vitscratch import plots
         from vitscratch.data import Preprocessing, augmented_views, choose_examples
@@ -97,6 +99,8 @@ class Show(Common):
             raise ValueError(f"--recipe {name!r} is unknown; there are {', '.join(RECIPES)}")
         recipe = replace(RECIPES[name](), image_size=self.image_size)  # type: ignore[call-arg]  # all have defaults
         data = recipe.data if self.data in RECIPES else self.data
+        if not data:
+            raise ValueError(f"recipe {name} needs pictures of yours: name their folder in place of the recipe")
         size, channels = recipe.picture_shape()
         examples = choose_examples(data, self.count, self.seed, channels=channels, data_dir=self.data_dir)
         for reason in examples.passed_over:

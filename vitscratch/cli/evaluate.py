@@ -1,17 +1,18 @@
 """`vitscratch evaluate`: measure a finished run again, or on other pictures."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from vitscratch.cli.common import Common, Device, check_writable, pick_device, write_json
-from vitscratch.cli.run_folder import MODEL, read_run
+from vitscratch.cli.data import file_progress
+from vitscratch.cli.run_folder import MODEL, SPLITS, RunFolder, read_run
 
 if TYPE_CHECKING:
-    from vitscratch.data import Preprocessing
-    from vitscratch.weights import SavedModel
+    from vitscratch.data import PictureFiles, Pictures, Splits
 
 
 @dataclass(kw_only=True)
@@ -48,13 +49,14 @@ class Evaluate(Common):
 
         import torch
 
-        from vitscratch.data import Preprocessing
+        from vitscratch.data import Preprocessing, make_batches
         from vitscratch.training import choose_precision, evaluate
         from vitscratch.weights import load_model
 
         saved = load_model(self.path / MODEL)
         preprocessing = Preprocessing.from_dict(saved.preprocessing)
-        what, batches = self._batches(run.recipe, saved, preprocessing, device)
+        what, pictures, skipped = self._pictures(run, saved.class_names)
+        batches = make_batches(pictures, preprocessing, self.batch_size, device=device, workers=run.recipe.workers)
         precision = choose_precision(run.recipe.precision, torch.device(device))
         metrics = evaluate(saved.model.to(device), batches, precision)
         width = max(len(name) for name in saved.class_names)
@@ -67,32 +69,73 @@ class Evaluate(Common):
         )
         if self.json is not None:
             classes = {name: {"correct": correct, "total": total} for name, (correct, total) in per_class}
-            numbers = {"accuracy": metrics.accuracy, "correct": metrics.correct, "total": metrics.total}
+            numbers = {
+                "accuracy": metrics.accuracy,
+                "correct": metrics.correct,
+                "total": metrics.total,
+                "skipped": skipped,
+            }
             write_json({"what": what, **numbers, "loss": metrics.loss, "per_class": classes}, self.json)
         return 0
 
-    def _batches(
-        self, recipe: Any, saved: "SavedModel", preprocessing: "Preprocessing", device: str
-    ) -> tuple[str, Any]:
-        from vitscratch.data import make_batches
+    def _pictures(self, run: RunFolder, class_names: tuple[str, ...]) -> "tuple[str, Pictures | PictureFiles, int]":
+        """What is measured, in words and as pictures, and how many files were skipped."""
         from vitscratch.recipes.experiment import load
 
-        if self.data is None:
-            splits, part, what = load(recipe), self.split, f"{self.split} part of {recipe.data}"
-        else:
+        recipe, part = run.recipe, self.split
+        what = f"{part} part of {self.data or recipe.data}"
+        if self.data is not None:
             recipe = replace(recipe, data=str(self.data), skip_bad=self.skip_bad)
-            has_parts = (self.data / "train").is_dir()
-            if not has_parts:
+            if not (self.data / "train").is_dir():  # undivided: all of it counts
                 recipe = replace(recipe, validation_fraction=0.0, test_fraction=0.0)
-            splits = load(recipe)
-            part = self.split if has_parts else "train"
-            what = f"{self.split} part of {self.data}" if has_parts else str(self.data)
-        if splits.class_names != saved.class_names:
+                part, what = "train", str(self.data)
+        with file_progress("pictures") as loading:
+            splits = load(recipe, loading)
+        self._compare(run, splits, part)
+        if splits.class_names != class_names:
             raise ValueError(
-                f"{what} has the classes {', '.join(splits.class_names)}; "
-                f"the model knows {', '.join(saved.class_names)}"
+                f"{what} has the classes {', '.join(splits.class_names)}; the model knows {', '.join(class_names)}"
             )
-        pictures = getattr(splits, part)
+        pictures: Pictures | PictureFiles | None = getattr(splits, part)
         if pictures is None:
             raise ValueError(f"{recipe.data} has no {part} part; name another --split")
-        return what, make_batches(pictures, preprocessing, self.batch_size, device=device, workers=recipe.workers)
+        if skipped := len(splits.summary["skipped"]):
+            good = sum(sum(classes.values()) for classes in splits.summary["counts"].values())
+            print(f"skipped {skipped:,} of {skipped + good:,} files that cannot be decoded")
+        return what, pictures, skipped
+
+    def _compare(self, run: RunFolder, splits: "Splits", part: str) -> None:
+        """With the pictures of the training.
+
+        Raises:
+            ValueError: they should be the same, and are not.
+        """
+        trained_on = fingerprint(run.path)
+        same = trained_on is not None and trained_on == splits.summary.get("fingerprint")
+        if self.data is None:
+            if trained_on is not None and not same:
+                raise ValueError(
+                    f"the pictures of {run.recipe.data} have changed since the training, so its {part} part may hold "
+                    "pictures that were trained on; name other pictures with --data"
+                )
+        elif part == "train" and (same or self.data.resolve() == Path(run.recipe.data).resolve()):
+            print(
+                f"Warning: {self.data} holds the run's own pictures, so those that it was trained on are counted, too; "
+                "without --data only its test part is measured"
+            )
+
+
+def fingerprint(folder: Path) -> str | None:
+    """Of the pictures that a run was made from; None for built-in sets, which do not change.
+
+    Raises:
+        ValueError: splits.json makes no sense.
+    """
+    path = folder / SPLITS
+    if not path.is_file():
+        return None
+    try:
+        found: str | None = json.loads(path.read_text()).get("fingerprint")
+        return found
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be used: {error}") from error

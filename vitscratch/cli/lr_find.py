@@ -1,12 +1,14 @@
 """`vitscratch lr-find`: which learning rate to begin with."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from vitscratch.cli.common import Common, Device, check_writable, pick_device, write_json
+from vitscratch.cli.common import Common, Device, check_png, check_writable, pick_device, write_json
+from vitscratch.cli.data import file_progress
 from vitscratch.cli.recipe import for_each_recipe, recipe_name
 from vitscratch.recipes import Recipe
 
@@ -27,25 +29,28 @@ class FindRate(Common):
     """Last learning rate, if the loss has not diverged before."""
 
     steps: int = 100
-    """Steps between them."""
+    """Steps between them, a batch each; at least 10, and fewer than 100 may be too few to tell."""
 
     device: Device = "auto"
     """Where to compute."""
 
     json: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Also write rates and losses as JSON."""
+    """Also write rates and losses (null where not finite) as JSON."""
 
     def run(self) -> int:
         out = self.out if self.out is not None else Path(f"lr-find-{recipe_name(self.recipe)}.png")
         check_writable(self.json)
-        check_writable(out, "--out")
+        check_png(out)
         device = pick_device(self.device)
+
+        import torch
 
         from vitscratch import plots
         from vitscratch.recipes.experiment import prepare, threads
-        from vitscratch.training import lr_find
+        from vitscratch.training import choose_precision, lr_find
 
-        experiment = prepare(self.recipe, device)
+        with file_progress("pictures") as loading:
+            experiment = prepare(self.recipe, device, loading)
         with threads(self.recipe.threads):
             found = lr_find(
                 experiment.model,
@@ -54,13 +59,17 @@ class FindRate(Common):
                 largest=self.largest,
                 steps=self.steps,
                 weight_decay=self.recipe.weight_decay,
+                clip_norm=self.recipe.clip_norm,
+                precision=choose_precision(self.recipe.precision, torch.device(device)),
                 seed=self.recipe.seed,
             )
-        plots.learning_rate_range(found).savefig(out, dpi=110)
+        plots.learning_rate_range(found).savefig(out, dpi=110, format="png")
         print(f"{f'{found.suggestion:.2g}: ' if found.suggestion else ''}{found.reason}")
         print(f"{out}: the curve")
         if self.json is not None:
-            write_json({name: getattr(found, name) for name in ("suggestion", "reason", "rates", "losses")}, self.json)
+            losses = [loss if math.isfinite(loss) else None for loss in found.losses]  # JSON has no infinity
+            numbers = {"suggestion": found.suggestion, "reason": found.reason, "rates": found.rates, "losses": losses}
+            write_json(numbers, self.json)
         return 0
 
 

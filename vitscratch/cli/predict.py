@@ -1,14 +1,23 @@
 """`vitscratch predict`: what a trained model says of pictures."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from vitscratch.cli.common import Common, Device, check_writable, pick_device, write_json
-from vitscratch.cli.run_folder import MODEL
+from vitscratch.cli.common import Common, Device, check_png, check_writable, pick_device, write_json
+from vitscratch.cli.run_folder import CONFIG, MODEL
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vitscratch.data import Preprocessing
+
+AT_ONCE = 64  # pictures in memory and in a batch
+DRAWN = 200  # pictures on a sheet; laying out more takes minutes
 
 
 @dataclass(kw_only=True)
@@ -20,13 +29,13 @@ class Predict(Common):
     """Folder of the run, or a model.safetensors."""
 
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]
-    """Picture files."""
+    """Picture files, or folders of them (without the folders within)."""
 
     top: int = 3
     """Classes to name for each picture, the likeliest first."""
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="PNG")] = None
-    """Also draw the pictures, as the model sees them, with what it says."""
+    """Also draw the pictures (the first 200), as the model sees them, with what it says."""
 
     device: Device = "auto"
     """Where to compute."""
@@ -36,46 +45,105 @@ class Predict(Common):
 
     def run(self) -> int:
         check_writable(self.json)
-        check_writable(self.out, "--out")
-        if not self.images or self.top < 1:
-            raise ValueError(f"{len(self.images)} images, --top {self.top}: expected at least one of each")
+        check_png(self.out)
+        if self.top < 1:
+            raise ValueError(f"--top {self.top}: expected at least 1")
+        file = model_file(self.path)
+        paths = picture_files(self.images)
         device = pick_device(self.device)
 
         import torch
 
-        from vitscratch.data import PictureError, Preprocessing, open_picture
+        from vitscratch.data import Preprocessing
         from vitscratch.weights import load_model
 
-        saved = load_model(self.path if self.path.is_file() else self.path / MODEL)
+        saved = load_model(file)
         preprocessing = Preprocessing.from_dict(saved.preprocessing)
-        seen, failed = {}, 0
-        for path in self.images:
-            try:
-                seen[path] = preprocessing.to_tensor(open_picture(path, channels=preprocessing.channels))
-            except PictureError as error:
-                print(f"vitscratch: {path}: {error}", file=sys.stderr)
-                failed += 1
-        if not seen:
-            return 1
-        images = torch.stack(list(seen.values()))
         model = saved.model.to(device)
-        with torch.inference_mode():
-            parts = [model(part.to(device)).float().softmax(dim=1).cpu() for part in images.split(64)]
-        probabilities = torch.cat(parts)
-        width = max(len(str(path)) for path in seen)
-        for path, row in zip(seen, probabilities, strict=True):
-            values, numbers = row.topk(min(self.top, len(row)))
-            likeliest = zip(values.tolist(), numbers.tolist(), strict=True)
-            print(f"{path!s:<{width}}  " + "  ".join(f"{saved.class_names[i]} {value:.1%}" for value, i in likeliest))
-        if self.json is not None:
-            named = [dict(zip(saved.class_names, row.tolist(), strict=True)) for row in probabilities]
-            write_json({str(path): row for path, row in zip(seen, named, strict=True)}, self.json)
-        if self.out is not None:
-            from vitscratch import plots
+        said: dict[Path, Tensor] = {}  # the probabilities
+        shown: list[Tensor] = []
+        width = max(len(str(path)) for path in paths)
+        for i in range(0, len(paths), AT_ONCE):
+            seen = opened(paths[i : i + AT_ONCE], preprocessing)
+            if not seen:
+                continue
+            with torch.inference_mode():
+                probabilities = model(torch.stack(list(seen.values())).to(device)).float().softmax(dim=1).cpu()
+            for path, row in zip(seen, probabilities, strict=True):
+                values, numbers = row.topk(min(self.top, len(row)))
+                likeliest = zip(values.tolist(), numbers.tolist(), strict=True)
+                named = "  ".join(f"{saved.class_names[number]} {value:.1%}" for value, number in likeliest)
+                print(f"{path!s:<{width}}  {named}")
+            said.update(zip(seen, probabilities, strict=True))
+            shown += list(seen.values())[: DRAWN - len(shown)]
+        if self.json is not None and said:
+            rows = {str(path): row.tolist() for path, row in said.items()}
+            write_json({path: dict(zip(saved.class_names, row, strict=True)) for path, row in rows.items()}, self.json)
+        if self.out is not None and said:
+            self._draw(self.out, preprocessing.denormalise(torch.stack(shown)), said, saved.class_names)
+        return 0 if len(said) == len(paths) else 1
 
-            shown = preprocessing.denormalise(images)
-            plots.predictions(shown, None, probabilities, saved.class_names, columns=min(10, len(shown))).savefig(
-                self.out, dpi=110
-            )
-            print(f"{self.out}: the pictures as the model sees them")
-        return 1 if failed else 0
+    def _draw(self, out: Path, shown: "Tensor", said: "dict[Path, Tensor]", class_names: Sequence[str]) -> None:
+        import torch
+
+        from vitscratch import plots
+
+        count = len(shown)
+        probabilities = torch.stack(list(said.values())[:count])
+        titles = [path.name for path in said][:count]
+        figure = plots.predictions(shown, None, probabilities, class_names, columns=min(10, count), titles=titles)
+        figure.savefig(out, dpi=110, format="png")
+        which = "the pictures" if count == len(said) else f"the first {count} of {len(said):,} pictures"
+        print(f"{out}: {which} as the model sees them")
+
+
+def model_file(path: Path) -> Path:
+    """The weights of a run, given its folder or the file itself.
+
+    Raises:
+        ValueError: neither.
+    """
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; expected the folder of a run, or a {MODEL}")
+    if path.is_dir():
+        if not (path / MODEL).exists() and not (path / CONFIG).exists():
+            raise ValueError(f"there is no run in {path}; `vitscratch train RECIPE --out {path}` makes one")
+        return path / MODEL  # if the run is not over, reading it says so
+    if path.suffix == ".pt":
+        raise ValueError(f"{path} is a checkpoint; name the run's folder, {path.parent}")
+    return path
+
+
+def picture_files(images: Sequence[Path]) -> list[Path]:
+    """The files that are named, and the picture files, in order, of the folders that are; each once.
+
+    Raises:
+        ValueError: none are named, or a folder has none.
+    """
+    from vitscratch.data.pictures import EXTENSIONS
+
+    if not images:
+        raise ValueError("name at least one picture, or a folder of pictures, after the run")
+    paths: list[Path] = []
+    for image in images:
+        if image.is_dir():
+            inside = (path for path in sorted(image.iterdir()) if path.is_file() and not path.name.startswith("."))
+            if not (found := [path for path in inside if path.suffix.lower() in EXTENSIONS]):
+                raise ValueError(f"{image} has no picture files in it ({', '.join(EXTENSIONS)}); name another folder")
+            paths += found
+        else:
+            paths.append(image)
+    return list(dict.fromkeys(paths))
+
+
+def opened(paths: Sequence[Path], preprocessing: "Preprocessing") -> "dict[Path, Tensor]":
+    """The pictures as the model takes them, without those that cannot be read, of which it says so."""
+    from vitscratch.data import PictureError, open_picture
+
+    seen = {}
+    for path in paths:
+        try:
+            seen[path] = preprocessing.to_tensor(open_picture(path, channels=preprocessing.channels))
+        except PictureError as error:
+            print(f"vitscratch: {path}: {error}", file=sys.stderr)
+    return seen

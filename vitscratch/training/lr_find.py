@@ -9,20 +9,23 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from vitscratch.training.aside import random_state_kept, set_gradients, working_copy
 from vitscratch.training.optimizer import adamw
+from vitscratch.training.precision import autocast
 
 MEMORY = 0.9  # of the running mean over losses: about the last ten steps count
 DIVERGED = 4.0  # times the best loss so far
+ENOUGH = 100  # steps: with fewer, a rate that helps may not have had the time to show it
 
 
 @dataclass(frozen=True)
 class LRRange:
     """What a range test saw: the learning rate of each step, and the loss before that step.
 
-    `smoothed` is a running mean of `losses`. `suggestion` is None if the loss never fell; `reason` says, in a
-    sentence, where it comes from or why there is none. `diverged`: the test stopped early.
+    `smoothed` is a running mean of `losses`. `suggestion` is None if the loss did not clearly fall; `reason` says, in
+    a sentence, where it comes from or why there is none. `diverged`: the test stopped early.
     """
 
     rates: tuple[float, ...]
@@ -31,6 +34,10 @@ class LRRange:
     suggestion: float | None
     reason: str
     diverged: bool
+
+    def __repr__(self) -> str:
+        """What was found, without the hundreds of numbers."""
+        return f"LRRange(suggestion={self.suggestion}, reason={self.reason!r}, {len(self.rates)} steps)"
 
 
 def lr_find(
@@ -42,6 +49,7 @@ def lr_find(
     steps: int = 100,
     weight_decay: float = 0.05,
     clip_norm: float | None = 1.0,
+    precision: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> LRRange:
     """Train a copy while the learning rate grows exponentially, and see where the loss falls, and where it breaks.
@@ -50,7 +58,8 @@ def lr_find(
     the brink already. On the digits (vit_nano_8, batches of 64, five seeds, 50 to 200 steps) this gave 6e-4 to 3e-3
     where validation had chosen 2e-3; the other common choice, the steepest descent, gave 2e-3 to 9e-3, near to where
     the loss breaks. So take it as an order of magnitude for the peak, no more: it holds for this batch size, falls
-    with more steps, and comes from one short run without warm-up and decay. Compare two or three rates around it.
+    with more steps, and comes from one short run without warm-up and decay, and with the plain loss: no mixup, label
+    smoothing, class weights, accumulation or average of weights. Compare two or three rates around it.
 
     Args:
         model: fresh, or as it is before training; a copy is trained, with `adamw`. It stays as it is, bit for bit,
@@ -58,7 +67,9 @@ def lr_find(
         batches: (images, labels) pairs; when they end they begin again. Those that know `set_epoch` are put back to
             epoch 0 (and start there), and a DataLoader's own generator to its state.
         smallest, largest: the rates of the first and of the last step, above 0.
-        steps: at least 10. weight_decay, clip_norm: as in training.
+        steps: at least 10; fewer than 100 may be too few to tell. weight_decay, clip_norm: as in training.
+        precision: of the matrix products, as from `choose_precision`. Give it here rather than wrap the call in
+            `torch.autocast`, which within one context goes on with the copies of the weights that it made first.
         seed: of dropout and the like, at least 0.
 
     Raises:
@@ -70,11 +81,16 @@ def lr_find(
         )
     rates = [smallest * (largest / smallest) ** (step / (steps - 1)) for step in range(steps)]
     with random_state_kept(seed), _order_kept(batches), torch.inference_mode(False), torch.enable_grad():
-        return _judge(rates, _losses(working_copy(model).train(), batches, rates, weight_decay, clip_norm))
+        return _judge(rates, _losses(working_copy(model).train(), batches, rates, weight_decay, clip_norm, precision))
 
 
 def _losses(
-    model: nn.Module, batches: Iterable[Any], rates: list[float], weight_decay: float, clip_norm: float | None
+    model: nn.Module,
+    batches: Iterable[Any],
+    rates: list[float],
+    weight_decay: float,
+    clip_norm: float | None,
+    precision: torch.dtype,
 ) -> list[float]:
     """The loss before each step, until it diverges."""
     optimizer = adamw(model, rates[0], weight_decay)
@@ -82,18 +98,23 @@ def _losses(
     if not parameters:
         raise ValueError("every parameter of the model is frozen: there is nothing to learn, at any rate")
     device = parameters[0].device
+    scaler = GradScaler(device.type, enabled=precision == torch.float16)
     losses: list[float] = []
     for rate, (images, labels) in zip(rates, _endless(batches), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss = F.cross_entropy(model(images.to(device)).float(), labels.to(device))
+        with autocast(device, precision):
+            logits = model(images.to(device))
+        loss = F.cross_entropy(logits.float(), labels.to(device))
         losses.append(loss.item())
         if _has_diverged(losses):
             break
-        set_gradients(loss, parameters)
+        set_gradients(scaler.scale(loss), parameters)
+        scaler.unscale_(optimizer)  # so that clipping sees the gradient's true length
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(parameters, clip_norm)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
     return losses
 
 
@@ -151,6 +172,8 @@ def _judge(rates: list[float], losses: list[float]) -> LRRange:
         reason = "the very first loss is not finite: look at the data and the model (doctor) before the learning rate"
     elif not _fell(finite, losses):
         reason = "the loss never fell: no learning rate helps here; look for the mistake first (doctor)"
+        if len(rates) < ENOUGH:
+            reason = f"the loss fell too little to tell: {len(rates)} steps are few, try {ENOUGH} or more"
     else:
         best = finite.index(min(finite))
         suggestion = rates[best] / 10

@@ -1,0 +1,79 @@
+"""`vitscratch evaluate` and whether its pictures are those of the training."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.data.make import encoded, picture, write_folder
+from vitscratch.cli import main
+
+EVALUATE = ["evaluate", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run and its pictures: 23 good ones, and two that were skipped."""
+    folder = tmp_path_factory.mktemp("trained")
+    pictures = write_folder(folder / "pictures", {"cat": 14, "dog": 11}, (8, 8))
+    (pictures / "cat" / "003.png").write_bytes(b"")
+    (pictures / "dog" / "004.png").write_bytes(b"")
+    arguments = ["--data", str(pictures), "--out", str(folder / "run"), "--skip-bad", "--device", "cpu", "--no-doctor"]
+    small = ["--preset", "vit_nano_8", "--epochs", "1", "--warmup-epochs", "0", "--padding", "1", "--workers", "0"]
+    assert main(["train", "pictures", *arguments, *small]) == 0
+    return folder
+
+
+@pytest.fixture
+def copy(trained: Path, tmp_path: Path) -> Path:
+    """The same, to be changed; its run still means the pictures of the first."""
+    return shutil.copytree(trained, tmp_path / "copy")
+
+
+def test_skipped_files_are_counted(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([*EVALUATE, str(trained / "run"), "--json", str(tmp_path / "out.json")]) == 0
+    assert "skipped 2 of 25 files that cannot be decoded" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out.json").read_text())["skipped"] == 2
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_pictures_that_have_changed_since_the_training_are_refused(
+    split: str, trained: Path, capsys: pytest.CaptureFixture
+) -> None:
+    new = trained / "pictures" / "cat" / "new.png"
+    new.write_bytes(encoded(picture(99, (8, 8))))
+    try:
+        assert main([*EVALUATE, str(trained / "run"), "--split", split]) == 2
+    finally:
+        new.unlink()
+    error = capsys.readouterr().err
+    assert "have changed since the training" in error and "--data" in error and error.count("\n") == 1
+
+
+def test_a_run_with_a_broken_list_of_its_pictures_is_refused(copy: Path, capsys: pytest.CaptureFixture) -> None:
+    (copy / "run" / "splits.json").write_text("[")
+    assert main([*EVALUATE, str(copy / "run")]) == 2
+    assert "splits.json cannot be used" in capsys.readouterr().err
+    (copy / "run" / "splits.json").unlink()  # of a run that does not know: nothing to compare
+    assert main([*EVALUATE, str(copy / "run")]) == 0
+
+
+def test_pictures_of_the_training_are_warned_of(
+    trained: Path, copy: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def warned(*arguments: str) -> bool:
+        assert main([*EVALUATE, str(trained / "run"), "--skip-bad", *arguments]) == 0
+        return "so those that it was trained on are counted, too" in capsys.readouterr().out
+
+    monkeypatch.chdir(trained)
+    new = trained / "pictures" / "dog" / "new.png"
+    new.write_bytes(encoded(picture(99, (8, 8))))
+    try:
+        assert warned("--data", "pictures"), "the same folder, by another name, with a picture more"
+    finally:
+        new.unlink()
+    assert warned("--data", str(copy / "pictures")), "a copy of the folder"
+    assert not warned()
+    (copy / "pictures" / "cat" / "001.png").unlink()
+    assert not warned("--data", str(copy / "pictures"))

@@ -1,0 +1,112 @@
+"""`vitscratch predict` as a user types it, on a model that was made for the test."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.data.make import encoded, picture
+from vitscratch import VisionTransformer
+from vitscratch.cli import main
+from vitscratch.cli import predict as command
+from vitscratch.config import ViTConfig
+from vitscratch.data import Preprocessing
+from vitscratch.weights import save_model
+
+NAMES = ("cat", "a $ dog with a name that is much too long for a picture", "eel")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with nothing in it but the weights."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(3)
+    config = ViTConfig(
+        image_size=(6, 9), patch_size=3, in_channels=3, num_classes=3, embed_dim=10, depth=1, num_heads=2, mlp_dim=11
+    )
+    model = VisionTransformer.from_config(config)
+    torch.nn.init.normal_(model.head.weight)
+    save_model(folder / "model.safetensors", model, config, NAMES, Preprocessing((6, 9), 3).to_dict(), {})
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with five pictures, and what is none."""
+    folder = tmp_path / "pictures"
+    (folder / "within").mkdir(parents=True)
+    for i, name in enumerate(["b.png", "a.PNG", "d.jpg", "c.png", "within/e.png", "._b.png", "f.webp"]):
+        form = {".jpg": "JPEG", ".webp": "WEBP"}.get(Path(name).suffix, "PNG")
+        (folder / name).write_bytes(encoded(picture(i), form))
+    (folder / "notes.txt").write_text("mine")
+    return folder
+
+
+def test_a_folder_stands_for_its_pictures_in_order(
+    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out, listed = tmp_path / "out.png", tmp_path / "out.json"
+    again = str(pictures / "c.png")
+    assert main(["predict", str(run), str(pictures), again, "--out", str(out), "--json", str(listed)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    files = [str(pictures / name) for name in ("a.PNG", "b.png", "c.png", "d.jpg", "f.webp")]
+    assert [line.split("  ")[0].rstrip() for line in lines[:-1]] == files
+    assert lines[-1] == f"{out}: the pictures as the model sees them"
+    assert list(json.loads(listed.read_text())) == files
+    with Image.open(out) as image:
+        assert image.format == "PNG"
+
+
+def test_many_pictures_are_taken_in_parts_and_the_first_are_drawn(
+    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["predict", str(run), str(pictures)])
+    at_once = capsys.readouterr().out
+    monkeypatch.setattr(command, "AT_ONCE", 2)
+    monkeypatch.setattr(command, "DRAWN", 3)
+    for name in ("a.PNG", "b.png"):  # a whole part of them is bad
+        (pictures / name).write_bytes(b"")
+    assert main(["predict", str(run), str(pictures), "--out", str(tmp_path / "out.png")]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 2 and "a.PNG" in printed.err
+    assert printed.out.splitlines()[:-1] == at_once.splitlines()[2:]
+    assert printed.out.splitlines()[-1].endswith("out.png: the pictures as the model sees them")
+    shutil.copy(pictures / "c.png", pictures / "z.png")
+    assert main(["predict", str(run), str(pictures), "--out", str(tmp_path / "out.png")]) == 1
+    assert "the first 3 of 4 pictures as the model sees them" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{run}"], "name at least one picture, or a folder of pictures, after the run"),
+        (["{run}", "{tmp}/empty"], "empty has no picture files in it (.jpg, "),
+        (["{tmp}/empty", "x.png"], "there is no run in {tmp}/empty; `vitscratch train"),
+        (["{tmp}/absent", "x.png"], "{tmp}/absent does not exist; expected the folder of a run"),
+        (["{tmp}/begun", "x.png"], "model.safetensors does not exist; a finished run has it"),
+        (["{tmp}/begun/last.pt", "x.png"], "last.pt is a checkpoint; name the run's folder, {tmp}/begun"),
+        (["{run}", "x.png", "--out", "y.jpg"], "--out y.jpg: expected a file whose name ends in .png"),
+        (["{run}", "x.png", "--out", "absent/y.png"], "--out absent/y.png: expected a file in a folder that exists"),
+        (["{run}", "x.png", "--out", "."], "--out .: expected a file whose name ends in .png"),
+        (["{run}", "x.png", "--top", "0"], "--top 0: expected at least 1"),
+    ],
+)
+def test_wrong_arguments_get_one_line(
+    arguments: list[str],
+    message: str,
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.json").write_text("{}")
+    (tmp_path / "begun" / "last.pt").write_bytes(b"")
+    assert main(["predict", *(argument.format(run=run, tmp=tmp_path) for argument in arguments)]) == 2
+    printed = capsys.readouterr()
+    assert message.format(tmp=tmp_path) in printed.err and printed.err.count("\n") == 1 and printed.out == ""
