@@ -9,7 +9,7 @@ import tyro
 
 from vitscratch.cli.common import Common, Device, check_png, check_writable, pick_device, write_json
 from vitscratch.cli.data import file_progress
-from vitscratch.cli.recipe import for_each_recipe, recipe_name
+from vitscratch.cli.recipe import checked, for_each_recipe, recipe_name
 from vitscratch.recipes import Recipe
 
 
@@ -38,7 +38,8 @@ class FindRate(Common):
     """Also write rates and losses (null where not finite) as JSON."""
 
     def run(self) -> int:
-        out = self.out if self.out is not None else Path(f"lr-find-{recipe_name(self.recipe)}.png")
+        recipe = checked(self.recipe)
+        out = self.out if self.out is not None else Path(f"lr-find-{recipe_name(recipe)}.png")
         check_writable(self.json)
         check_png(out)
         device = pick_device(self.device)
@@ -50,18 +51,18 @@ class FindRate(Common):
         from vitscratch.training import choose_precision, lr_find
 
         with file_progress("pictures") as loading:
-            experiment = prepare(self.recipe, device, loading)
-        with threads(self.recipe.threads):
+            experiment = prepare(recipe, device, loading)
+        with threads(recipe.threads):
             found = lr_find(
                 experiment.model,
                 experiment.batches("train", training=True),
                 smallest=self.smallest,
                 largest=self.largest,
                 steps=self.steps,
-                weight_decay=self.recipe.weight_decay,
-                clip_norm=self.recipe.clip_norm,
-                precision=choose_precision(self.recipe.precision, torch.device(device)),
-                seed=self.recipe.seed,
+                weight_decay=recipe.weight_decay,
+                clip_norm=recipe.clip_norm,
+                precision=choose_precision(recipe.precision, torch.device(device)),
+                seed=recipe.seed,
             )
         plots.learning_rate_range(found).savefig(out, dpi=110, format="png")
         print(f"{f'{found.suggestion:.2g}: ' if found.suggestion else ''}{found.reason}")
