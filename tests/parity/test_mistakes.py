@@ -29,7 +29,7 @@ QKV = "return q, k, v"
 Q, OUTPUT = 'q = einsum(x[:, 0], w_q, "b d, h k d -> b h k") + b_q', '"b h d, h k d -> b h k") + b_v'
 SCORES, SEEN = "@ x.mT / q.shape[-1] ** 0.5", "seen = scores.softmax(dim=-1) @ x"
 PATCHIFY = '"b c (rows p) (columns q) -> b (rows columns) (c p q)"'
-UNFIT = "if type(self.qkv) is not nn.Linear or (self.training and self.attention_dropout):"
+UNFIT = "if type(self.qkv) is not nn.Linear or self.qkv.bias is None or (self.training and self.attention_dropout):"
 ONE = "return self.norm(last(x, one_query=True))[:, 0]"
 
 square, readable, attention = "torchvision_square", "torchvision_readable_attention", "attention_against_torch"

@@ -237,9 +237,8 @@ def introduce(experiment: "Experiment") -> None:
     splits, recipe = experiment.splits, experiment.recipe
     parts = {name: getattr(splits, name) for name in ("train", "validation", "test")}
     if skipped := splits.summary.get("skipped"):
-        say(
-            f"Skipped {len(skipped):,} of {splits.summary['files']:,} files that cannot be decoded ({SPLITS} lists them)."
-        )
+        files = splits.summary["files"]
+        say(f"Skipped {len(skipped):,} of {files:,} files that cannot be decoded ({SPLITS} lists them).")
     counts = ", ".join(f"{len(part):,} for {name}" for name, part in parts.items() if part is not None)
     for warning in splits.summary.get("warnings", []):
         say(f"Warning: {warning}")

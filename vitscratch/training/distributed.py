@@ -50,6 +50,7 @@ def process_group(device: str) -> Iterator[str]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     try:
         yield device
+        barrier()  # nobody leaves before the first process has written everything
     finally:
         dist.destroy_process_group()
 
