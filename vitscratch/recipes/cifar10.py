@@ -4,7 +4,7 @@ Commands: `vitscratch train cifar10` (for a GPU) and `vitscratch train cifar10-s
 CIFAR-10 unless `--data` names a folder, or an .npz of JPEG files (`vitscratch.data.load_splits` describes it).
 
 cifar10: NOT YET MEASURED (it needs a GPU).
-cifar10-short: NOT YET MEASURED.
+cifar10-short: NOT YET MEASURED either.
 """
 
 from dataclasses import dataclass, replace
