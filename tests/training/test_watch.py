@@ -10,7 +10,6 @@ from torch import nn
 
 from vitscratch.training import Checkpoints, NonFiniteLoss, TrainingConfig, adamw, fit, read_checkpoint, train_one_epoch
 from vitscratch.training import watch as watch_module
-from vitscratch.training.run import Run
 from vitscratch.training.watch import Watch
 
 
@@ -149,9 +148,3 @@ def test_a_sampler_that_wants_the_epoch_is_told() -> None:
 
     fit(model(), Loader(batches(0, 0.0)), TrainingConfig(epochs=3, learning_rate=0.1))
     assert told == [0, 1, 2]
-
-
-def test_run_is_exported() -> None:
-    from vitscratch import training
-
-    assert training.Run is Run

@@ -66,7 +66,7 @@ class Cifar10(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class Cifar10Short(Cifar10):
-    """CIFAR-10 from scratch on two CPU cores, in minutes: few epochs, no mixing, nothing compiled."""
+    """CIFAR-10 from scratch for CPUs: a narrower model, few epochs, no mixing, nothing compiled. Not yet measured."""
 
     epochs: int = 10
     batch_size: int = 128
