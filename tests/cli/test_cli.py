@@ -175,6 +175,15 @@ def test_bench_infer_measures_both_modes_and_the_memory(
     assert eager["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0} and eager["stated_mfu"] is None
 
 
+def test_bench_loop(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "bench.json"
+    assert main(["bench", "loop", "--quick", "--device", "cpu", "--json", str(path)]) == 0
+    found = json.loads(path.read_text())
+    assert found["images_per_second"] == pytest.approx(1437 / found["fit_s"])
+    assert 0.2 < found["ratio"] < 5 and found["by_hand_s"] > 0
+    assert "of the speed by hand" in capsys.readouterr().out
+
+
 def test_bench_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = tmp_path / "bench.json"
     assert main(["bench", "digits", "--quick", "--device", "cpu", "--json", str(path)]) == 0
@@ -198,6 +207,7 @@ def test_bench_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         (["parity", "vit_nano_8", "--json", "no/such/folder/x.json"], "expected a file in a folder that exists"),
         (["bench", "digits", "--splits", "0"], "splits 0, seeds 3: expected at least 1"),
         (["bench", "patch-embedding", "--rounds", "1"], "rounds 1: expected at least 2"),
+        (["bench", "loop", "--rounds", "1"], "rounds 1: expected at least 2"),
         (["bench", "train", "--model", "vit_b16"], "preset 'vit_b16' is unknown; there are vit_nano_8, "),
         (["bench", "infer", "--batch-size", "0"], "batch size 0: expected at least 1"),
         (["bench", "infer", "--rounds", "1"], "rounds 1: expected at least 2"),

@@ -144,8 +144,8 @@ class Train(_Compare):
 
 
 @dataclass(kw_only=True)
-class PatchEmbedding(Common):
-    """Time the two forms of the patch embedding against each other."""
+class _Rounds(Common):
+    """Options of a comparison of two forms of ours."""
 
     rounds: int = 15
     """Interleaved rounds; the median of their ratios counts."""
@@ -159,14 +159,27 @@ class PatchEmbedding(Common):
     json: Json = None
     """Also write the figures as JSON."""
 
-    def run(self) -> int:
-        from vitscratch.recipes.patch_embedding import measure
+    def checked_rounds(self) -> int:
+        """How many rounds to measure.
 
+        Raises:
+            ValueError: fewer than two, or a `--json` path that cannot be written.
+        """
         check_writable(self.json)
         if self.rounds < 2:
             raise ValueError(f"rounds {self.rounds}: expected at least 2, of which quartiles can be told")
-        device = pick_device(self.device)
-        rows = measure(device, rounds=3 if self.quick else self.rounds)
+        return 3 if self.quick else self.rounds
+
+
+@dataclass(kw_only=True)
+class PatchEmbedding(_Rounds):
+    """Time the two forms of the patch embedding against each other."""
+
+    def run(self) -> int:
+        from vitscratch.recipes.patch_embedding import measure
+
+        rounds, device = self.checked_rounds(), pick_device(self.device)
+        rows = measure(device, rounds=rounds)
         print("Ratio: time of the linear map / time of the strided convolution, median (and quartiles) of rounds.")
         print(f"\n{'shape':<34}{'mode':<20}{'linear ms':>11}{'conv ms':>11}{'ratio':>8}  quartiles\n{'-' * 97}")
         for row in rows:
@@ -181,30 +194,15 @@ class PatchEmbedding(Common):
 
 
 @dataclass(kw_only=True)
-class Loop(Common):
+class Loop(_Rounds):
     """Time an epoch of `fit` against the same steps written out by hand: what the loop's comforts cost."""
 
-    rounds: int = 15
-    """Interleaved rounds; the median of their ratios counts."""
-
-    device: Device = "auto"
-    """Where to measure."""
-
-    quick: bool = False
-    """Three rounds: shows that it runs."""
-
-    json: Json = None
-    """Also write the figures as JSON."""
-
     def run(self) -> int:
-        check_writable(self.json)
-        if self.rounds < 2:
-            raise ValueError(f"rounds {self.rounds}: expected at least 2, of which quartiles can be told")
-        device = pick_device(self.device)
+        rounds, device = self.checked_rounds(), pick_device(self.device)
 
         from vitscratch.recipes.loop_overhead import measure
 
-        found = measure(device, rounds=3 if self.quick else self.rounds)
+        found = measure(device, rounds=rounds)
         low, high = found["ratio_quartiles"]
         print(
             f"digits, 23 steps: by hand {found['by_hand_s']:.3f} s, fit {found['fit_s']:.3f} s "
