@@ -45,6 +45,15 @@ def test_two_runs_from_one_seed_are_the_same_run() -> None:
     assert (one["blocks.0.attn.qkv.weight"] != other["blocks.0.attn.qkv.weight"]).any()
 
 
+def test_max_pictures_limits_every_part_and_keeps_the_division() -> None:
+    few, all_of_them = load(Digits(max_pictures=37)), load(Digits())
+    for name in ("train", "validation", "test"):
+        part, whole = getattr(few, name), getattr(all_of_them, name)
+        assert len(part) == 37
+        known = {tuple(image.flatten().tolist()) for image in whole.images}
+        assert {tuple(image.flatten().tolist()) for image in part.images} <= known
+
+
 def test_training_batches_are_augmented_and_others_are_not() -> None:
     experiment = prepare(Digits())
     (one, labels), (two, _) = (next(iter(experiment.batches("validation"))) for _ in range(2))
