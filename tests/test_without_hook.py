@@ -62,6 +62,19 @@ CASES = {
         for ours, theirs in zip(gradients, eager, strict=True):
             assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
     """,
+    "compile spares what nobody asks for": """
+        widths = []
+        def count(graph, inputs):
+            products = [node for node in graph.graph.nodes if node.target is torch._C._nn.linear]
+            widths.extend(tuple(node.meta["example_value"].shape[:2]) for node in products)
+            return graph.forward
+        assert_close(torch.compile(model, backend=count)(images), expected)
+        assert widths[-4:] == [(3, 1), (3, 1), (3, 1), (3, 10)], widths  # the last block's projection and MLP, the head
+        model.blocks[-1].mlp.register_forward_hook(lambda *call: None)
+        torch.compiler.reset()
+        torch.compile(model, backend=count)(images)
+        assert widths[-4:] == [(3, 5), (3, 5), (3, 5), (3, 10)], widths  # a hook is a request for all tokens
+    """,
     "compile, readable attention, mean pool": """
         model.pool = "mean"
         for block in model.blocks:

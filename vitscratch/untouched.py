@@ -26,7 +26,7 @@ def is_untouched(block: nn.Module, norm: nn.Module) -> bool:
     if not isinstance(block, EncoderBlock):
         return False
     for layer in (*block.modules(), *norm.modules()):
-        if getattr(layer.forward, "__func__", None) is not _FORWARD.get(type(layer), layer):
+        if type(layer).forward is not _FORWARD.get(type(layer)) or "forward" in vars(layer):
             return False  # another kind of layer, or one whose forward was replaced
         before = not isinstance(layer, EncoderBlock | MultiHeadSelfAttention) and layer._forward_pre_hooks
         if before or layer._forward_hooks or layer._backward_hooks or layer._backward_pre_hooks:
