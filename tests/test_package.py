@@ -24,11 +24,12 @@ ALLOWED: dict[str, set[str]] = {
     "parity": {"config", "patches", "vit"},
     "explain": {"attention", "vit"},
     "data": set(),
-    "weights": {"config", "vit", "files"},
+    "weights": {"config", "vit", "files", "data"},
     "training": {"config", "files"},  # of config TrainingConfig alone: the loop works on any module
+    "transfer": {"config", "vit", "weights", "data", "training", "files"},
     "plots": {"training"},
     "bench": {"config", "vit", "parity", "training"},
-    "recipes": {"config", "patches", "vit", "data", "training", "bench"},
+    "recipes": {"config", "patches", "vit", "data", "training", "bench", "weights", "transfer"},
     "cli": {
         "",
         "config",
@@ -41,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
         "bench",
         "recipes",
         "weights",
+        "transfer",
         "files",
     },
     "__main__": {"cli"},
