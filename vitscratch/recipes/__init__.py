@@ -1,15 +1,16 @@
 """Experiments, one file each. A recipe's class is light to import; its docstring's module says what it gave."""
 
 from vitscratch.recipes.base import Recipe
-from vitscratch.recipes.cifar10 import Cifar10, Cifar10Short
+from vitscratch.recipes.cifar10 import Cifar10, Cifar10Cpu, Cifar10Short
 from vitscratch.recipes.digits import Digits
 from vitscratch.recipes.pictures import PicturesRecipe
 
-__all__ = ["RECIPES", "Cifar10", "Cifar10Short", "Digits", "PicturesRecipe", "Recipe"]
+__all__ = ["RECIPES", "Cifar10", "Cifar10Cpu", "Cifar10Short", "Digits", "PicturesRecipe", "Recipe"]
 
 RECIPES: dict[str, type[Recipe]] = {
     "digits": Digits,
     "pictures": PicturesRecipe,
     "cifar10": Cifar10,
     "cifar10-short": Cifar10Short,
+    "cifar10-cpu": Cifar10Cpu,
 }

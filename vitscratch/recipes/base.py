@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vitscratch.config import PRESETS, TrainingConfig, ViTConfig
 
@@ -42,6 +42,9 @@ class Recipe(TrainingConfig):
 
     image_size: int | None = None
     """Side in pixels to which pictures are brought; by default the preset's."""
+
+    position: Literal["normal", "sincos"] = "normal"
+    """How the learned position embeddings start: at N(0, 0.02), or as sines and cosines (`init_weights`)."""
 
     batch_size: int = 64
     """Pictures of a batch, over all processes together."""
@@ -93,9 +96,11 @@ class Recipe(TrainingConfig):
 
     def build(self, config: ViTConfig) -> "VisionTransformer":
         """A fresh model, from torch's random state."""
-        from vitscratch.vit import VisionTransformer
+        from vitscratch.vit import VisionTransformer, init_weights
 
-        return VisionTransformer.from_config(config)
+        model = VisionTransformer.from_config(config)
+        init_weights(model, position=self.position)
+        return model
 
     def augmentation(self) -> "Augmentation | None":
         """What happens to training pictures, at random; None for nothing."""

@@ -1,14 +1,16 @@
 """CIFAR-10 from scratch with a plain small ViT: no convolution beyond the patch projection, no pretraining.
 
-Commands: `vitscratch train cifar10` (for a GPU) and `vitscratch train cifar10-short` (for two CPU cores). Both download
-CIFAR-10 unless `--data` names a folder, or an .npz of JPEG files (`vitscratch.data.load_splits` describes it).
+Commands: `vitscratch train cifar10` (for a GPU), `vitscratch train cifar10-short` (a quarter of an hour on CPU cores)
+and `vitscratch train cifar10-cpu` (the preset vit_nano_32 for patient CPUs). All download CIFAR-10 unless `--data`
+names a folder, or an .npz of JPEG files (`vitscratch.data.load_splits` describes it).
 
 cifar10: NOT YET MEASURED (it needs a GPU).
 cifar10-short: NOT YET MEASURED either.
+cifar10-cpu: NOT YET MEASURED either.
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vitscratch.config import ViTConfig
 from vitscratch.recipes.base import Recipe
@@ -44,6 +46,8 @@ class Cifar10(Recipe):
     num_heads: int = 3
     """Attention heads; divides the width."""
 
+    position: Literal["normal", "sincos"] = "sincos"
+
     padding: int = 4
     """Pixels by which a picture is shifted at most, each way."""
 
@@ -68,8 +72,8 @@ class Cifar10(Recipe):
 class Cifar10Short(Cifar10):
     """CIFAR-10 from scratch for CPUs: a narrower model, few epochs, no mixing, nothing compiled. Not yet measured."""
 
-    epochs: int = 10
-    batch_size: int = 128
+    epochs: int = 5
+    batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     warmup_epochs: float = 1.0
@@ -78,3 +82,13 @@ class Cifar10Short(Cifar10):
     ema_decay: float = 0.0
     compile: bool = False
     embed_dim: int = 96
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar10Cpu(Cifar10Short):
+    """CIFAR-10 from scratch for patient CPUs: the preset vit_nano_32, 10 epochs. Not yet measured."""
+
+    epochs: int = 10
+    label_smoothing: float = 0.0  # what transfers best is not smoothed (arXiv 2010.16402)
+    threads: int | None = 1
+    embed_dim: int = 192

@@ -25,13 +25,11 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from vitscratch.config import ViTConfig
 from vitscratch.recipes.base import Recipe
 
 if TYPE_CHECKING:
     from vitscratch.data import Augmentation
     from vitscratch.recipes.experiment import Experiment
-    from vitscratch.vit import VisionTransformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,22 +58,13 @@ class Digits(Recipe):
     shear: float = 0.0
     """Fraction of a row's distance from the middle by which it slides at most."""
 
-    position: Literal["sincos", "normal"] = "sincos"
-    """How the learned position embeddings start: as sines and cosines, or at N(0, 0.02)."""
+    position: Literal["normal", "sincos"] = "sincos"
 
     def augmentation(self) -> "Augmentation | None":
         """Small random turns, shifts and changes of size. No mirror images: a mirrored 2 is none."""
         from vitscratch.data import RandomAffine
 
         return RandomAffine(self.degrees, self.shift, self.scale, self.shear)
-
-    def build(self, config: ViTConfig) -> "VisionTransformer":
-        """A fresh model whose position embeddings start as `position` says."""
-        from vitscratch.vit import init_weights
-
-        model = super().build(config)
-        init_weights(model, position=self.position)
-        return model
 
 
 def measure(recipe: Digits, device: str = "cpu") -> tuple[float, float]:
