@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vitscratch.config import PRESETS, TrainingConfig, ViTConfig
 
 if TYPE_CHECKING:
-    from vitscratch.data import Augmentation
+    from torch import nn
+
+    from vitscratch.data import Augmentation, Preprocessing
+    from vitscratch.training import EpochRecord
+    from vitscratch.training.loop import Batches
     from vitscratch.vit import VisionTransformer
 
 
@@ -84,6 +88,15 @@ class Recipe(TrainingConfig):
         data = self.data if self.data in BUILT_IN or not self.data else str(Path(self.data).absolute())
         return replace(self, data=data, data_dir=data_dir)
 
+    @property
+    def all_epochs(self) -> int:
+        """How many records `fit` returns at most."""
+        return self.epochs
+
+    def preprocessing(self) -> "Preprocessing | None":
+        """How pictures have to be prepared, where pretrained weights say so; None: by the training part's statistics."""
+        return None
+
     def picture_shape(self) -> tuple[tuple[int, int], int]:
         """(height, width) in pixels and channels of the pictures that the model takes."""
         preset = PRESETS[self.preset]
@@ -105,3 +118,9 @@ class Recipe(TrainingConfig):
     def augmentation(self) -> "Augmentation | None":
         """What happens to training pictures, at random; None for nothing."""
         return None
+
+    def fit(self, model: "nn.Module", train: "Batches", **options: Any) -> "list[EpochRecord]":
+        """Train a model as this recipe says; options as for `vitscratch.training.fit`."""
+        from vitscratch.training import fit
+
+        return fit(model, train, self, **options)
