@@ -12,6 +12,7 @@ from vitscratch.cli.bench import Bench
 from vitscratch.cli.data import Data
 from vitscratch.cli.doctor import Doctor
 from vitscratch.cli.evaluate import Evaluate
+from vitscratch.cli.finetune import Finetune
 from vitscratch.cli.lr_find import LrFind
 from vitscratch.cli.parity import Parity
 from vitscratch.cli.predict import Predict
@@ -30,6 +31,7 @@ Command = (
             f"{RECIPE.format('train')}",
         ),
     ]
+    | Annotated[Finetune, tyro.conf.subcommand("finetune"), tyro.conf.OmitArgPrefixes]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from vitscratch.config import PRESETS, TrainingConfig, ViTConfig
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from vitscratch.data import Augmentation, Preprocessing
+    from vitscratch.recipes.experiment import Experiment
     from vitscratch.training import EpochRecord
-    from vitscratch.training.loop import Batches
     from vitscratch.vit import VisionTransformer
 
 
@@ -94,7 +92,7 @@ class Recipe(TrainingConfig):
         return self.epochs
 
     def preprocessing(self) -> "Preprocessing | None":
-        """How pictures have to be prepared, where pretrained weights say so; None: by the training part's statistics."""
+        """How pictures have to be prepared, where weights say so; None: by the training part's statistics."""
         return None
 
     def picture_shape(self) -> tuple[tuple[int, int], int]:
@@ -119,8 +117,8 @@ class Recipe(TrainingConfig):
         """What happens to training pictures, at random; None for nothing."""
         return None
 
-    def fit(self, model: "nn.Module", train: "Batches", **options: Any) -> "list[EpochRecord]":
-        """Train a model as this recipe says; options as for `vitscratch.training.fit`."""
+    def fit(self, experiment: "Experiment", **options: Any) -> "list[EpochRecord]":
+        """Train the experiment's model on its training part; options as for `vitscratch.training.fit`."""
         from vitscratch.training import fit
 
-        return fit(model, train, self, **options)
+        return fit(experiment.model, experiment.batches("train", training=True), self, **options)

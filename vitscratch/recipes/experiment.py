@@ -86,8 +86,7 @@ class Experiment:
             weights = balanced_weights(self.splits.train.labels, self.config.num_classes).to(self.device)
         with threads(self.recipe.threads):
             return self.recipe.fit(
-                self.model,
-                self.batches("train", training=True),
+                self,
                 validation=self.batches("validation") if self.splits.validation is not None else None,
                 num_classes=self.config.num_classes,
                 class_weights=weights,

@@ -1,8 +1,20 @@
 """Transfer learning: a pretrained body, a new head, and what of them is trained."""
 
+from vitscratch.transfer.fine_tune import fine_tune, train_all, train_head, train_last
 from vitscratch.transfer.freeze import freeze, unfreeze
 from vitscratch.transfer.groups import parameter_groups
 from vitscratch.transfer.head import head_name, replace_head
 from vitscratch.transfer.table import trainable_table
 
-__all__ = ["freeze", "head_name", "parameter_groups", "replace_head", "trainable_table", "unfreeze"]
+__all__ = [
+    "fine_tune",
+    "freeze",
+    "head_name",
+    "parameter_groups",
+    "replace_head",
+    "train_all",
+    "train_head",
+    "train_last",
+    "trainable_table",
+    "unfreeze",
+]
