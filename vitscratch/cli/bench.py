@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from vitscratch.cli.bench_transfer import Transfer, TransferDigits
 from vitscratch.cli.common import Common, Device, check_writable, environment, pick_device, write_json
 
 if TYPE_CHECKING:
@@ -294,6 +295,8 @@ class Bench:
         | Annotated[Loop, tyro.conf.subcommand("loop")]
         | Annotated[PatchEmbedding, tyro.conf.subcommand("patch-embedding")]
         | Annotated[Digits, tyro.conf.subcommand("digits")]
+        | Annotated[Transfer, tyro.conf.subcommand("transfer")]
+        | Annotated[TransferDigits, tyro.conf.subcommand("transfer-digits")]
     )
 
     def run(self) -> int:
