@@ -215,6 +215,12 @@ def test_bench_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         (["quickstart", "--out", "{file}"], "is a file; expected a folder"),
         (["quickstart", "--out", "{file}/below"], "cannot be made (Not a directory)"),
         (["quickstart", "--json", "{folder}"], "expected a file in a folder that exists"),
+        (["train", "digits", "--epoch", "3"], "--epoch is no option here; nearest: --epochs, --warmup-epochs; --help"),
+        (["train", "digits", "--lr", "0"], "learning_rate 0.0: expected a number above 0"),
+        (["doctor", "digits", "--lerning_rate=1"], "--lerning_rate is no option here; nearest: --learning-rate; "),
+        (["data", "check", "{folder}", "--jsn", "x"], "--jsn is no option here; nearest: --json; --help in its place"),
+        (["quickstart", "--no-quik"], "--no-quik is no option here; nearest: --no-quick"),
+        (["summary", "vit_nano_8", "--frobnicate"], "--frobnicate is no option here; --help in its place lists all"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

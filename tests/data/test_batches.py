@@ -1,13 +1,9 @@
-import contextlib
-import random
-
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
 from vitscratch.data import Chain, Cutout, Preprocessing, RandomAffine, RandomCropFlip, TensorBatches
-from vitscratch.data.seeds import derive_seed, seeded
 
 AUGMENT = Chain(RandomCropFlip(2), RandomAffine(10.0, 1.0, 0.1), Cutout(3))
 
@@ -145,26 +141,3 @@ def test_on_a_gpu_the_batches_are_the_same_and_wait_for_nothing() -> None:
         assert len(list(iterator)) == len(there) - 1
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-def test_close_numbers_get_unrelated_seeds() -> None:
-    seeds = {derive_seed(seed, epoch, index) for seed in range(7) for epoch in range(7) for index in range(7)}
-    assert len(seeds) == 7**3 and all(0 <= seed < 2**63 for seed in seeds)
-    assert len({seed % 2**32 for seed in seeds}) == 7**3  # torch's CPU generator looks at 32 bits
-    assert derive_seed(1, 2) == derive_seed(1, 2) != derive_seed(12)
-
-
-def test_seeded_seeds_all_three_generators_and_puts_them_back() -> None:
-    def draw() -> tuple[float, float, float]:
-        return float(torch.rand(())), float(np.random.rand()), random.random()
-
-    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    with seeded(5):
-        first = draw()
-    with contextlib.suppress(KeyError), seeded(5):
-        assert draw() == first
-        raise KeyError
-    with seeded(6):
-        assert not set(draw()) & set(first)
-    assert torch.equal(torch.get_rng_state(), states[0])
-    assert np.random.get_state()[1].tolist() == states[1] and random.getstate() == states[2]

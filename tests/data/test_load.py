@@ -266,3 +266,12 @@ def test_the_fingerprint_follows_the_files(tmp_path: Path) -> None:
     renamed = load(root).summary["fingerprint"]
     (root / "cat" / "zzz.png").write_bytes(encoded(picture(99)))
     assert len({before, renamed, load(root).summary["fingerprint"]}) == 3
+
+
+def test_too_few_pictures_to_divide_are_counted_and_the_part_is_named(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "set", {"ant": 2, "bee": 2, "cat": 3, "dog": 3})
+    with pytest.raises(ValueError, match="set: no test part can be divided off: 4 classes, but 1 of 10 pictures"):
+        load(root)
+    with pytest.raises(ValueError, match=r"no validation part .* but 2 of 10 .*; or --validation-fraction 0$"):
+        load(root, test_fraction=0.0)
+    assert load(root, test_fraction=0.0, validation_fraction=0.0).validation is None

@@ -46,6 +46,22 @@ def test_split_refuses_to_leave_a_class_out() -> None:
         stratified_split(rare, 0.05, 0, ["cat", "dog", "eel"])
 
 
+@pytest.mark.parametrize(
+    ("fraction", "part", "size", "change"), [(0.2, "second", 6, "larger"), (0.7, "first", 9, "smaller")]
+)
+def test_a_part_too_small_for_all_classes_is_refused_in_our_words(
+    fraction: float, part: str, size: int, change: str
+) -> None:
+    labels = torch.arange(30) % 10
+    message = (
+        rf"10 classes, but {size} of 30 pictures .* in the {part} part: expected at least 10 .* a {change} fraction"
+    )
+    with pytest.raises(ValueError, match=message):
+        stratified_split(labels, fraction, 0)
+    first, second = stratified_split(labels, 1 / 3, 0)  # just enough
+    assert len(first) == 20 and sorted(labels[second].tolist()) == list(range(10))
+
+
 def test_class_counts_shows_empty_classes() -> None:
     assert class_counts(torch.tensor([2, 0, 2]), ["cat", "dog", "eel"]) == {"cat": 1, "dog": 0, "eel": 2}
 

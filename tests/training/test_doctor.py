@@ -552,9 +552,10 @@ def with_nan() -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def with_copies() -> tuple[Tensor, Tensor]:
+def with_copies(copies: int = 3) -> tuple[Tensor, Tensor]:
+    """So many pictures, one after the other from number 7 on, are those of the numbers from 1 on."""
     images, labels = batch()
-    images[7] = images[1]
+    images[7 : 7 + copies] = images[1 : 1 + copies]
     return images, labels
 
 
@@ -577,7 +578,8 @@ BATCHES: list[tuple[str, Callable[[], Any], dict[str, Any], str, str]] = [
     ("one-hot", lambda: labelled(F.one_hot(RIGHT)), {}, "labels", r"torch.int64 \(11, 5\); expected"),
     ("column", lambda: labelled(RIGHT[:, None]), {}, "labels", r"\(11, 1\)"),
     ("floats", lambda: labelled(RIGHT.float()), {}, "labels", r"torch.float32 \(11,\)"),
-    ("contradiction", with_copies, {}, "labels", "pictures 1 and 7 are identical, but labelled 1 and 2"),
+    ("contradiction", with_copies, {}, "labels",
+     "pictures 1 and 7 are identical, but labelled 1 and 2; 3 such pictures of 11"),
     ("one class", lambda: labelled(0 * RIGHT + 2), {}, "classes", "all 11 labels of the batch are 2"),
     ("sorted", lambda: labelled(0 * RIGHT), {"train_labels": RIGHT.repeat(2)}, "classes", "all 11 labels"),
     ("first classes", lambda: labelled(RIGHT % 3), {"train_labels": RIGHT % 3}, "classes", "2 of 5 .*: 3, 4"),
@@ -595,6 +597,14 @@ def test_a_planted_mistake_in_the_data_is_caught_by_its_check(
     assert found[check].status == "failed" and re.search(evidence, found[check].evidence), found.table()
     before = [result for result in found.results[: [rung.name for rung in LADDER].index(check)]]
     assert all(result.status == "passed" for result in before), "the first failure is the mistake"
+
+
+def test_a_pair_of_copies_with_two_labels_is_told_and_not_learned_by_heart() -> None:
+    found = doctor(Sound(), with_copies(1))
+    assert found.passed, found.table()
+    assert "; pictures 1 and 7 are identical, but labelled 1 and 2: not learned" in found["labels"].evidence
+    assert found["overfits"].numbers["pictures"] == 10 and "on 10 pictures" in found["overfits"].evidence
+    assert doctor(Sound(), batch())["overfits"].numbers["pictures"] == 11
 
 
 def test_labels_without_their_pictures_are_refused_by_name() -> None:

@@ -3,7 +3,13 @@
 import os
 import sys
 import traceback
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import redirect_stderr
+from dataclasses import MISSING, fields, is_dataclass
+from difflib import get_close_matches
+from functools import partial
+from io import StringIO
+from typing import Annotated, Any
 
 import tyro
 
@@ -69,13 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"vitscratch {__version__}")
         return 0
     try:
-        command = tyro.cli(
-            Command,
-            args=arguments or ["--help"],
-            prog="vitscratch",
-            description="The Vision Transformer from its parts: prove it, train it, look inside.",
-        )
-        return command.run()
+        return _parse(arguments or ["--help"]).run()
     except KeyboardInterrupt:
         print("\nvitscratch: stopped by Ctrl-C; run the same command to start again", file=sys.stderr)
         return 130
@@ -92,6 +92,40 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"vitscratch: failed: {error}", file=sys.stderr)
         return 1
+
+
+def _parse(arguments: list[str]) -> Any:
+    """The command.
+
+    Raises:
+        ValueError: a word that is no option: in one line, where tyro prints a page of all that are like it.
+        SystemExit: everything else that is wrong, of which tyro has told.
+    """
+    about = "The Vision Transformer from its parts: prove it, train it, look inside."
+    parse = partial(tyro.cli, Command, args=arguments, prog="vitscratch", description=about)
+    try:
+        with redirect_stderr(StringIO()):
+            command, unknown = parse(return_unknown_args=True)
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+        return parse()
+    if unknown:
+        word = unknown[0].partition("=")[0]
+        near = get_close_matches(word.replace("_", "-"), list(_options(command)))
+        nearest = f"; nearest: {', '.join(near)}" if near else ""
+        raise ValueError(f"{word} is no option here{nearest}; --help in its place lists all")
+    return command
+
+
+def _options(command: Any) -> Iterator[str]:
+    """Options of a command and of the recipe in it; without those that have to be given, for they were."""
+    for field in fields(command):
+        if is_dataclass(value := getattr(command, field.name)):
+            yield from _options(value)
+        elif field.default is not MISSING:
+            name = field.name.replace("_", "-")
+            yield from (f"--{name}", f"--no-{name}") if isinstance(value, bool) else (f"--{name}",)
 
 
 def _resume(arguments: list[str]) -> list[str]:

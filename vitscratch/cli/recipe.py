@@ -21,7 +21,12 @@ def for_each_recipe(command: type) -> Any:
 
 
 def _for_one(command: type, name: str, recipe: type[Recipe]) -> Any:
-    unchecked: Any = type(recipe.__name__, (recipe,), {"__post_init__": lambda self: None, "__doc__": recipe.__doc__})
+    here = {
+        "__post_init__": lambda self: None,
+        "__doc__": recipe.__doc__,
+        "__annotations__": {"learning_rate": Annotated[float, tyro.conf.arg(aliases=["--lr"])]},
+    }
+    unchecked: Any = type(recipe.__name__, (recipe,), here)
     both = make_dataclass(
         f"{command.__name__}{recipe.__name__}", [("recipe", unchecked, unchecked())], bases=(command,), kw_only=True
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vitscratch.data.augment import Augmentation
 from vitscratch.data.preprocessing import normalise, to_float
-from vitscratch.data.seeds import derive_seed
+from vitscratch.randomness import derive_seed
 
 Batch = tuple[Tensor, Tensor]
 

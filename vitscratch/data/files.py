@@ -13,8 +13,8 @@ from vitscratch.data.augment import Augmentation
 from vitscratch.data.batches import Batch, EpochBatches, TensorBatches, check_augmentation
 from vitscratch.data.pictures import PictureError, open_picture
 from vitscratch.data.preprocessing import Preprocessing, to_bytes, to_float
-from vitscratch.data.seeds import derive_seed, seeded
 from vitscratch.data.sets import PictureFiles, Pictures
+from vitscratch.randomness import derive_seed, random_state_kept
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -154,7 +154,7 @@ class _Files(Dataset[Batch | str]):
             if self.augment is None:
                 return image
             return self.augment(image[None], torch.tensor([request.uniform]))[0]
-        with seeded(request.seed):
+        with random_state_kept(request.seed):
             image = to_float(self.augment(to_bytes(picture, self.preprocessing.channels)))
         if tuple(image.shape[1:]) != self.preprocessing.image_size:
             raise ValueError(f"the transform made {tuple(image.shape)}; expected size {self.preprocessing.image_size}")

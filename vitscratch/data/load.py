@@ -3,7 +3,8 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,7 @@ def load_splits(
         whole = _built_in(load_built_in(str(data), data_dir), prepare)
     else:
         whole = _from_files(Path(data), prepare, skip_bad, max_memory, max_pixels, progress)
-    parts = _divide(whole, validation_fraction, test_fraction, seed)
+    parts = _divide(str(data), whole, validation_fraction, test_fraction, seed)
     _refuse_missing_classes(str(data), whole, parts)
     names = whole.pictures.class_names
     counts = {name: class_counts(whole.pictures.labels[indices], names) for name, indices in parts.items()}
@@ -278,7 +279,7 @@ def _unused(report: Report, listing: Listing) -> list[str]:
     return [f"no {missing[0]} part; folders beside train that are not used: {folders}; call it {name}"]
 
 
-def _divide(whole: _Whole, validation_fraction: float, test_fraction: float, seed: int) -> dict[str, Tensor]:
+def _divide(data: str, whole: _Whole, validation_fraction: float, test_fraction: float, seed: int) -> dict[str, Tensor]:
     """Numbers of the pictures of each part."""
     labels, groups, names = whole.pictures.labels, torch.tensor(whole.groups), whole.pictures.class_names
     parts: dict[str, Tensor] = {
@@ -289,13 +290,24 @@ def _divide(whole: _Whole, validation_fraction: float, test_fraction: float, see
     if not parts:
         parts["train"] = torch.arange(len(labels))
         if test_fraction > 0:
-            parts["train"], parts["test"] = divide(labels, groups, test_fraction, seed, names)
+            with _named(data, "test"):
+                parts["train"], parts["test"] = divide(labels, groups, test_fraction, seed, names)
             validation_fraction /= 1 - test_fraction  # of what is left
     if "validation" not in parts and validation_fraction > 0:
         train = parts["train"]
-        first, second = divide(labels[train], groups[train], validation_fraction, seed, names)
+        with _named(data, "validation"):
+            first, second = divide(labels[train], groups[train], validation_fraction, seed, names)
         parts["train"], parts["validation"] = train[first], train[second]
     return {split: parts[split] for split in ("train", "validation", "test") if split in parts}
+
+
+@contextmanager
+def _named(data: str, part: str) -> Iterator[None]:
+    """Say which part it is that cannot be divided off."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{data}: no {part} part can be divided off: {error}; or --{part}-fraction 0") from error
 
 
 def _refuse_missing_classes(data: str, whole: _Whole, parts: dict[str, Tensor]) -> None:

@@ -18,7 +18,7 @@ from vitscratch.data.check import list_set
 from vitscratch.data.files import Transform
 from vitscratch.data.pictures import PictureError, as_picture, open_picture
 from vitscratch.data.preprocessing import Preprocessing, to_bytes, to_float
-from vitscratch.data.seeds import derive_seed, seeded
+from vitscratch.randomness import derive_seed, random_state_kept
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -96,7 +96,7 @@ def augmented_views(
                 generator = torch.Generator().manual_seed(derive_seed(seed, view))
                 images = augment(images, torch.rand(len(images), augment.draws, generator=generator))
         else:
-            with seeded(derive_seed(seed, view)):
+            with random_state_kept(derive_seed(seed, view)):
                 images = torch.stack([to_float(augment(to_bytes(x, preprocessing.channels))) for x in pictures])
         seen.append(images)
     return torch.stack(seen, dim=1)

@@ -1,5 +1,6 @@
 """Splits that keep every class's share, and counts that show it."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -23,7 +24,7 @@ def stratified_split(
         Indices of the first part and of the second; together every index from 0 to n - 1 once.
 
     Raises:
-        ValueError: a fraction outside (0, 1), or a class too small to be in both parts.
+        ValueError: a fraction outside (0, 1), a part too small for all classes, or a class too small for both parts.
     """
     from sklearn.model_selection import train_test_split
 
@@ -34,6 +35,7 @@ def stratified_split(
         raise ValueError(
             f"classes {_named(rare, class_names)} have a single picture; both parts need one, so at least 2 of each"
         )
+    _check_room(len(labels), test_fraction, len(present))
     first, second = train_test_split(
         range(len(labels)), test_size=test_fraction, random_state=seed, stratify=labels.cpu().numpy()
     )
@@ -41,9 +43,20 @@ def stratified_split(
         if missing := set(present.tolist()) - set(labels[indices].tolist()):
             raise ValueError(
                 f"classes {_named(sorted(missing), class_names)} have too few pictures to be in the {part} part "
-                f"at test_fraction {test_fraction}"
+                f"at test_fraction {test_fraction}; give more of these, or another fraction"
             )
     return torch.tensor(first), torch.tensor(second)
+
+
+def _check_room(pictures: int, fraction: float, classes: int) -> None:
+    """Both parts must be able to hold a picture of every class."""
+    second = math.ceil(fraction * pictures)  # as scikit-learn rounds
+    for part, size, change in (("first", pictures - second, "smaller"), ("second", second, "larger")):
+        if size < classes:
+            raise ValueError(
+                f"{classes} classes, but {size} of {pictures} pictures (a copy is none) in the {part} part: expected "
+                f"at least {classes} there: take a {change} fraction, or more pictures of each class"
+            )
 
 
 def divide(

@@ -24,6 +24,7 @@ from vitscratch.parity.names import (
     unmapped,
 )
 from vitscratch.parity.report import Report, Row
+from vitscratch.randomness import random_state_kept
 
 
 def compare(
@@ -128,7 +129,7 @@ def compare_updates(
         raise ValueError("no batches: expected at least one, or no parameter would be updated")
     for model, parameters in in_order.items():
         optimizer = make_optimizer(parameters)
-        with _seeded(seed):
+        with random_state_kept(seed):
             for images, labels in batches:
                 optimizer.zero_grad()
                 F.cross_entropy(_tensors(model(images))[0], labels).backward()
@@ -172,7 +173,7 @@ class _Run:
         ]
         # A layer may change its input in place, which autograd forbids for a leaf: pass copies.
         arguments = [x.clone() if isinstance(x, Tensor) else x for x in self.inputs]
-        with _seeded(seed), _buffers_kept(model), self._listening(model):
+        with random_state_kept(seed), _buffers_kept(model), self._listening(model):
             self.outputs = _tensors(model(*arguments))
         self.differentiable = any(tensor.requires_grad for tensor in self.outputs)
 
@@ -223,15 +224,6 @@ class _Run:
         self.parameter_gradients = {name: next(found) for name, _ in parameters}
         for leaf in leaves:
             leaf.grad = next(found)  # our own copy of the input
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """The same random numbers for both models, and the global state (of every GPU in use, too) as it was."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A plain training loop for any `nn.Module`: train, evaluate, fit; and what keeps a run from being lost."""
 
 from vitscratch.config import TrainingConfig
+from vitscratch.randomness import random_state, seed_everything, set_random_state
 from vitscratch.training.activation import activation_checkpointing, checkpoint_activations
 from vitscratch.training.checkpoint import Checkpoints, read_checkpoint, write_checkpoint
 from vitscratch.training.doctor import Diagnosis, doctor
@@ -13,7 +14,6 @@ from vitscratch.training.mixing import mixing
 from vitscratch.training.nonfinite import explain_out_of_memory, first_nonfinite, is_out_of_memory
 from vitscratch.training.optimizer import adamw, decay_groups
 from vitscratch.training.precision import choose_precision
-from vitscratch.training.randomness import random_state, seed_everything, set_random_state
 from vitscratch.training.run import Run
 from vitscratch.training.schedule import warmup_cosine
 from vitscratch.training.signals import Interrupted, stop_on_signals

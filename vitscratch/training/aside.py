@@ -1,36 +1,15 @@
 """Try something with a model, and leave no trace."""
 
 import copy
-import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 _HOOKS_AND_REGISTERED = frozenset(vars(nn.Module()))  # what every module has; the rest is its author's
-
-
-@contextmanager
-def random_state_kept(seed: int) -> Iterator[None]:
-    """Seed the global generators (torch's on every device in use, NumPy's, Python's) and put them back afterwards."""
-    cuda = torch.cuda.is_initialized()
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else []):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also queue seeds for a GPU not yet in use
-        if cuda:
-            torch.cuda.manual_seed_all(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
 
 
 def working_copy(model: nn.Module) -> nn.Module:

@@ -1,10 +1,9 @@
 """The loop: what one step does, in order, once; an epoch of steps; and a run of epochs."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Sized
 from contextlib import nullcontext
 from functools import partial
-from itertools import islice
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -20,6 +19,7 @@ from vitscratch.training.checkpoint import Checkpoints
 from vitscratch.training.ema import MovingAverage
 from vitscratch.training.failures import explained
 from vitscratch.training.history import EpochRecord, is_over
+from vitscratch.training.inputs import Batch, check_batches, check_labels, gpu_labels_explained, in_groups
 from vitscratch.training.metrics import Metrics
 from vitscratch.training.mixing import Mix, mixing
 from vitscratch.training.optimizer import adamw, warn_of_coupled_decay
@@ -28,14 +28,13 @@ from vitscratch.training.run import Run
 from vitscratch.training.schedule import warmup_cosine
 from vitscratch.training.watch import Watch
 
-Batch = tuple[Tensor, Tensor]
-
 
 @runtime_checkable
 class Batches(Sized, Iterable[Batch], Protocol):
     """(images, labels) batches of which one can ask how many there are: a DataLoader, a list, our own."""
 
 
+@gpu_labels_explained()
 def train_one_epoch(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -73,6 +72,7 @@ def train_one_epoch(
 
     Raises:
         NonFiniteLoss: a loss or gradient is nan or infinite; the weights are still those of the step before.
+        ValueError: labels that are no class numbers; see `check_labels`.
     """
     warn_of_coupled_decay(optimizer)
     model.train()
@@ -80,15 +80,16 @@ def train_one_epoch(
     metrics = Metrics() if metrics is None else metrics
     scaler = GradScaler(device.type, enabled=False) if scaler is None else scaler
     watch = Watch(optimizer) if watch is None else watch
-    for group in _in_groups(batches, accumulate):
+    for group in in_groups(batches, accumulate):
         pictures = distributed.total(sum(len(labels) for _, labels in group))
         optimizer.zero_grad()
         step_loss = torch.zeros((), device=device)
-        for images, labels in group:
-            images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        for images, given in group:
+            images, labels = images.to(device, non_blocking=True), given.to(device, non_blocking=True)
             inputs, targets = (images, labels) if mix is None else mix(images, labels)
             with autocast(device, precision):
                 logits = model(inputs)
+            check_labels(given, logits.shape)
             losses = F.cross_entropy(
                 logits.float(), targets, class_weights, label_smoothing=label_smoothing, reduction="sum"
             )
@@ -113,13 +114,7 @@ def train_one_epoch(
     return metrics
 
 
-def _in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """The batches, `size` at a time; the last group may be smaller."""
-    iterator = iter(batches)
-    while group := list(islice(iterator, size)):
-        yield group
-
-
+@gpu_labels_explained()
 @torch.no_grad()
 def evaluate(model: nn.Module, batches: Iterable[Batch], precision: torch.dtype = torch.float32) -> Metrics:
     """Measure loss and accuracy in eval mode, every picture counted once; the model's mode is put back."""
@@ -131,6 +126,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], precision: torch.dtype 
         for images, labels in batches:
             with autocast(device, precision):
                 logits = model(images.to(device, non_blocking=True))
+            check_labels(labels, logits.shape)
             metrics.update(logits, labels.to(device, non_blocking=True))
     finally:
         model.train(was_training)
@@ -168,13 +164,13 @@ def fit(
         One record for each epoch, those before a resume included.
 
     Raises:
-        ValueError: no batches, or settings that do not fit together.
+        ValueError: no batches, labels that are no class numbers, or settings that do not fit together.
         NonFiniteLoss: a loss is nan or infinite; see `train_one_epoch`.
     """
-    for name, batches in (("train", train), ("validation", validation)):
-        if batches is not None and len(batches) < 1:
-            raise ValueError(f"{name} has no batches; expected at least one")
-    if config.patience is not None and validation is None:
+    check_batches("train", train)
+    if validation is not None:
+        check_batches("validation", validation)
+    elif config.patience is not None:
         raise ValueError(f"patience {config.patience} needs validation pictures; give some, or patience None")
     if config.parallel == "fsdp" and (config.ema_decay or optimizer is not None):
         raise ValueError("parallel fsdp goes without ema_decay and with an optimizer of its own; use parallel ddp")

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from vitscratch.training.aside import random_state_kept, set_gradients, working_copy
+from vitscratch.randomness import random_state_kept
+from vitscratch.training.aside import set_gradients, working_copy
 from vitscratch.training.optimizer import adamw
 from vitscratch.training.precision import autocast
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from vitscratch.training.inputs import check_labels
+
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -23,4 +25,10 @@ def mixing(num_classes: int | None, mixup: float, cutmix: float) -> Mix | None:
 
     choices = [v2.MixUp(alpha=mixup, num_classes=num_classes)] if mixup else []
     choices += [v2.CutMix(alpha=cutmix, num_classes=num_classes)] if cutmix else []
-    return choices[0] if len(choices) == 1 else v2.RandomChoice(choices)
+    chosen = choices[0] if len(choices) == 1 else v2.RandomChoice(choices)
+
+    def mix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        check_labels(labels, (len(images), num_classes))
+        return chosen(images, labels)
+
+    return mix

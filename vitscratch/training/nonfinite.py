@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from vitscratch.training.aside import random_state_kept
+from vitscratch.randomness import random_state_kept
 
 
 def first_nonfinite(

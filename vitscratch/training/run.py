@@ -10,16 +10,16 @@ from torch import Generator, Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.lr_scheduler import LRScheduler
 
-from vitscratch.training import distributed
-from vitscratch.training.ema import MovingAverage
-from vitscratch.training.history import EpochRecord, Monitor, best_epoch
-from vitscratch.training.metrics import Metrics
-from vitscratch.training.randomness import (
+from vitscratch.randomness import (
     random_state,
     set_random_state,
     set_torch_random_state,
     torch_random_state,
 )
+from vitscratch.training import distributed
+from vitscratch.training.ema import MovingAverage
+from vitscratch.training.history import EpochRecord, Monitor, best_epoch
+from vitscratch.training.metrics import Metrics
 from vitscratch.training.watch import Watch
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitscratch.training.aside import random_state_kept
+from vitscratch.randomness import random_state_kept
 from vitscratch.training.doctor import batch_checks, learning_checks, model_checks
 from vitscratch.training.doctor.case import Case, Failure, Outcome, Skip, one_line, wake
 from vitscratch.training.doctor.report import Diagnosis, Result

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitscratch.training.aside import set_gradients
-from vitscratch.training.doctor.batch_checks import label_entropy
+from vitscratch.training.doctor.batch_checks import contradictions, label_entropy
 from vitscratch.training.doctor.case import Case, Failure, Outcome, Skip, listed, one_line, steady_mode
 from vitscratch.training.optimizer import adamw
 
@@ -92,6 +92,8 @@ def overfits(case: Case) -> Outcome:
     """A few pictures are learned by heart: their loss comes near to 0."""
     pictures, steps = _size(case)
     chosen = _chosen(case.labels, pictures)
+    torn = {other for _, other in contradictions(case.images[chosen], case.labels[chosen])}
+    chosen = chosen[[number for number in range(len(chosen)) if number not in torn]]
     images, labels = case.images[chosen], case.labels[chosen]
     blind = label_entropy(labels)
     if blind == 0.0:

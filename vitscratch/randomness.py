@@ -1,6 +1,9 @@
-"""Seeds, and the state of every random generator that a training step may draw from."""
+"""Seeds, and the state of every random generator that a training step or a transform may draw from."""
 
+import hashlib
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,33 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
     torch.manual_seed(seed)  # every device's
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
+
+
+def derive_seed(*numbers: int) -> int:
+    """A seed in [0, 2**63) for a tuple of numbers, such as (seed, epoch, picture): close tuples get unrelated seeds.
+
+    A sum would give picture 1 of epoch 0 the randomness of picture 0 of epoch 1; a hash does not.
+    """
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+@contextmanager
+def random_state_kept(seed: int) -> Iterator[None]:
+    """Seed the global generators (torch's on every device in use, NumPy's, Python's) and put them back afterwards."""
+    cuda = torch.cuda.is_initialized()
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else []):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also queue seeds for a GPU not yet in use
+        if cuda:
+            torch.cuda.manual_seed_all(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 def random_state() -> dict[str, Any]:
