@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"randomness"},
     "weights": {"config", "vit", "files", "data"},
     "training": {"config", "files", "randomness"},  # of config TrainingConfig alone: the loop works on any module
-    "transfer": {"config", "vit", "weights", "data", "training", "files"},
+    "transfer": {"config", "vit", "weights", "data", "training", "files", "randomness"},
     "plots": {"training"},
     "bench": {"config", "vit", "parity", "training"},
     "recipes": {"config", "patches", "vit", "data", "training", "bench", "weights", "transfer"},

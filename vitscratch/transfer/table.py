@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from vitscratch.training.aside import random_state_kept
+from vitscratch.randomness import random_state_kept
 
 
 def trainable_table(model: nn.Module, input_size: Sequence[int]) -> str:
