@@ -85,9 +85,11 @@ class Transfer(_Few):
 
     @property
     def title(self) -> str:
+        """Names of the weights and of the pictures."""
         return f"{Path(self.weights).name} to {Path(self.data).name}"
 
     def rows(self, per_class: Sequence[int], seeds: int, device: str) -> "list[Row]":
+        """Measure on the pictures of `data`."""
         from vitscratch.recipes import FineTune
         from vitscratch.recipes.experiment import load
         from vitscratch.recipes.transfer import measure
@@ -106,9 +108,11 @@ class TransferDigits(_Few):
 
     @property
     def title(self) -> str:
+        """Which digits."""
         return "digits 0 to 4, to 5 to 9"
 
     def rows(self, per_class: Sequence[int], seeds: int, device: str) -> "list[Row]":
+        """Pretrain, and measure."""
         from vitscratch.recipes.transfer import transfer_digits
 
         epochs = 5 if self.quick else 30
