@@ -238,6 +238,25 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert file.read_text() == "kept" and list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_of_torchruns_processes_the_first_says_what_is_refused(
+    rank: str, lines: int, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And torchrun, whose traceback would bury it, finds it in its error file and ends with it."""
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    for name, value in (("RUN_ID", "test"), ("ERROR_FILE", str(tmp_path / "error.json"))):
+        monkeypatch.setenv(f"TORCHELASTIC_{name}", value)
+    monkeypatch.setenv("RANK", rank)
+    assert main(["train", "digits", "--epochs", "0"]) == 2
+    assert capsys.readouterr().err == "vitscratch: epochs 0: expected at least 1\n" * lines
+    found = ProcessFailure(local_rank=int(rank), pid=1, exitcode=2, error_file=str(tmp_path / "error.json"))
+    assert found.message["message"] == "vitscratch: epochs 0: expected at least 1"
+    with pytest.raises(SystemExit):
+        main(["summary"])
+    assert bool(capsys.readouterr().err) is bool(lines)
+
+
 def test_a_device_that_is_not_there_is_named(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has the device that the test wants to be missing")
@@ -265,6 +284,10 @@ def test_failures_exit_1(capsys: pytest.CaptureFixture, monkeypatch: pytest.Monk
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(presets, "check_preset", fail)
+    assert main(["parity", "vit_nano_8"]) == 1
+    assert capsys.readouterr().err == "vitscratch: failed: out of memory\n"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    monkeypatch.setenv("RANK", "1")  # of several processes one may fail, and it need not be the first
     assert main(["parity", "vit_nano_8"]) == 1
     assert capsys.readouterr().err == "vitscratch: failed: out of memory\n"
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.data.make import encoded, picture, write_folder, write_npz
-from vitscratch.data import check_set
+from vitscratch.data import check_set, load_splits
 from vitscratch.data.check import Report
 
 
@@ -275,6 +275,15 @@ def test_an_npz_of_another_layout_is_refused(tmp_path: Path, changes: dict, mess
     path = write_npz(tmp_path / "x.npz", {"train": 6, "test": 4}, **changes)
     with pytest.raises(ValueError, match=message):
         check_set(path)
+
+
+def test_a_class_that_a_part_of_an_npz_lacks_is_found_by_the_check_and_refused(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "x.npz", {"train": 6, "test": 3}, test_labels=np.zeros(3, np.uint8))
+    report = check_set(path)
+    assert [(error.kind, error.where) for error in report.layout_errors] == [("class missing", "test/class 1")]
+    assert not report.passed and report.verdict().startswith(f"REFUSED: {path}: no test picture of 'class 1'; ")
+    with pytest.raises(ValueError, match=r"x.npz: no test picture of 'class 1'$"):
+        load_splits(path, seed=0, validation_fraction=0.0, test_fraction=0.0)
 
 
 def test_an_npz_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """The command line: `vitscratch COMMAND`. One file per command; torch is imported only inside a command."""
 
+import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from functools import partial
 from io import StringIO
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -23,6 +26,7 @@ from vitscratch.cli.lr_find import LrFind
 from vitscratch.cli.parity import Parity
 from vitscratch.cli.predict import Predict
 from vitscratch.cli.quickstart import Quickstart
+from vitscratch.cli.run_folder import is_first_process
 from vitscratch.cli.summary import Summary
 from vitscratch.cli.train import Train
 from vitscratch.recipes import RECIPES
@@ -83,15 +87,26 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again when it exits
         return 1
     except (ValueError, ImportError) as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        print(f"vitscratch: {error}", file=sys.stderr)
+        _report(f"vitscratch: {error}", is_first_process(), "--debug" in arguments)
         return 2
     except (RuntimeError, OSError, FloatingPointError, MemoryError) as error:  # a full disk is an OSError
-        if "--debug" in arguments:
-            traceback.print_exc()
-        print(f"vitscratch: failed: {error}", file=sys.stderr)
+        _report(f"vitscratch: failed: {error}", True, "--debug" in arguments)
         return 1
+
+
+def _report(line: str, here: bool, debug: bool) -> None:
+    """Print what is wrong, if `here`; and leave it where torchrun looks, which ends what it prints with that.
+
+    What is refused, every process refuses, so the first one says it. A failure may be one process's own.
+    """
+    if here:
+        if debug:
+            traceback.print_exc()
+        print(line, file=sys.stderr)
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        found = {"message": {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}}
+        with suppress(OSError):  # a full disk, which may be what is wrong
+            Path(path).write_text(json.dumps(found))
 
 
 def _parse(arguments: list[str]) -> Any:
@@ -107,7 +122,7 @@ def _parse(arguments: list[str]) -> Any:
         with redirect_stderr(StringIO()):
             command, unknown = parse(return_unknown_args=True)
     except SystemExit as end:
-        if not end.code:  # --help
+        if not end.code or not is_first_process():  # --help, or another process tells
             raise
         return parse()
     if unknown:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vitscratch.data.findings import Finding, readable
 from vitscratch.data.folders import Entry, Listing
 
 
@@ -14,6 +15,7 @@ def list_npz(path: Path) -> Listing:
     For each part ("train", "test"): `train_jpeg` (uint8: all JPEG files, one after another), `train_offsets`
     (n + 1 whole numbers: picture i is the bytes from offset i to offset i + 1) and `train_labels` (n whole numbers,
     places in `classes`). `classes` holds the names (text). Nothing is unpickled.
+    A class that a part lacks is a finding.
 
     Raises:
         ValueError: another layout, or no readable .npz.
@@ -25,6 +27,11 @@ def list_npz(path: Path) -> Listing:
             for split in listing.splits:
                 data, offsets, labels = (arrays[f"{split}_{key}"] for key in ("jpeg", "offsets", "labels"))
                 _check_part(path, split, data, offsets, labels, len(names))
+                listing.findings += [
+                    Finding("bad", "class missing", f"{split}/{readable(name)}", f"no {split} picture of {name!r}")
+                    for label, name in enumerate(names)
+                    if label not in labels
+                ]
                 view = memoryview(np.ascontiguousarray(data).data)
                 listing.entries += [
                     Entry(f"{split}[{i}]", int(labels[i]), split, data=view[int(offsets[i]) : int(offsets[i + 1])])
