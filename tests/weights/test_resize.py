@@ -73,11 +73,9 @@ def test_a_grey_picture_gives_the_same_tokens_as_its_copies() -> None:
     [
         (lambda: resize_position_embedding(torch.zeros(1, 6, 3), (2, 3), (4, 4)), "has 6 rows; expected 7: the class"),
         (lambda: resize_position_embedding(torch.zeros(1, 7, 3), (2, 3), (0, 4)), "grid of 0 x 4 patches; expected"),
-        (lambda: resize_position_embedding(torch.zeros(1, 7, 3), (2, 3), (4, 4), "area"), "method 'area' is unknown"),
         (lambda: adapt_channels(torch.zeros(5, 3, 2, 2), 0), "in_channels 0: expected at least 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(call: object, message: str) -> None:
-    with pytest.raises(Exception, match=message) as caught:
+    with pytest.raises(ValueError, match=message):
         call()
-    assert isinstance(caught.value, ValueError) or "area" in message  # the shape check knows the methods, too

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from vitscratch.config import Size, ViTConfig
+from vitscratch.encoder import EncoderBlock
 from vitscratch.vit import VisionTransformer
 from vitscratch.weights.contents import Weights
 from vitscratch.weights.heads import PreLogitsHead
@@ -77,7 +77,12 @@ def load(model: VisionTransformer, source: Source, *, head: bool = True, partial
         )
     if model.cls_token.is_meta:
         raise ValueError("the model is on the meta device, where nothing can be loaded; build_from makes one that can")
-    tensors, report = _fitted(read_weights(source), model, source, head=head, partial=partial)
+    # No tensor tells the heads of an unusual width, or the sides of a grid that is no square: then the model does.
+    own = model.cls_token.shape[2] % 64
+    weights = read_weights(
+        source, image_size=model.patch_embed.image_size, num_heads=_num_heads(model) if own else None
+    )
+    tensors, report = _fitted(weights, model, source, head=head, partial=partial)
     state = model.state_dict()
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -92,6 +97,7 @@ def build_from(
     in_channels: int | None = None,
     num_classes: int | None = None,
     pool: Literal["cls", "mean"] | None = None,
+    num_heads: int | None = None,
     partial: bool = False,
     progress: bool = True,
 ) -> SavedModel:
@@ -105,20 +111,27 @@ def build_from(
         image_size, in_channels: of the pictures to come, if others than the weights' own.
         num_classes: another number gets a new head, at 0 as `vitscratch.transfer.replace_head` makes it.
         pool: what the head reads, "cls" or "mean", if other than the weights' own.
+        num_heads: needed only for an unusual width without a config.json: no tensor tells it.
         partial: as for `load`; what is missing is drawn as `init_weights` does.
         progress: a bar while weights are downloaded.
 
     Raises:
         As `load`. ValueError: also weights without a head, if `num_classes` does not ask for a new one.
     """
-    weights = read_weights(source, progress)
+    weights = read_weights(source, image_size=image_size, num_heads=num_heads, progress=progress)
     chosen = dict(image_size=image_size, in_channels=in_channels, num_classes=num_classes, pool=pool)
-    config = replace(weights.config, **{name: value for name, value in chosen.items() if value is not None})
+    asked: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    config = replace(weights.config, **asked)
     if not _head(weights.tensors) and num_classes is None:
         raise ValueError(f"{source} has no head; num_classes=10, say, gives it a new one for 10 classes")
     kept = bool(_head(weights.tensors)) and config.num_classes == weights.config.num_classes
     model, report = assemble(
-        weights, source, lambda: VisionTransformer.from_config(config), head=kept, partial=partial, pool=pool
+        weights,
+        source,
+        lambda: VisionTransformer.from_config(config),
+        head=kept,
+        partial=partial,
+        any_pool=pool is not None,
     )
     names = weights.class_names if kept else None
     notes = [*report.notes, *report.resized, *(f"head made anew: {name}" for name in report.ignored)]
@@ -138,21 +151,21 @@ def assemble(
     *,
     head: bool = True,
     partial: bool = False,
-    pool: str | None = None,
+    any_pool: bool = False,
 ) -> tuple[VisionTransformer, LoadReport]:
     """Build a model without memory, and give it the weights' own tensors.
 
     Args:
         weights: as read. source: what they are called in errors. make: builds the model.
         head, partial: as for `load`; what the weights do not have is drawn as `init_weights` does.
-        pool: what the head reads, if that was asked for.
+        any_pool: True: what the head reads was asked for, so it may be another token than the weights' head read.
     """
     with torch.device("meta"), _Undrawn():
         model = make()
         if head and _PRE_LOGITS in weights.tensors:
             size = len(weights.tensors[_PRE_LOGITS])
             model.head = PreLogitsHead(model.cls_token.shape[2], size, model.head.out_features)  # type: ignore[assignment]
-    tensors, report = _fitted(weights, model, source, head=head, partial=partial, pool=pool)
+    tensors, report = _fitted(weights, model, source, head=head, partial=partial, any_pool=any_pool)
     dtype = torch.get_default_dtype()
     state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in tensors.items()}
     rest = {name: tensor for name, tensor in model.state_dict().items() if name not in state}
@@ -184,7 +197,7 @@ def _fitted(
     *,
     head: bool,
     partial: bool,
-    pool: str | None = None,
+    any_pool: bool = False,
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """The tensors as the model takes them, and what is to be said of it; nothing is changed."""
     state, tensors = model.state_dict(), dict(weights.tensors)
@@ -195,7 +208,7 @@ def _fitted(
         _check_head(tensors, state, source)
     else:
         state, tensors = ({n: t for n, t in named.items() if n not in _head(named)} for named in (state, tensors))
-    _check_function(weights, model, source, pool if head else model.pool)
+    notes = (*weights.notes, *_check_function(weights, model, source, reads=head and not any_pool))
     tensors, resized = _resized(weights, tensors, model)
     _check_shapes(tensors, state, source)
     missing = tuple(name for name in state if name not in tensors)
@@ -205,7 +218,7 @@ def _fitted(
         said += [f"unexpected: {_listed(unexpected)}"] if unexpected else []
         raise ValueError(f"{source} does not fit: {'; '.join(said)}; partial=True takes what fits")
     fitting = {name: tensor for name, tensor in tensors.items() if name in state}
-    report = LoadReport(weights.ecosystem, tuple(fitting), missing, unexpected, resized, ignored, weights.notes)
+    report = LoadReport(weights.ecosystem, tuple(fitting), missing, unexpected, resized, ignored, notes)
     return fitting, report
 
 
@@ -227,21 +240,40 @@ def _check_head(tensors: dict[str, Tensor], state: dict[str, Tensor], source: So
         )
 
 
-def _check_function(weights: Weights, model: VisionTransformer, source: Source, pool: str | None) -> None:
-    """What no shape shows: a model with other heads, or that pools otherwise, computes something else in silence."""
-    heads, pools = (weights.config.num_heads, weights.config.pool)
-    mine = {block.attn.num_heads for block in model.blocks}  # type: ignore[union-attr, operator]
-    if mine - {heads} and not any("num_heads" in note for note in weights.notes):  # else it was a guess
+def _check_function(weights: Weights, model: VisionTransformer, source: Source, reads: bool) -> tuple[str, ...]:
+    """What no shape shows: with other heads, or another token read, a model computes something else in silence.
+
+    Args:
+        reads: whether the head has to read what the weights' head read.
+
+    Returns:
+        Notes, where the weights' own were a guess.
+    """
+    notes = []
+    heads, mine = weights.config.num_heads, _num_heads(model)
+    if heads != mine and not _assumed(weights, "num_heads"):
         raise ValueError(
-            f"{source} was trained with {heads} attention heads, the model has {min(mine)}; build it with "
-            f"num_heads={heads}"
+            f"{source} was trained with {heads} attention heads, the model has {mine}; build it with num_heads={heads}"
         )
-    guessed = weights.ecosystem == "timm" and pools == "cls"  # its names are the same for both
-    if (pool or pools) != model.pool and not guessed:
+    if heads != mine:
+        notes.append(f"num_heads: the model has {mine}, the usual number for this width is {heads}")
+    theirs = weights.config.pool
+    if reads and theirs != model.pool and not _assumed(weights, "class token"):
         raise ValueError(
-            f"the head of {source} reads pool={pools!r}, the model's {model.pool!r}; build it with pool={pools!r}, or "
+            f"the head of {source} reads pool={theirs!r}, the model's {model.pool!r}; build it with pool={theirs!r}, or "
             "head=False keeps the model's head as it is"
         )
+    return tuple(notes)
+
+
+def _assumed(weights: Weights, what: str) -> bool:
+    return any(what in note and "assumed" in note for note in weights.notes)
+
+
+def _num_heads(model: VisionTransformer) -> int:
+    block = model.blocks[0]
+    assert isinstance(block, EncoderBlock)
+    return block.attn.num_heads
 
 
 def _check_shapes(tensors: dict[str, Tensor], state: dict[str, Tensor], source: Source) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from vitscratch.config import ViTConfig
 from vitscratch.files import write_atomically
 from vitscratch.vit import VisionTransformer
-from vitscratch.weights.contents import Weights
+from vitscratch.weights.heads import PreLogitsHead
 
 FORMAT = "vitscratch model 1"
 
@@ -66,61 +66,30 @@ def load_model(path: Path) -> SavedModel:
     Raises:
         ValueError: there is no such file, or it is damaged or something else, in one line.
     """
+    from safetensors import SafetensorError, safe_open
+
     if not path.is_file():
         raise ValueError(f"{path} does not exist; a finished run has it (vitscratch train --resume finishes one)")
-    weights = read_saved(path)
-    try:
-        model = VisionTransformer.from_config(weights.config).eval()
-        model.load_state_dict(weights.tensors)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise _refused(path, error) from error
-    assert weights.class_names is not None and weights.preprocessing is not None
-    return SavedModel(model, weights.config, weights.class_names, weights.preprocessing, weights.provenance)
-
-
-def is_saved(path: Path) -> bool:
-    """Whether `save_model` wrote a file, as far as its metadata say."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("vitscratch") == FORMAT
-    except (SafetensorError, OSError):
-        return False
-
-
-def read_saved(path: Path) -> Weights:
-    """What is in a file of `save_model`; the tensors are mapped, not copied.
-
-    Raises:
-        ValueError: it is damaged or something else, in one line.
-    """
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         if metadata.get("vitscratch") != FORMAT:
             raise ValueError(f"its metadata does not say {FORMAT!r}")
-        config, class_names, preprocessing, provenance = (
-            json.loads(metadata[name]) for name in ("config", "class_names", "preprocessing", "provenance")
-        )
-        described = ViTConfig(**{name: _untuple(value) for name, value in config.items()})
-    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
-        raise _refused(path, error) from error
-    return Weights(
-        tensors,
-        described,
-        "vitscratch",
-        class_names=tuple(class_names),
-        preprocessing=preprocessing,
-        provenance=provenance,
+        described = {
+            name: json.loads(metadata[name]) for name in ("config", "class_names", "preprocessing", "provenance")
+        }
+        config = ViTConfig(**{name: _untuple(value) for name, value in described["config"].items()})
+        model = VisionTransformer.from_config(config).eval()
+        if (hidden := tensors.get("head.pre_logits.bias")) is not None:
+            model.head = PreLogitsHead(config.embed_dim, len(hidden), config.num_classes)  # type: ignore[assignment]
+        model.load_state_dict(tensors)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} is refused: {reason}") from error
+    return SavedModel(
+        model, config, tuple(described["class_names"]), described["preprocessing"], described["provenance"]
     )
-
-
-def _refused(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} is refused: {(str(error) or type(error).__name__).splitlines()[0]}")
 
 
 def _untuple(value: Any) -> Any:

@@ -1,13 +1,18 @@
-"""Where pretrained weights come from: files, torchvision's, timm's and the Hugging Face Hub's downloads, the package."""
+"""Where pretrained weights come from: files, the package, downloads of torchvision, timm and the Hugging Face Hub."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from vitscratch.config import Size
 from vitscratch.data import Preprocessing
 from vitscratch.weights.contents import Weights
-from vitscratch.weights.saved import is_saved, read_saved
+from vitscratch.weights.reading import read_weights as read_file
 from vitscratch.weights.shipped import shipped, shipped_names
 
 Source = str | Path | Enum
@@ -18,11 +23,15 @@ TIMM, HUB = "timm:", "hf:"
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # one is enough
 
 
-def read_weights(source: Source, progress: bool = True) -> Weights:
-    """Read pretrained weights, in our names, from wherever they are; downloads are kept where their library keeps them.
+def read_weights(
+    source: Source, *, image_size: Size | None = None, num_heads: int | None = None, progress: bool = True
+) -> Weights:
+    """Read pretrained weights, in our names, from wherever they are; downloads stay where their library keeps them.
 
     Args:
         source: see `Source`; a folder is a run's, or has config.json and model.safetensors.
+        image_size, num_heads: what a file alone may not tell: the size of pictures that were not square, and the heads
+            of an unusual width.
         progress: a bar while torchvision's are downloaded; the other libraries have their own settings.
 
     Raises:
@@ -34,19 +43,15 @@ def read_weights(source: Source, progress: bool = True) -> Weights:
     if isinstance(source, str) and source.startswith(TIMM):
         return _from_timm(source)
     if isinstance(source, str) and source.startswith(HUB):
-        return _from_file(_from_hub(source))
-    if isinstance(source, str) and source in shipped_names():
-        return _from_file(shipped(source))
-    path = Path(source)
+        path = _from_hub(source)
+    else:
+        path = shipped(source) if isinstance(source, str) and source in shipped_names() else Path(source)
     if not path.exists():
         names = "".join(f"{name}, " for name in shipped_names())
-        raise ValueError(f"{path} does not exist; expected a file or folder of weights, {names}timm:NAME or hf:ORG/NAME")
-    return _from_file(path)
-
-
-def _from_file(path: Path) -> Weights:
-    file = path / "model.safetensors" if path.is_dir() else path
-    return read_saved(file) if is_saved(file) else read_file(path)
+        raise ValueError(
+            f"{path} does not exist; expected a file or folder of weights, {names}timm:NAME or hf:ORG/NAME"
+        )
+    return read_file(path, image_size=image_size, num_heads=num_heads)
 
 
 def _from_torchvision(member: Enum, progress: bool) -> Weights:
@@ -96,7 +101,8 @@ def _from_timm(source: str) -> Weights:
         hint = f"; there are {', '.join(near)}" if near else " (timm.list_models('vit_*', pretrained=True) lists them)"
         raise ValueError(f"{source}: timm has no pretrained model of that name{hint}")
     try:
-        model = timm.create_model(name, pretrained=True)
+        with _few_words():
+            model = timm.create_model(name, pretrained=True)
     except Exception as error:  # whatever its downloader raises
         raise OSError(
             f"{source} is not on this machine, and timm could not download it ({_line(error)}); on a machine with a "
@@ -126,12 +132,13 @@ def _fetched(repository: str, file: str) -> Path | None:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        return Path(hf_hub_download(repository, file))
+        with _few_words():
+            return Path(hf_hub_download(repository, file))
     except RepositoryNotFoundError as error:
         raise ValueError(f"hf:{repository}: there is no such repository, or it is not open to everybody") from error
     except Exception as error:  # the hub's, its client's, the system's
         known = try_to_load_from_cache(repository, file)  # a mark if the repository was known not to have it
-        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError) or known:
+        if known or (isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)):
             return None
         raise OSError(
             f"{file} of hf:{repository} is not on this machine, and could not be downloaded from the Hugging Face Hub "
@@ -140,10 +147,22 @@ def _fetched(repository: str, file: str) -> Path | None:
         ) from error
 
 
+@contextmanager
+def _few_words() -> Iterator[None]:
+    """Without the lines in which the Hub's client tells of each try: the error at the end tells it."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _need(package: str, source: str, extra: str) -> None:
     if find_spec(package) is None:
         raise ImportError(f"{source} needs {package}; pip install 'vitscratch[{extra}]' brings it")
 
 
 def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:150].rstrip(".")
