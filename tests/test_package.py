@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "parity": {"config", "patches", "vit", "randomness"},
     "explain": {"attention", "vit"},
     "data": {"randomness"},
-    "weights": {"config", "vit", "files", "data"},
+    "weights": {"config", "patches", "encoder", "vit", "files", "data"},
     "training": {"config", "files", "randomness"},  # of config TrainingConfig alone: the loop works on any module
     "transfer": {"config", "vit", "weights", "data", "training", "files", "randomness"},
     "plots": {"training"},

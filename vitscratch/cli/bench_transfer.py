@@ -77,7 +77,7 @@ class Transfer(_Few):
     """Fine-tune pretrained weights, fit a linear probe on them, and train from scratch, from a few labelled pictures of
     each class."""
 
-    weights: str = "vit_nano_32/cifar10"
+    weights: str = "cifar10"
     """The pretrained weights: a name, a file, timm:NAME or hf:ORG/NAME."""
 
     data: Annotated[str, tyro.conf.arg(metavar="PATH")]
