@@ -19,7 +19,6 @@ scratch     everything, from random weights                             to see w
 ==========  ==========================================================  ==========================================
 """
 
-import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -184,7 +183,7 @@ def _probe(experiment: "Experiment") -> "EpochRecord":
     _, accuracy, loss = next(row for row in probe.tried if row[0] == probe.c)
     return EpochRecord(
         epoch=1,
-        learning_rate=math.nan,
+        learning_rate=0.0,  # L-BFGS has none
         train_loss=float(F.cross_entropy(logits, train.labels)),
         train_accuracy=float((logits.argmax(dim=1) == train.labels).double().mean()),
         validation_loss=loss,
