@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "parity": {"config", "patches", "vit"},
     "explain": {"attention", "vit"},
     "data": set(),
-    "weights": {"config", "vit", "files", "data"},
+    "weights": {"config", "patches", "vit", "files", "data"},
     "training": {"config", "files"},  # of config TrainingConfig alone: the loop works on any module
     "transfer": {"config", "vit", "weights", "data", "training", "files"},
     "plots": {"training"},
