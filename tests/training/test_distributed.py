@@ -14,7 +14,15 @@ from torch.testing import assert_close
 
 from vitscratch import vit_nano_8
 from vitscratch.data import TensorBatches
-from vitscratch.training import Checkpoints, TrainingConfig, distributed, evaluate, fit, seed_everything
+from vitscratch.training import (
+    Checkpoints,
+    TrainingConfig,
+    distributed,
+    evaluate,
+    fit,
+    seed_everything,
+    train_one_epoch,
+)
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed part")
 
@@ -105,6 +113,30 @@ def test_three_processes_with_accumulation_and_averaging(tmp_path: Path) -> None
     for found in together(3, tmp_path / "three", train, config):
         assert_close(found["weights"], alone["weights"], rtol=0, atol=1e-6)
         assert_close(found["losses"], alone["losses"], rtol=0, atol=1e-6)
+
+
+def count_averages(accumulate: int) -> dict[str, int]:
+    """How often gradients travel in an epoch of 5 batches."""
+    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+
+    torch.set_num_threads(1)
+    travelled = 0
+
+    def hook(state, bucket):  # type: ignore[no-untyped-def]  # torch reads annotations, and wants its own
+        nonlocal travelled
+        travelled += 1
+        return default_hooks.allreduce_hook(None, bucket)
+
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    replica = distributed.replicate(model)
+    replica.register_comm_hook(None, hook)
+    batches = [(torch.randn(3, 1, 8, 8), torch.arange(3)) for _ in range(5)]
+    train_one_epoch(replica, batches, torch.optim.SGD(model.parameters(), lr=0.1), accumulate=accumulate)
+    return {"travelled": travelled}
+
+
+def test_gradients_travel_once_for_each_step(tmp_path: Path) -> None:
+    assert together(2, tmp_path / "two", count_averages, 2) == [{"travelled": 3}] * 2  # steps of 2, 2 and 1 batches
 
 
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:

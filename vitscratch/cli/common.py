@@ -4,17 +4,11 @@ import json
 import os
 import platform
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from vitscratch.files import write_atomically
-
-if TYPE_CHECKING:
-    from vitscratch.training import Run
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -74,27 +68,6 @@ def write_json(data: Any, path: Path) -> None:
     """Write JSON; a reader sees the old file or the whole new one."""
     text = json.dumps(data, indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda file: file.write(text), "w")
-
-
-@contextmanager
-def progress(total: int, unit: str) -> Iterator[Callable[["Run"], None]]:
-    """A bar over epochs on a terminal, a line every tenth of the way elsewhere."""
-    from tqdm import tqdm
-
-    every = max(1, total // 10)
-    with tqdm(total=total, unit=unit, disable=not sys.stderr.isatty()) as bar:
-
-        def on_epoch(run: "Run") -> None:
-            record = run.history[-1]
-            numbers = f"training loss {record.train_loss:.3f}, training accuracy {record.train_accuracy:.1%}"
-            if bar.disable:
-                if record.epoch % every == 0 or record.epoch == total:
-                    print(f"{unit} {record.epoch}/{total}: {numbers}, {record.seconds:.2f} s an epoch", flush=True)
-            else:
-                bar.set_postfix_str(numbers, refresh=False)
-                bar.update()
-
-        yield on_epoch
 
 
 def environment() -> dict[str, Any]:

@@ -18,10 +18,11 @@ class Progress:
 
     Args:
         epochs: of the whole run. batches: of an epoch.
+        every: a line for every so many epochs, and for the last one.
     """
 
-    def __init__(self, epochs: int, batches: int) -> None:
-        self.epochs, self.batches = epochs, batches
+    def __init__(self, epochs: int, batches: int, every: int = 1) -> None:
+        self.epochs, self.batches, self.every = epochs, batches, every
         self.on_terminal = sys.stderr.isatty() and is_first_process()
         self.bar: Any = None
         self.read_at = 0.0
@@ -44,9 +45,10 @@ class Progress:
             )
 
     def after_epoch(self, run: "Run") -> None:
-        """Print the epoch's line."""
+        """Print the epoch's line, if it is its turn."""
         self.close()
-        say(epoch_line(run.history[-1], self.epochs))
+        if run.epoch % self.every == 0 or run.epoch == self.epochs:
+            say(epoch_line(run.history[-1], self.epochs))
 
     def close(self) -> None:
         """Remove the bar, if there is one."""

@@ -14,9 +14,9 @@ from vitscratch.cli.common import (
     environment,
     make_folder,
     pick_device,
-    progress,
     write_json,
 )
+from vitscratch.cli.progress import Progress
 from vitscratch.cli.recipe import recipe_to_json
 from vitscratch.recipes import Digits
 
@@ -62,8 +62,11 @@ class Quickstart(Common):
         experiment = prepare(recipe, device)
         self._introduce(experiment)
         training_started = time.perf_counter()
-        with progress(recipe.epochs, "epoch") as on_epoch:
-            history = experiment.fit(on_epoch=on_epoch)
+        progress = Progress(recipe.epochs, len(experiment.batches("train")), every=max(1, recipe.epochs // 10))
+        try:
+            history = experiment.fit(on_step=progress.after_step, on_epoch=progress.after_epoch)
+        finally:
+            progress.close()
         seconds = time.perf_counter() - training_started
         test = experiment.measure("test")
         accuracy, total = test.accuracy, test.total

@@ -132,6 +132,16 @@ def replicate(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
 
+def average_gradients(model: nn.Module, now: bool) -> None:
+    """Whether the next forward and backward pass of what `replicate` gave averages the gradients over the processes.
+
+    While batches are accumulated their gradients are summed in each process, so one average, after the last, is enough.
+    (It is what DistributedDataParallel's `no_sync` sets. A sharded model has no room for whole gradients: always.)
+    """
+    if isinstance(model, DistributedDataParallel):
+        model.require_backward_grad_sync = now
+
+
 def share_buffers(model: nn.Module) -> None:
     """Give the first process's buffers, such as BatchNorm's statistics, to all: each has seen other pictures."""
     if is_running():

@@ -84,7 +84,8 @@ def train_one_epoch(
         pictures = distributed.total(sum(len(labels) for _, labels in group))
         optimizer.zero_grad()
         step_loss = torch.zeros((), device=device)
-        for images, given in group:
+        for number, (images, given) in enumerate(group, start=1):
+            distributed.average_gradients(model, now=number == len(group))
             images, labels = images.to(device, non_blocking=True), given.to(device, non_blocking=True)
             inputs, targets = (images, labels) if mix is None else mix(images, labels)
             with autocast(device, precision):
