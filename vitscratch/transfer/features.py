@@ -116,8 +116,9 @@ def cached_features(
     preprocessing: Preprocessing,
     precision: torch.dtype = torch.float32,
     *,
-    batch_size: int = 64,
+    batch_size: int = 128,
     workers: int | None = None,
+    folder: Path | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> CachedFeatures:
     """`extract_features` of pictures without augmentation, computed once and then read from the user's cache folder.
@@ -130,6 +131,7 @@ def cached_features(
     Args:
         model, precision: see `extract_features`.
         part, preprocessing, batch_size, workers: see `make_batches`. The batch size changes features by rounding only.
+        folder: where they are kept; None: "features" in the user's cache folder.
         progress: called with the pictures that are done, and all of them.
 
     Raises:
@@ -138,7 +140,7 @@ def cached_features(
     from filelock import FileLock
 
     work = _Work(model, part, preprocessing, precision, workers)
-    path = default_data_dir() / "features" / f"{work.key()}.safetensors"
+    path = (folder if folder is not None else default_data_dir() / "features") / f"{work.key()}.safetensors"
     notes: list[str] = []
     with ExitStack() as stack:
         with suppress(OSError, NotImplementedError):  # the latter from file systems without locks
