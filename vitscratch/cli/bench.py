@@ -215,6 +215,44 @@ class Loop(_Rounds):
 
 
 @dataclass(kw_only=True)
+class Load(_Rounds):
+    """Load a file of torchvision's weights into our model, beside torchvision's builder and `load_state_dict`: time,
+    and peak memory in a process of its own."""
+
+    model: str = "vit_b_16"
+    """A preset with square pictures and patches."""
+
+    device: tyro.conf.Suppress[Device] = "cpu"
+
+    def run(self) -> int:
+        from tqdm import tqdm
+
+        from vitscratch.bench.loading import measure
+        from vitscratch.config import PRESETS
+
+        rounds = self.checked_rounds()
+        if self.model not in PRESETS:
+            raise ValueError(f"preset {self.model!r} is unknown; there are {', '.join(PRESETS)}")
+        with tqdm(total=2 * rounds, unit="round", disable=not sys.stderr.isatty()) as bar:
+            rows = measure(PRESETS[self.model], rounds, on_round=bar.update)
+        print(f"{self.model}; ratio: torchvision's time / ours, median (and quartiles) of rounds; memory: peak, MiB")
+        print(
+            f"\n{'':<22}{'our ms':>8}{'their ms':>10}{'ratio':>8}  {'quartiles':<16}{'ours':>8}{'theirs':>8}\n{'-' * 80}"
+        )
+        for row in rows:
+            (ours, theirs), memory = row["seconds"].values(), row["peak_bytes"].values()
+            low, high = row["ratio_quartiles"]
+            print(
+                f"{row['what']:<22}{1e3 * ours:>8.0f}{1e3 * theirs:>10.0f}{row['ratio']:>8.2f}  "
+                f"{f'{low:.2f} to {high:.2f}':<16}" + "".join(f"{size / 2**20:>8.0f}" for size in memory)
+            )
+        if self.json is not None:
+            about = {"what": "load", "quick": self.quick, "model": self.model}
+            write_json({**about, **environment(), "rows": rows}, self.json)
+        return 0
+
+
+@dataclass(kw_only=True)
 class Digits(Common):
     """Train the quickstart's ViT on several splits and seeds, also with positions that start at N(0, 0.02) instead
     of sines and cosines, beside logistic regression, k nearest neighbours and an RBF-SVM."""
@@ -292,6 +330,7 @@ class Bench:
         Annotated[Train, tyro.conf.subcommand("train")]
         | Annotated[Infer, tyro.conf.subcommand("infer")]
         | Annotated[Loop, tyro.conf.subcommand("loop")]
+        | Annotated[Load, tyro.conf.subcommand("load")]
         | Annotated[PatchEmbedding, tyro.conf.subcommand("patch-embedding")]
         | Annotated[Digits, tyro.conf.subcommand("digits")]
     )
