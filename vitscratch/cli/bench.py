@@ -235,10 +235,9 @@ class Load(_Rounds):
             raise ValueError(f"preset {self.model!r} is unknown; there are {', '.join(PRESETS)}")
         with tqdm(total=2 * rounds, unit="round", disable=not sys.stderr.isatty()) as bar:
             rows = measure(PRESETS[self.model], rounds, on_round=bar.update)
-        print(f"{self.model}; ratio: torchvision's time / ours, median (and quartiles) of rounds; memory: peak, MiB")
-        print(
-            f"\n{'':<22}{'our ms':>8}{'their ms':>10}{'ratio':>8}  {'quartiles':<16}{'ours':>8}{'theirs':>8}\n{'-' * 80}"
-        )
+        print(f"{self.model}; ratio: torchvision's time / ours, median (quartiles) of rounds; memory: peak, MiB")
+        columns = f"{'':<22}{'our ms':>8}{'their ms':>10}{'ratio':>8}  {'quartiles':<16}{'ours':>8}{'theirs':>8}"
+        print(f"\n{columns}\n{'-' * len(columns)}")
         for row in rows:
             (ours, theirs), memory = row["seconds"].values(), row["peak_bytes"].values()
             low, high = row["ratio_quartiles"]

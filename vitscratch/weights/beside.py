@@ -26,13 +26,13 @@ class Beside:
     notes: tuple[str, ...] = ()
 
 
-def read_beside(folder: Path, ecosystem: str, embed_dim: int) -> Beside:
+def read_beside(folder: Path, ecosystem: str, embed_dim: int, config: dict[str, Any] | None = None) -> Beside:
     """Read the files of a folder, if they are of this ecosystem and of a model of this width.
 
     Raises:
         ValueError: they cannot be read, or say that the model computes something that ours does not.
     """
-    config = _json(folder / "config.json")
+    config = _json(folder / "config.json") if config is None else config
     try:
         return _of(ecosystem, config, folder, embed_dim)
     except (TypeError, KeyError, AttributeError, IndexError) as error:

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from vitscratch.config import Size, ViTConfig
 from vitscratch.encoder import EncoderBlock
@@ -16,6 +15,7 @@ from vitscratch.weights.heads import PreLogitsHead
 from vitscratch.weights.resize import adapt_channels, resize_position_embedding
 from vitscratch.weights.saved import SavedModel
 from vitscratch.weights.sources import Source, read_weights
+from vitscratch.weights.undrawn import undrawn
 
 _POSITIONS, _KERNEL, _PRE_LOGITS = "pos_embed", "patch_embed.proj.weight", "head.pre_logits.weight"
 
@@ -160,11 +160,16 @@ def assemble(
         head, partial: as for `load`; what the weights do not have is drawn as `init_weights` does.
         any_pool: True: what the head reads was asked for, so it may be another token than the weights' head read.
     """
-    with torch.device("meta"), _Undrawn():
+    hidden = weights.tensors.get(_PRE_LOGITS) if head else None
+
+    def with_head() -> VisionTransformer:
         model = make()
-        if head and _PRE_LOGITS in weights.tensors:
-            size = len(weights.tensors[_PRE_LOGITS])
-            model.head = PreLogitsHead(model.cls_token.shape[2], size, model.head.out_features)  # type: ignore[assignment]
+        if hidden is not None:
+            head = PreLogitsHead(model.cls_token.shape[2], len(hidden), model.head.out_features)
+            model.head = head  # type: ignore[assignment]
+        return model
+
+    model = undrawn(with_head)
     tensors, report = _fitted(weights, model, source, head=head, partial=partial, any_pool=any_pool)
     dtype = torch.get_default_dtype()
     state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in tensors.items()}
@@ -175,19 +180,6 @@ def assemble(
         state |= {name: torch.zeros(tensor.shape) for name, tensor in rest.items()}
     model.load_state_dict(state, assign=True)
     return model, report
-
-
-class _Undrawn(TorchFunctionMode):
-    """Functions that change a tensor in place do nothing: what is about to be replaced need not be drawn.
-
-    On the meta device they would do nothing either, but torch loads its reference implementations for that, seconds.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        if name.endswith("_") and not name.endswith("__"):
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
 
 
 def _fitted(
@@ -216,6 +208,7 @@ def _fitted(
     if (missing or unexpected) and not partial:
         said = [f"missing: {_listed(missing)}"] if missing else []
         said += [f"unexpected: {_listed(unexpected)}"] if unexpected else []
+        said += [note for note in weights.notes if any(name in note for name in (*missing, *unexpected))]
         raise ValueError(f"{source} does not fit: {'; '.join(said)}; partial=True takes what fits")
     fitting = {name: tensor for name, tensor in tensors.items() if name in state}
     report = LoadReport(weights.ecosystem, tuple(fitting), missing, unexpected, resized, ignored, notes)
@@ -260,8 +253,8 @@ def _check_function(weights: Weights, model: VisionTransformer, source: Source, 
     theirs = weights.config.pool
     if reads and theirs != model.pool and not _assumed(weights, "class token"):
         raise ValueError(
-            f"the head of {source} reads pool={theirs!r}, the model's {model.pool!r}; build it with pool={theirs!r}, or "
-            "head=False keeps the model's head as it is"
+            f"the head of {source} reads pool={theirs!r}, the model's {model.pool!r}; build it with pool={theirs!r}, "
+            "or head=False keeps the model's head as it is"
         )
     return tuple(notes)
 

@@ -23,6 +23,7 @@ from vitscratch.weights.saved import FORMAT
 from vitscratch.weights.table import Ecosystem, to_ours
 from vitscratch.weights.timm import TIMM
 from vitscratch.weights.torchvision import TORCHVISION
+from vitscratch.weights.undrawn import undrawn
 
 ECOSYSTEMS = {ecosystem.name: ecosystem for ecosystem in (TORCHVISION, TIMM, HUGGINGFACE, GOOGLE)}
 # What a folder of Hugging Face's or timm's holds, best first.
@@ -84,8 +85,30 @@ def recognise(names: Iterable[str]) -> tuple[Ecosystem, str]:
     raise ValueError(f"no weights of a ViT that we know ({', '.join(ECOSYSTEMS)}); it has {shown}")
 
 
+def from_timm(name: str, tensors: Mapping[str, Tensor], config: dict[str, Any]) -> Weights:
+    """Convert a model of timm's that is in memory.
+
+    Args:
+        name: what it is called. tensors: its `state_dict()`. config: what its config.json would say.
+
+    Raises:
+        ValueError: it is no plain ViT.
+    """
+    try:
+        _, prefix = recognise(tensors)
+        return _convert(Path(name), TensorFile(dict(tensors), "torch"), TIMM, prefix, None, None, config)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
 def _convert(
-    path: Path, file: TensorFile, ecosystem: Ecosystem, prefix: str, image_size: Size | None, num_heads: int | None
+    path: Path,
+    file: TensorFile,
+    ecosystem: Ecosystem,
+    prefix: str,
+    image_size: Size | None,
+    num_heads: int | None,
+    config: dict[str, Any] | None = None,
 ) -> Weights:
     notes = list(file.notes)
     if prefix not in ecosystem.prefixes:
@@ -94,19 +117,21 @@ def _convert(
     _refuse(ecosystem, original)
     theirs = {name: file.tensors[original[name]] for name in original}
     tensors, unused = to_ours(ecosystem, theirs)
-    beside = read_beside(path.parent, ecosystem.name, _width(tensors, unused))
+    beside = read_beside(path.parent, ecosystem.name, _width(tensors, unused), config)
     if ecosystem.heads in theirs:
         num_heads = len(theirs[ecosystem.heads])
-    config, more = _config(tensors, unused, beside, image_size, num_heads)
+    if None not in (num_heads, beside.num_heads) and num_heads != beside.num_heads:
+        raise ValueError(f"num_heads is {num_heads}, where config.json beside it says {beside.num_heads}")
+    described, more = _config(tensors, unused, beside, image_size, num_heads)
     notes += [*beside.notes, *more, *_meanings(ecosystem, unused), *_absences(tensors)]
-    dropped, more = _misfits(tensors, config)
+    dropped, more = _misfits(tensors, described)
     for name in dropped:
         unused += [_their_name(ecosystem, name)]
         del tensors[name]
-    class_names, preprocessing, assumed = _described(ecosystem, file.kind, beside, config)
+    class_names, preprocessing, assumed = _described(ecosystem, file.kind, beside, described)
     return Weights(
         tensors,
-        config,
+        described,
         ecosystem.name,
         tuple(original.get(name, name) for name in unused),
         class_names,
@@ -194,7 +219,7 @@ def _config(
         pool = "mean" if any(name.startswith("fc_norm.") for name in unused) else "cls"
         notes += ["the file does not say what the head reads: the class token is assumed"] if pool == "cls" else []
     patch, classes = (projection.shape[2], projection.shape[3]), _logits(tensors)
-    size = _image_size(tensors.get("pos_embed"), patch, image_size or beside.image_size)
+    size = _image_size(tensors.get("pos_embed"), patch, beside.image_size or image_size)
     config = ViTConfig(
         image_size=_short(size),
         patch_size=_short(patch),
@@ -251,8 +276,8 @@ def _misfits(tensors: Mapping[str, Tensor], config: ViTConfig) -> tuple[list[str
     Raises:
         ValueError: any other tensor of another shape than the rest asks for, by name.
     """
-    with torch.device("meta"):
-        shapes = {name: p.shape for name, p in VisionTransformer.from_config(_with_head(config)).named_parameters()}
+    model = undrawn(lambda: VisionTransformer.from_config(_with_head(config)))
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     if (hidden := tensors.get("head.pre_logits.bias")) is not None:
         shapes |= {
             "head.pre_logits.weight": torch.Size([len(hidden), config.embed_dim]),

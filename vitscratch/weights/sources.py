@@ -12,6 +12,7 @@ from typing import Any
 from vitscratch.config import Size
 from vitscratch.data import Preprocessing
 from vitscratch.weights.contents import Weights
+from vitscratch.weights.reading import from_timm
 from vitscratch.weights.reading import read_weights as read_file
 from vitscratch.weights.shipped import shipped, shipped_names
 
@@ -94,6 +95,7 @@ def _of_torchvision(transforms: Any) -> Preprocessing:
 def _from_timm(source: str) -> Weights:
     _need("timm", source, "timm")
     import timm
+    from timm.data import resolve_model_data_config
 
     name = source.removeprefix(TIMM)
     if not timm.is_model(name) or not timm.is_model_pretrained(name):
@@ -102,13 +104,20 @@ def _from_timm(source: str) -> Weights:
         raise ValueError(f"{source}: timm has no pretrained model of that name{hint}")
     try:
         with _few_words():
-            model = timm.create_model(name, pretrained=True)
+            model: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # whatever its downloader raises
         raise OSError(
             f"{source} is not on this machine, and timm could not download it ({_line(error)}); on a machine with a "
             f"network, torch.save(timm.create_model({name!r}, pretrained=True).state_dict(), PATH), and name that path"
         ) from error
-    return convert(model)
+    described = {
+        "architecture": name,
+        "num_features": model.num_features,
+        "global_pool": getattr(model, "global_pool", None),
+        "pretrained_cfg": resolve_model_data_config(model),
+        "model_args": {"num_heads": model.blocks[0].attn.num_heads} if hasattr(model, "blocks") else {},
+    }
+    return from_timm(source, model.state_dict(), described)
 
 
 def _from_hub(source: str) -> Path:
