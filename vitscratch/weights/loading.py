@@ -200,9 +200,9 @@ def _fitted(
         _check_head(tensors, state, source)
     else:
         state, tensors = ({n: t for n, t in named.items() if n not in _head(named)} for named in (state, tensors))
-    notes = (*weights.notes, *_check_function(weights, model, source, reads=head and not any_pool))
     tensors, resized = _resized(weights, tensors, model)
     _check_shapes(tensors, state, source)
+    notes = (*weights.notes, *_check_function(weights, model, source, reads=head and not any_pool))
     missing = tuple(name for name in state if name not in tensors)
     unexpected = (*(name for name in tensors if name not in state), *weights.unexpected)
     if (missing or unexpected) and not partial:

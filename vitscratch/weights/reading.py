@@ -329,7 +329,8 @@ def _read_ours(path: Path, file: TensorFile) -> Weights:
     """A file of `save_model`."""
     try:
         said = {name: json.loads(file.metadata[name]) for name in ("class_names", "preprocessing", "provenance")}
-        config = ViTConfig(**json.loads(file.metadata["config"]))
+        sizes = json.loads(file.metadata["config"])
+        config = ViTConfig(**{name: tuple(size) if isinstance(size, list) else size for name, size in sizes.items()})
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is refused: its header is damaged ({error})") from error
     names = tuple(said["class_names"]) or None

@@ -72,8 +72,10 @@ def _from_torchvision(member: Enum, progress: bool) -> Weights:
                 f"{member!r} is not on this machine, and {member.url} could not be downloaded ({_line(error)}); put it "
                 f"at {path}, or name the path of a copy as the source"
             ) from error
+    read = read_file(path)
     return replace(
-        read_file(path),
+        read,
+        notes=tuple(note for note in read.notes if not note.startswith(("class names of", "preprocessing assumed"))),
         class_names=tuple(member.meta["categories"]),
         preprocessing=_of_torchvision(member.transforms()).to_dict(),
         provenance={"weights": repr(member), "url": member.url},
@@ -95,7 +97,7 @@ def _of_torchvision(transforms: Any) -> Preprocessing:
 def _from_timm(source: str) -> Weights:
     _need("timm", source, "timm")
     import timm
-    from timm.data import resolve_model_data_config
+    from timm.data import resolve_model_data_config  # type: ignore[attr-defined]
 
     name = source.removeprefix(TIMM)
     if not timm.is_model(name) or not timm.is_model_pretrained(name):
@@ -114,7 +116,7 @@ def _from_timm(source: str) -> Weights:
         "architecture": name,
         "num_features": model.num_features,
         "global_pool": getattr(model, "global_pool", None),
-        "pretrained_cfg": resolve_model_data_config(model),
+        "pretrained_cfg": resolve_model_data_config(model),  # type: ignore[no-untyped-call]
         "model_args": {"num_heads": model.blocks[0].attn.num_heads} if hasattr(model, "blocks") else {},
     }
     return from_timm(source, model.state_dict(), described)
