@@ -54,16 +54,15 @@ def read_tensors(path: Path) -> TensorFile:
         if kind == "safetensors":
             return _read_safetensors(path)
         return _read_npz(path) if kind == "npz" else _read_torch(path)
-    except (pickle.UnpicklingError, *_damages()) as error:
+    except _damages() as error:
         if code := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
                 f"{path} is refused: it holds a {code[1]}, which could run code; whoever made it can save "
                 "model.state_dict() alone, or safetensors"
             ) from error
         reason = "no weights in it" if isinstance(error, pickle.UnpicklingError) else str(error) or "it ends too early"
-        raise ValueError(
-            f"{path} cannot be read as {kind}: {reason.splitlines()[0]}; a damaged download has to be repeated"
-        ) from error
+        reason = reason.splitlines()[0].rstrip(".")
+        raise ValueError(f"{path} cannot be read as {kind}: {reason}; repeat a download that was damaged") from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -127,7 +126,8 @@ def _kind(path: Path) -> str:
 def _damages() -> tuple[type[Exception], ...]:
     from safetensors import SafetensorError
 
-    return (SafetensorError, RuntimeError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile, ValueError)
+    archive = (zipfile.BadZipFile, pickle.UnpicklingError, EOFError)
+    return (SafetensorError, *archive, RuntimeError, OSError, KeyError, TypeError, ValueError)
 
 
 def _read_safetensors(path: Path) -> TensorFile:

@@ -119,6 +119,8 @@ def build_from(
         As `load`. ValueError: also weights without a head, if `num_classes` does not ask for a new one.
     """
     weights = read_weights(source, image_size=image_size, num_heads=num_heads, progress=progress)
+    if num_heads not in (None, weights.config.num_heads):
+        raise ValueError(f"num_heads={num_heads}: {source} was trained with {weights.config.num_heads}; leave it out")
     chosen = dict(image_size=image_size, in_channels=in_channels, num_classes=num_classes, pool=pool)
     asked: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
     config = replace(weights.config, **asked)

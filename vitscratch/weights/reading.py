@@ -44,8 +44,8 @@ def read_weights(source: Path, *, image_size: Size | None = None, num_heads: int
         source: a file, or a folder of Hugging Face's (model.safetensors or pytorch_model.bin, and config.json).
         image_size: of the pictures that it was trained on; needed only where they were not square and no config.json
             says so.
-        num_heads: needed only for an unusual width: no tensor but Google's tells it. Without it, what lies beside the
-            file counts, then the preset of that width, then heads of width 64.
+        num_heads: needed only for an unusual width. Google's tensors tell it, and a config.json beside the others;
+            where neither does, this counts, then the preset of the same width, then heads of width 64.
 
     Returns:
         Tensors by our names, in their precision. `num_classes` of the config is 0 if there is no head.
@@ -120,8 +120,6 @@ def _convert(
     beside = read_beside(path.parent, ecosystem.name, _width(tensors, unused), config)
     if ecosystem.heads in theirs:
         num_heads = len(theirs[ecosystem.heads])
-    if None not in (num_heads, beside.num_heads) and num_heads != beside.num_heads:
-        raise ValueError(f"num_heads is {num_heads}, where config.json beside it says {beside.num_heads}")
     described, more = _config(tensors, unused, beside, image_size, num_heads)
     notes += [*beside.notes, *more, *_meanings(ecosystem, unused), *_absences(tensors)]
     dropped, more = _misfits(tensors, described)
@@ -204,22 +202,23 @@ def _config(
     tensors: Mapping[str, Tensor], unused: list[str], beside: Beside, image_size: Size | None, num_heads: int | None
 ) -> tuple[ViTConfig, list[str]]:
     """The architecture: sizes from vectors, which nobody can transpose; heads and pooling from elsewhere."""
+    blocks = {int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")}
+    if gaps := sorted(set(range(len(blocks))) - blocks):
+        raise ValueError(f"block {gaps[0]} is missing of {max(blocks) + 1}")
     for name in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.bias"):
         if name not in tensors:
             raise ValueError(_too_little(name, unused))
     projection = tensors["patch_embed.proj.weight"]
     if projection.ndim != 4:
         raise ValueError(f"the patch projection is {tuple(projection.shape)}; expected (width, channels, p, p)")
-    width, blocks = _width(tensors, unused), {int(name.split(".")[1]) for name in tensors if name[:7] == "blocks."}
-    if gaps := sorted(set(range(len(blocks))) - blocks):
-        raise ValueError(f"block {gaps[0]} is missing of {max(blocks) + 1}")
-    heads, notes = _heads(width, num_heads or beside.num_heads)
+    width = _width(tensors, unused)
+    heads, notes = _heads(width, beside.num_heads or num_heads)
     pool = beside.pool
     if pool is None:
         pool = "mean" if any(name.startswith("fc_norm.") for name in unused) else "cls"
         notes += ["the file does not say what the head reads: the class token is assumed"] if pool == "cls" else []
     patch, classes = (projection.shape[2], projection.shape[3]), _logits(tensors)
-    size = _image_size(tensors.get("pos_embed"), patch, beside.image_size or image_size)
+    size = _image_size(tensors.get("pos_embed"), patch, beside.image_size, image_size)
     config = ViTConfig(
         image_size=_short(size),
         patch_size=_short(patch),
@@ -254,18 +253,19 @@ def _heads(width: int, known: int | None) -> tuple[int, list[str]]:
     return width // 64, [f"num_heads {width // 64} assumed: heads of width 64"]
 
 
-def _image_size(positions: Tensor | None, patch: tuple[int, int], known: Size | None) -> tuple[int, int]:
-    """From the number of positions, if it is 1 + a square, or the square alone; else what is known, or 224."""
+def _image_size(positions: Tensor | None, patch: tuple[int, int], *known: Size | None) -> tuple[int, int]:
+    """What is known, if it fits the number of positions; else from a square of them; else what is known, or 224."""
     rows = positions.shape[-2] if positions is not None and positions.ndim >= 2 else 0
-    if known is not None:
-        height, width = pair(known)
+    sizes = [pair(size) for size in known if size is not None]
+    for height, width in sizes:  # 230 pixels hold 14 patches of 16, too: what is said counts
         if rows == 1 + (height // patch[0]) * (width // patch[1]):
-            return height, width  # 230 pixels would fit 14 patches of 16, too: what is said counts
-    for grid in (isqrt(max(rows - 1, 0)), isqrt(rows), isqrt(max(rows - 2, 0))):
-        if grid and rows - grid * grid in (0, 1, 2):
+            return height, width
+    for others in (1, 0, 2):  # tokens beside the patches: a class token, or none, or one for distillation as well
+        grid = isqrt(max(rows - others, 0))
+        if grid and rows - grid * grid == others:
             return grid * patch[0], grid * patch[1]
-    if known is not None or not rows:
-        return pair(known or 224)
+    if sizes or not rows:
+        return (*sizes, (224, 224))[0]
     hint = "expected 1 + rows x columns of patches; say image_size if the pictures were not square"
     raise ValueError(f"the position embedding has {rows} rows; {hint}")
 
@@ -329,9 +329,10 @@ def _read_ours(path: Path, file: TensorFile) -> Weights:
     """A file of `save_model`."""
     try:
         said = {name: json.loads(file.metadata[name]) for name in ("class_names", "preprocessing", "provenance")}
-        sizes = json.loads(file.metadata["config"])
-        config = ViTConfig(**{name: tuple(size) if isinstance(size, list) else size for name, size in sizes.items()})
-    except (KeyError, ValueError, TypeError) as error:
+        fields = json.loads(file.metadata["config"]).items()
+        sizes: dict[str, Any] = {name: tuple(size) if isinstance(size, list) else size for name, size in fields}
+        config = ViTConfig(**sizes)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is refused: its header is damaged ({error})") from error
     names = tuple(said["class_names"]) or None
     return Weights(
