@@ -18,6 +18,7 @@ import tyro
 
 from vitscratch import __version__
 from vitscratch.cli.bench import Bench
+from vitscratch.cli.convert import Convert
 from vitscratch.cli.data import Data
 from vitscratch.cli.doctor import Doctor
 from vitscratch.cli.evaluate import Evaluate
@@ -59,6 +60,7 @@ Command = (
             "checkpointing of the recipe have no effect in it.",
         ),
     ]
+    | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Parity, tyro.conf.subcommand("parity")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
