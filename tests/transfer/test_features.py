@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from tests.data.make import encoded, picture, write_folder
 from tests.transfer.test_head import KINDS
-from vitscratch.data import PictureFiles, Pictures, Preprocessing, TensorBatches
+from vitscratch.data import PictureFiles, Pictures, Preprocessing, TensorBatches, contents
 from vitscratch.parity import awaken
 from vitscratch.transfer import CachedFeatures, cached_features, extract_features, features, replace_head
 from vitscratch.vit import VisionTransformer
@@ -266,7 +266,13 @@ def test_who_comes_second_waits_and_reads(cache: Path, computed: list[int]) -> N
     assert_close(results[0].features, first.features, rtol=0, atol=0)
 
 
-def test_files_are_known_by_their_bytes(tmp_path: Path, cache: Path, computed: list[int]) -> None:
+def test_files_are_known_by_their_bytes(
+    tmp_path: Path, cache: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digested: list[str] = []
+    file_digest = contents._file_digest
+    monkeypatch.setattr(contents, "_file_digest", lambda path: digested.append(path.name) or file_digest(path))
+
     def part(root: Path) -> PictureFiles:
         paths = tuple(sorted(root.rglob("*.png")))
         return PictureFiles(paths, torch.arange(len(paths)) % 2, ("cat", "dog"))
@@ -280,13 +286,14 @@ def test_files_are_known_by_their_bytes(tmp_path: Path, cache: Path, computed: l
     in_memory = torch.stack([PREPARE.pixels(picture(seed)) for seed in range(7)])
     expected, _ = extract_features(model, [(PREPARE.normalise(in_memory.float().mul_(1 / 255)), first.labels)])
     assert_close(first.features, expected, rtol=1e-5, atol=1e-5)
-    assert look().found
+    assert len(digested) == 7
+    assert look().found and len(digested) == 7
     assert look(root.rename(tmp_path / "moved")).found
     moved = tmp_path / "moved"
     path = moved / "cat" / "002.png"
     content = path.read_bytes()
     path.write_bytes(content)  # other times, the same bytes
-    assert look(moved).found and computed == [7]
+    assert look(moved).found and computed == [7] and digested[14:] == ["002.png"]
     path.write_bytes(encoded(picture(70)))
     changed = look(moved)
     assert not changed.found and changed.notes == () and computed == [7, 7]
@@ -295,3 +302,12 @@ def test_files_are_known_by_their_bytes(tmp_path: Path, cache: Path, computed: l
     path.unlink()
     with pytest.raises(OSError, match=r"002.png: cannot be read: .*; was it moved or changed\?"):
         cached_features(model, replace(part(moved), paths=(path,), labels=torch.zeros(1).long()), PREPARE)
+
+
+def test_a_digest_knows_type_and_shape() -> None:
+    zeros = torch.zeros(2, 6)
+    others = [zeros, zeros.reshape(3, 4), zeros.view(torch.int32), zeros.mT, torch.zeros(()), torch.full((2, 6), -0.0)]
+    assert len({contents.tensor_digest(tensor) for tensor in others}) == len(others)
+    assert contents.tensor_digest(torch.arange(6).reshape(2, 3).mT) == contents.tensor_digest(
+        torch.tensor([[0, 3], [1, 4], [2, 5]])
+    )

@@ -176,7 +176,7 @@ class _Work:
                 told.update(f"{name} {tensor_digest(tensor)}\n".encode())
         for name, module in self.model.named_modules():
             if name != head:
-                told.update(f"{name} {type(module).__qualname__} {module.extra_repr()}\n".encode())
+                told.update(f"{name} {type(module).__name__} {module.extra_repr()}\n".encode())
         decoding = versions() if isinstance(self.part, PictureFiles) else {}
         device = next(self.model.parameters()).device.type
         about = (device, self.preprocessing.to_dict(), str(self.precision), decoding, content_digest(self.part))
