@@ -1,6 +1,7 @@
 """The benchmark's arithmetic, on made-up times, and its machinery on tiny models. Nothing here depends on speed."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -167,6 +168,16 @@ def test_a_peer_that_fails_gets_no_row_and_ours_may_not_fail(monkeypatch: pytest
     monkeypatch.setattr(peers_module.VisionTransformer, "forward", lambda self, images: images.fail())
     with pytest.raises(AttributeError):
         measure(INFER, [], modes=["eager"], rounds=2, memory=False)
+
+
+def test_both_loads_give_the_same_model_and_rise_counts_what_they_take(tmp_path: Path) -> None:
+    from vitscratch.bench.loading import _Load, _peak
+
+    config = replace(TINY, embed_dim=768, num_heads=12, mlp_dim=3072, depth=1)
+    path = tmp_path / "weights.pth"
+    torch.save(build_peer("torchvision", config).state_dict(), path)
+    theirs = _peak(_Load("torchvision", config, path, True), _Load("torchvision", config, path, False))
+    assert theirs > 1.5 * 4 * config.num_parameters  # drawn, and read: 27 MB each
 
 
 @pytest.mark.parametrize("name", ["transformers", "vit-pytorch"])

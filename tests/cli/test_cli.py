@@ -197,6 +197,23 @@ def test_bench_probe(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "vit_nano_8, frozen, 200 digits, 2 epochs of its head, cpu" in out and "\nprobe again" in out
 
 
+def test_bench_load(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vitscratch.bench import loading
+
+    monkeypatch.setattr(loading, "_peak", lambda load, before: len(load.file.read_bytes()))  # processes take seconds
+    path = tmp_path / "bench.json"
+    assert main(["bench", "load", "--quick", "--model", "vit_ti_16", "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["what"] for row in rows] == ["load", "load and one picture"]
+    for row in rows:
+        assert set(row["seconds"]) == set(row["peak_bytes"]) == {"vitscratch", "torchvision"}
+        assert (
+            row["ratio_quartiles"][0] <= row["ratio"] <= row["ratio_quartiles"][1] and min(row["seconds"].values()) > 0
+        )
+    assert rows[0]["peak_bytes"]["vitscratch"] > 4 * 5_717_416
+    assert "load and one picture" in capsys.readouterr().out
+
+
 def test_bench_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = tmp_path / "bench.json"
     assert main(["bench", "digits", "--quick", "--device", "cpu", "--json", str(path)]) == 0
@@ -222,6 +239,8 @@ def test_bench_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         (["bench", "patch-embedding", "--rounds", "1"], "rounds 1: expected at least 2"),
         (["bench", "probe", "--epochs", "0"], "--epochs 0: expected at least 1"),
         (["bench", "loop", "--rounds", "1"], "rounds 1: expected at least 2"),
+        (["bench", "load", "--rounds", "1"], "rounds 1: expected at least 2"),
+        (["bench", "load", "--model", "vit_b16"], "preset 'vit_b16' is unknown; there are vit_nano_8, "),
         (["bench", "train", "--model", "vit_b16"], "preset 'vit_b16' is unknown; there are vit_nano_8, "),
         (["bench", "infer", "--batch-size", "0"], "batch size 0: expected at least 1"),
         (["bench", "infer", "--rounds", "1"], "rounds 1: expected at least 2"),

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,10 @@ from tests.data.make import encoded, picture
 from vitscratch import VisionTransformer
 from vitscratch.cli import main
 from vitscratch.cli import predict as command
-from vitscratch.config import ViTConfig
-from vitscratch.data import Preprocessing
-from vitscratch.weights import save_model
+from vitscratch.config import PRESETS, ViTConfig
+from vitscratch.data import Preprocessing, open_picture
+from vitscratch.parity import awaken
+from vitscratch.weights import save_model, to_ecosystem
 
 NAMES = ("cat", "a $ dog with a name that is much too long for a picture", "eel")
 
@@ -77,6 +80,56 @@ def test_many_pictures_are_taken_in_parts_and_the_first_are_drawn(
     shutil.copy(pictures / "c.png", pictures / "z.png")
     assert main(["predict", str(run), str(pictures), "--out", str(tmp_path / "out.png")]) == 1
     assert "the first 3 of 4 pictures as the model sees them" in capsys.readouterr().out
+
+
+def test_weights_of_other_ecosystems_bring_their_own_preprocessing(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    model = VisionTransformer.from_config(replace(PRESETS["vit_nano_32"], num_classes=19))
+    awaken(model)
+    file = tmp_path / "theirs.pth"
+    torch.save(to_ecosystem(model.state_dict(), PRESETS["vit_nano_32"], "torchvision"), file)
+    listed = tmp_path / "out.json"
+    assert main(["predict", str(file), str(pictures / "b.png"), "--top", "1", "--json", str(listed)]) == 0
+    printed = capsys.readouterr()
+    assert f"vitscratch: {file}: num_heads 3 assumed" in printed.err and "preprocessing assumed" in printed.err
+    row = json.loads(listed.read_text())[str(pictures / "b.png")]
+    assert list(row) == [f"class {i}" for i in range(19)]
+    assumed = Preprocessing((32, 32), 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), interpolation="bicubic")
+    image = assumed.to_tensor(open_picture(pictures / "b.png", channels=3))
+    assert list(row.values()) == pytest.approx(model.eval()(image[None])[0].softmax(0).tolist(), abs=1e-6)
+    best = max(row, key=row.get)
+    assert printed.out.split("  ")[1].startswith(f"{best} {row[best]:.1%}")
+
+
+def test_weights_that_come_with_the_package_go_by_name(
+    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["vitscratch.weights.shipped"], "FILES", tmp_path)
+    shutil.copy(run / "model.safetensors", tmp_path / "pets.safetensors")
+    main(["predict", str(run), str(pictures)])
+    expected = capsys.readouterr()
+    assert main(["predict", "pets", str(pictures)]) == 0
+    assert capsys.readouterr() == expected
+    assert main(["predict", "pet", str(pictures)]) == 2
+    assert "pet does not exist; expected the folder of a run, a file of weights, timm:NAME, hf:ORG/NAME, pets" in (
+        capsys.readouterr().err
+    )
+
+
+def test_classes_of_one_name_are_told_apart() -> None:
+    assert command.unique(["crane", "eel", "crane"]) == ["crane (0)", "eel", "crane (2)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("timm:nothing", "timm has no pretrained model of that name"), ("hf:vit", "expected hf:ORG/")]
+)
+def test_names_of_other_libraries_are_asked_for(
+    name: str, message: str, pictures: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["predict", name, str(pictures)]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and printed.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

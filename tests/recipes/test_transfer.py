@@ -29,9 +29,8 @@ def test_digits_are_divided_by_class_and_counted_from_0() -> None:
     assert torch.equal(high.test.labels, expected)
 
 
-def test_pretraining_on_other_digits_helps() -> None:
+def test_every_way_is_measured_on_the_same_pictures() -> None:
     rows = transfer_digits((5,), 1, pretraining_epochs=5)
-    assert [row.way for row in rows] == list(WAYS)
-    accuracy = {row.way: row.accuracy for row in rows}
-    assert accuracy["probe"] > accuracy["probe of random weights"] - 0.1
-    assert min(accuracy.values()) > 0.3  # five classes
+    assert [(row.way, row.per_class, row.seed) for row in rows] == [(way, 5, 0) for way in WAYS]
+    assert min(row.accuracy for row in rows) > 0.3  # five classes
+    assert len({row.accuracy for row in rows}) > 1

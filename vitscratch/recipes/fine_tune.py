@@ -51,7 +51,7 @@ class FineTune(Recipe):
     """The pretrained weights: a name, a file, timm:NAME or hf:ORG/NAME."""
 
     how: How = "fine-tune"
-    """What is trained: see above."""
+    """What is trained: see above. A head alone learns ten times as fast as `learning_rate` says."""
 
     last: int = 2
     """For last-n: how many blocks."""
@@ -125,7 +125,7 @@ class FineTune(Recipe):
             return [_probe(experiment)]
         model, train = experiment.model, experiment.batches("train", training=True)
         if self.how == "head":
-            return train_head(model, train, self, **options)
+            return train_head(model, train, replace(self, learning_rate=10 * self.learning_rate), **options)
         if self.how == "last-n":
             return train_last(model, train, self, self.last, self.layer_decay, **options)
         if self.how == "full":

@@ -3,9 +3,9 @@
 Commands: `vitscratch bench transfer --weights WEIGHTS --data FOLDER`, and `vitscratch bench transfer-digits`, which
 needs no download: it pretrains on the digits 0 to 4 and transfers to 5 to 9.
 
-Every way to train gets the same pictures, as many epochs (but the probe, which needs none), and is measured on the
-same test part, which is used for nothing else. The probe sets a fifth of its pictures aside to choose its
-regularisation, and then learns from all. The other ways have nothing to choose: their settings are the recipe's.
+Every way to train gets the same pictures, the same augmentation and as many epochs, and is measured on the same test
+part, which is used for nothing else. Nothing is chosen by looking: there is no validation part, and the weights of the
+last epoch count.
 """
 
 import math
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from vitscratch.data import Splits, stratified_split
+from vitscratch.data import Splits
 from vitscratch.recipes.digits import Digits
 from vitscratch.recipes.experiment import Experiment, prepare
 from vitscratch.recipes.fine_tune import FineTune, How
@@ -27,8 +27,8 @@ from vitscratch.weights import save_model
 
 WAYS: dict[str, tuple[How, bool]] = {  # name -> how, and whether the body is the pretrained one
     "fine-tune": ("fine-tune", True),
-    "probe": ("probe", True),
-    "probe of random weights": ("probe", False),
+    "frozen body, new head": ("head", True),
+    "frozen random body": ("head", False),
     "from scratch": ("scratch", False),
 }
 
@@ -59,7 +59,7 @@ def measure(
     Args:
         recipe: weights and settings. `epochs` is the least; few pictures get more, up to `steps` steps.
         splits: the pictures; the training part has at least the largest number of each class.
-        per_class: labelled pictures of each class, at least 5, of which the probe can set one aside.
+        per_class: labelled pictures of each class, at least 1.
         seeds: of the choice of pictures, the head and the order: 0, 1, ...
         on_row: called after each training.
 
@@ -73,17 +73,14 @@ def measure(
             epochs = max(recipe.epochs, math.ceil(steps / math.ceil(len(few) / recipe.batch_size)))
             for way, (how, pretrained) in WAYS.items():
                 settings = replace(recipe, how=how, seed=seed, epochs=epochs)
-                rows.append(_row(way, pretrained, settings, replace(splits, train=few), number, device))
+                rows.append(
+                    _row(way, pretrained, settings, replace(splits, train=few, validation=None), number, device)
+                )
                 on_row(rows[-1])
     return rows
 
 
 def _row(way: str, pretrained: bool, recipe: FineTune, splits: Splits, number: int, device: str) -> Row:
-    first, second = stratified_split(splits.train.labels, 0.2, recipe.seed)
-    if recipe.how == "probe":
-        splits = replace(splits, train=splits.train.part(first), validation=splits.train.part(second))
-    else:
-        splits = replace(splits, validation=None)
     seed_everything(recipe.seed)
     config = recipe.model_config(len(splits.class_names))
     model = (recipe if pretrained else replace(recipe, how="scratch")).build(config).to(device)
@@ -113,7 +110,7 @@ def transfer_digits(
     per_class: Sequence[int],
     seeds: int,
     *,
-    pretraining_epochs: int = 30,
+    pretraining_epochs: int = 150,
     device: str = "cpu",
     on_row: Callable[[Row], object] = lambda row: None,
 ) -> list[Row]:

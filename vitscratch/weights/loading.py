@@ -177,9 +177,9 @@ def assemble(
     state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in tensors.items()}
     rest = {name: tensor for name, tensor in model.state_dict().items() if name not in state}
     if any(not name.startswith("head.") for name in rest):
-        state |= {name: tensor for name, tensor in make().state_dict().items() if name in rest}
+        state |= {name: tensor.cpu() for name, tensor in make().state_dict().items() if name in rest}
     else:  # a new head starts at 0, as `init_weights` has it; nothing else needs to be drawn
-        state |= {name: torch.zeros(tensor.shape) for name, tensor in rest.items()}
+        state |= {name: torch.zeros(tensor.shape, device="cpu") for name, tensor in rest.items()}
     model.load_state_dict(state, assign=True)
     return model, report
 

@@ -176,4 +176,5 @@ def _need(package: str, source: str, extra: str) -> None:
 
 
 def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:150].rstrip(".")
+    """Its first sentence."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
