@@ -20,15 +20,16 @@ ALLOWED: dict[str, set[str]] = {
     **{name: set() for name in ("patches", "attention", "mlp", "config", "files", "randomness")},
     "encoder": {"attention", "mlp"},
     "untouched": {"attention", "mlp", "encoder"},
-    "vit": {"patches", "encoder", "untouched", "config"},
+    # weights in a function alone, for the builders (`vit_b_16(weights=...)`); weights imports vit
+    "vit": {"patches", "encoder", "untouched", "config", "weights"},
     "parity": {"config", "patches", "vit", "randomness"},
     "explain": {"attention", "vit"},
     "data": {"randomness"},
-    "weights": {"config", "vit", "files", "data"},
+    "weights": {"config", "patches", "encoder", "vit", "files", "data"},
     "training": {"config", "files", "randomness"},  # of config TrainingConfig alone: the loop works on any module
-    "transfer": {"config", "vit", "weights", "data", "training", "files"},
+    "transfer": {"config", "vit", "weights", "data", "training", "files", "randomness"},
     "plots": {"training"},
-    "bench": {"config", "vit", "parity", "training"},
+    "bench": {"config", "vit", "parity", "training", "weights"},
     "recipes": {"config", "patches", "vit", "data", "training", "bench", "weights", "transfer"},
     "cli": {
         "",

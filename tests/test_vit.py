@@ -196,9 +196,10 @@ def test_builders_take_overrides_and_refuse_what_they_do_not_know() -> None:
         build("vit_x")
 
 
-def test_weights_are_refused_until_they_can_be_loaded() -> None:
+def test_weights_that_nobody_has_are_refused() -> None:
+    """Those that there are: tests/weights/test_sources.py."""
     assert isinstance(vit_nano_8(None, False), VisionTransformer)
-    with pytest.raises(NotImplementedError, match=r"weights='IMAGENET1K_V1': vitscratch .* does not load"):
+    with pytest.raises(ValueError, match=r"weights='IMAGENET1K_V1' are unknown to vit_nano_8; expected "):
         vit_nano_8(weights="IMAGENET1K_V1")
 
 

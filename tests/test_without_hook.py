@@ -24,6 +24,7 @@ CASES = {
     "sizes and pictures of types that annotations would refuse": """
         import numpy
         from vitscratch import PatchEmbedding, ViTConfig, init_weights, patchify
+        from vitscratch.weights import resize_position_embedding
         assert PatchEmbedding(numpy.int64(8), 2.0, 1, 4).grid_size == (4, 4)
         assert vit_nano_8(image_size=[8, 12]).patch_embed.num_patches == 6  # lists, as JSON has them
         assert ViTConfig(image_size=[8, 12], patch_size=4).num_patches == 6
@@ -33,6 +34,7 @@ CASES = {
             (lambda: patchify(torch.zeros(1, 8, 8), 2), "images of shape (1, 8, 8); expected (batch, channels, "),
             (lambda: model(torch.zeros(3, 1, 8, 8, dtype=torch.uint8)), "images are torch.uint8; expected floating"),
             (lambda: init_weights(model, position="sine"), "position 'sine' is unknown; expected 'normal' or 'sincos'"),
+            (lambda: resize_position_embedding(model.pos_embed, (2, 2), (3, 3), "area"), "method 'area' is unknown"),
         ]:
             try:
                 call()

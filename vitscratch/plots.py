@@ -1,7 +1,7 @@
 """Every figure, one function each. A function draws what it is given and returns a matplotlib Figure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
@@ -313,6 +313,30 @@ def speed_ratios(labels: Sequence[str], ratios: Sequence[tuple[float, float, flo
     axes.set(title=title, xlabel="time / time of vitscratch (right of the line: vitscratch is faster)", xlim=(0, None))
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)
+    return figure
+
+
+def few_labels(
+    accuracies: Mapping[str, Sequence[tuple[float, float, float]]], per_class: Sequence[int], title: str
+) -> Figure:
+    """Accuracy over the number of labelled pictures of each class, one curve for each way to train.
+
+    Args:
+        accuracies: for each way, (lowest, mean, highest) in [0, 1] for each number. per_class: those numbers.
+    """
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for (way, cells), marker in zip(accuracies.items(), "osd^v<>ph*", strict=False):
+        low, mean, high = (torch.tensor(values) * 100 for values in zip(*cells, strict=True))
+        axes.errorbar(per_class, mean, torch.stack([mean - low, high - mean]), marker=marker, capsize=3, label=way)
+    axes.set_xscale("log")
+    axes.set_xticks(per_class, [str(number) for number in per_class])
+    axes.minorticks_off()
+    axes.set_xlabel("labelled pictures of each class")
+    axes.set_ylabel("test accuracy, %")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    axes.set_title(title)
     return figure
 
 

@@ -196,54 +196,55 @@ def build(preset: str, **overrides: Any) -> VisionTransformer:
     return VisionTransformer.from_config(replace(PRESETS[preset], **overrides))
 
 
-def _torchvision_style(preset: str, weights: Any, overrides: dict[str, Any]) -> VisionTransformer:
-    """Build a preset through torchvision's signature, and say plainly that weights are not loaded yet."""
+def _torchvision_style(preset: str, weights: Any, progress: bool, overrides: dict[str, Any]) -> VisionTransformer:
+    """Build a preset through torchvision's signature, with pretrained weights if they are asked for."""
     if weights is not None:
-        hint = "vitscratch 0.1 does not load pretrained weights yet; use weights=None (classes: num_classes=...)"
-        raise NotImplementedError(f"weights={weights!r}: {hint}")
+        from vitscratch.weights import pretrained  # here alone: it imports this file
+
+        return pretrained(preset, weights, progress, overrides)
     return build(preset, **overrides)
 
 
 def vit_ti_16(weights: Any = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
     """ViT-Ti/16 after DeiT: 5,717,416 parameters at 224 pixels with 1,000 classes."""
-    return _torchvision_style("vit_ti_16", weights, overrides)
+    return _torchvision_style("vit_ti_16", weights, progress, overrides)
 
 
 def vit_s_16(weights: Any = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
     """ViT-S/16 after DeiT: 22,050,664 parameters."""
-    return _torchvision_style("vit_s_16", weights, overrides)
+    return _torchvision_style("vit_s_16", weights, progress, overrides)
 
 
 def vit_b_16(weights: Any = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
     """ViT-B/16: 86,567,656 parameters. Overrides are fields of `ViTConfig`: `vit_b_16(num_classes=2)`."""
-    return _torchvision_style("vit_b_16", weights, overrides)
+    return _torchvision_style("vit_b_16", weights, progress, overrides)
 
 
 def vit_b_32(weights: Any = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
     """ViT-B/32: 88,224,232 parameters."""
-    return _torchvision_style("vit_b_32", weights, overrides)
+    return _torchvision_style("vit_b_32", weights, progress, overrides)
 
 
 def vit_l_16(weights: Any = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
     """ViT-L/16: 304,326,632 parameters."""
-    return _torchvision_style("vit_l_16", weights, overrides)
+    return _torchvision_style("vit_l_16", weights, progress, overrides)
 
 
 def vit_l_32(weights: Any = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
     """ViT-L/32: 306,535,400 parameters."""
-    return _torchvision_style("vit_l_32", weights, overrides)
+    return _torchvision_style("vit_l_32", weights, progress, overrides)
 
 
 def vit_h_14(weights: Any = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
     """ViT-H/14: 632,045,800 parameters."""
-    return _torchvision_style("vit_h_14", weights, overrides)
+    return _torchvision_style("vit_h_14", weights, progress, overrides)
 
 
 def vit_nano_32(weights: Any = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
     """For 32-pixel colour photographs: 2,693,578 parameters with 10 classes."""
-    return _torchvision_style("vit_nano_32", weights, overrides)
+    return _torchvision_style("vit_nano_32", weights, progress, overrides)
 
 
 def vit_nano_8(weights: Any = None, progress: bool = True, **overrides: Any) -> VisionTransformer:
     """For 8-pixel grey digits: 338,890 parameters with 10 classes."""
-    return _torchvision_style("vit_nano_8", weights, overrides)
+    return _torchvision_style("vit_nano_8", weights, progress, overrides)

@@ -184,6 +184,19 @@ def test_bench_loop(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "of the speed by hand" in capsys.readouterr().out
 
 
+def test_bench_probe(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "bench.json"
+    options = ["--model", "vit_nano_8", "--epochs", "2", "--device", "cpu", "--json", str(path)]
+    assert main(["bench", "probe", "--quick", *options]) == 0
+    told = json.loads(path.read_text())
+    assert [row["way"] for row in told["rows"]] == ["plain loop", "probe", "probe again"]
+    assert len({row["accuracy"] for row in told["rows"]}) == 1 and 0 <= told["difference"] < 1e-5
+    assert told["rows"][0]["ratio"] == 1 and told["rows"][0]["accuracy"] > 0.15  # of ten classes
+    assert (told["what"], told["pictures"], told["epochs"]) == ("probe", 200, 2)
+    out = capsys.readouterr().out
+    assert "vit_nano_8, frozen, 200 digits, 2 epochs of its head, cpu" in out and "\nprobe again" in out
+
+
 def test_bench_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = tmp_path / "bench.json"
     assert main(["bench", "digits", "--quick", "--device", "cpu", "--json", str(path)]) == 0
@@ -207,6 +220,7 @@ def test_bench_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         (["parity", "vit_nano_8", "--json", "no/such/folder/x.json"], "expected a file in a folder that exists"),
         (["bench", "digits", "--splits", "0"], "splits 0, seeds 3: expected at least 1"),
         (["bench", "patch-embedding", "--rounds", "1"], "rounds 1: expected at least 2"),
+        (["bench", "probe", "--epochs", "0"], "--epochs 0: expected at least 1"),
         (["bench", "loop", "--rounds", "1"], "rounds 1: expected at least 2"),
         (["bench", "train", "--model", "vit_b16"], "preset 'vit_b16' is unknown; there are vit_nano_8, "),
         (["bench", "infer", "--batch-size", "0"], "batch size 0: expected at least 1"),

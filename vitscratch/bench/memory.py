@@ -1,6 +1,7 @@
 """The peak memory of a step, measured in a process of its own."""
 
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -50,6 +51,14 @@ def _measure(job: _Job) -> int:
     for _ in range(_STEPS):
         step()
     return torch.cuda.max_memory_allocated() if job.work.device == "cuda" else _peak() - before
+
+
+def rise(step: Callable[[], object]) -> int:
+    """Bytes by which the resident memory of this process rose at most while a step ran; use a fresh process."""
+    before = _resident()
+    _forget_peak()
+    step()
+    return _peak() - before
 
 
 def _load_libraries(job: _Job) -> None:

@@ -18,9 +18,11 @@ import tyro
 
 from vitscratch import __version__
 from vitscratch.cli.bench import Bench
+from vitscratch.cli.convert import Convert
 from vitscratch.cli.data import Data
 from vitscratch.cli.doctor import Doctor
 from vitscratch.cli.evaluate import Evaluate
+from vitscratch.cli.finetune import Finetune
 from vitscratch.cli.lr_find import LrFind
 from vitscratch.cli.parity import Parity
 from vitscratch.cli.predict import Predict
@@ -40,6 +42,7 @@ Command = (
             f"{RECIPE.format('train')}",
         ),
     ]
+    | Annotated[Finetune, tyro.conf.subcommand("finetune"), tyro.conf.OmitArgPrefixes]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[
@@ -57,6 +60,7 @@ Command = (
             "checkpointing of the recipe have no effect in it.",
         ),
     ]
+    | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[Parity, tyro.conf.subcommand("parity")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from vitscratch.cli.bench_transfer import Transfer, TransferDigits
 from vitscratch.cli.common import Common, Device, check_writable, environment, pick_device, write_json
 
 if TYPE_CHECKING:
@@ -215,6 +216,84 @@ class Loop(_Rounds):
 
 
 @dataclass(kw_only=True)
+class Load(_Rounds):
+    """Load a file of torchvision's weights into our model, beside torchvision's builder and `load_state_dict`: time,
+    and peak memory in a process of its own."""
+
+    model: str = "vit_b_16"
+    """A preset with square pictures and patches."""
+
+    device: tyro.conf.Suppress[Device] = "cpu"
+
+    def run(self) -> int:
+        from tqdm import tqdm
+
+        from vitscratch.bench.loading import measure
+        from vitscratch.config import PRESETS
+
+        rounds = self.checked_rounds()
+        if self.model not in PRESETS:
+            raise ValueError(f"preset {self.model!r} is unknown; there are {', '.join(PRESETS)}")
+        with tqdm(total=2 * rounds, unit="round", disable=not sys.stderr.isatty()) as bar:
+            rows = measure(PRESETS[self.model], rounds, on_round=bar.update)
+        print(f"{self.model}; ratio: torchvision's time / ours, median (quartiles) of rounds; memory: peak, MiB")
+        columns = f"{'':<22}{'our ms':>8}{'their ms':>10}{'ratio':>8}  {'quartiles':<16}{'ours':>8}{'theirs':>8}"
+        print(f"\n{columns}\n{'-' * len(columns)}")
+        for row in rows:
+            (ours, theirs), memory = row["seconds"].values(), row["peak_bytes"].values()
+            low, high = row["ratio_quartiles"]
+            print(
+                f"{row['what']:<22}{1e3 * ours:>8.0f}{1e3 * theirs:>10.0f}{row['ratio']:>8.2f}  "
+                f"{f'{low:.2f} to {high:.2f}':<16}" + "".join(f"{size / 2**20:>8.0f}" for size in memory)
+            )
+        if self.json is not None:
+            about = {"what": "load", "quick": self.quick, "model": self.model}
+            write_json({**about, **environment(), "rows": rows}, self.json)
+        return 0
+
+
+@dataclass(kw_only=True)
+class Probe(_Rounds):
+    """Time ten epochs of a head on a frozen body: the plain loop over pictures, features computed once, and features
+    found on disk."""
+
+    rounds: int = 5
+    """Interleaved rounds; the median of their ratios counts."""
+
+    model: Literal["vit_nano_32", "vit_nano_8"] = "vit_nano_32"
+    """The frozen body, of random weights. The pictures are scikit-learn's digits, enlarged to its size."""
+
+    epochs: int = 10
+    """Of the head's training."""
+
+    max_pictures: int = 500
+    """Train on at most so many digits, of 1,437; with --quick on at most 200."""
+
+    def run(self) -> int:
+        rounds, device = self.checked_rounds(), pick_device(self.device)
+        for name, number in (("epochs", self.epochs), ("max-pictures", self.max_pictures)):
+            if number < 1:
+                raise ValueError(f"--{name} {number}: expected at least 1")
+
+        from vitscratch.recipes.probe import measure
+
+        pictures = min(200, self.max_pictures) if self.quick else self.max_pictures
+        found = measure(device, rounds, self.model, self.epochs, pictures)
+        print(
+            f"{self.model}, frozen, {found['pictures']:,} digits, {self.epochs} epochs of its head, {device}\n"
+            "ratio: time of the plain loop / time in the same round, median (quartiles)\n\n"
+            f"{'way':<14}{'seconds':>9}{'ratio':>8}{'quartiles':>16}{'accuracy':>10}\n{'-' * 57}"
+        )
+        for row in found["rows"]:
+            quartiles = f"{row['ratio_quartiles'][0]:.1f} to {row['ratio_quartiles'][1]:.1f}"
+            print(f"{row['way']:<14}{row['seconds']:>9.3f}{row['ratio']:>8.1f}{quartiles:>16}{row['accuracy']:>10.2%}")
+        print(f"largest difference of a weight of the head: {found['difference']:.1e}")
+        if self.json is not None:
+            write_json({"what": "probe", "quick": self.quick, "device": device, **environment(), **found}, self.json)
+        return 0
+
+
+@dataclass(kw_only=True)
 class Digits(Common):
     """Train the quickstart's ViT on several splits and seeds, also with positions that start at N(0, 0.02) instead
     of sines and cosines, beside logistic regression, k nearest neighbours and an RBF-SVM."""
@@ -292,8 +371,12 @@ class Bench:
         Annotated[Train, tyro.conf.subcommand("train")]
         | Annotated[Infer, tyro.conf.subcommand("infer")]
         | Annotated[Loop, tyro.conf.subcommand("loop")]
+        | Annotated[Load, tyro.conf.subcommand("load")]
         | Annotated[PatchEmbedding, tyro.conf.subcommand("patch-embedding")]
+        | Annotated[Probe, tyro.conf.subcommand("probe")]
         | Annotated[Digits, tyro.conf.subcommand("digits")]
+        | Annotated[Transfer, tyro.conf.subcommand("transfer")]
+        | Annotated[TransferDigits, tyro.conf.subcommand("transfer-digits")]
     )
 
     def run(self) -> int:

@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from vitscratch.data import Preprocessing
 
 AT_ONCE = 64  # pictures in memory and in a batch
+CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")  # of a run
 DRAWN = 200  # pictures on a sheet; laying out more takes minutes
 
 
 @dataclass(kw_only=True)
 class Predict(Common):
-    """Say what is on pictures, with a trained model. Needs nothing but the folder of its run (or its
-    model.safetensors): classes and preprocessing are in there."""
+    """Say what is on pictures, with a trained model: the folder of a run needs nothing else, and pretrained weights
+    bring their preprocessing and, where known, the names of their classes."""
 
-    path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Folder of the run, or a model.safetensors."""
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
+    """Folder of a run; a file (or Hugging Face folder) of weights; "timm:NAME", "hf:ORG/NAME"; or the name of weights
+    that come with the package."""
 
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]
     """Picture files, or folders of them (without the folders within)."""
@@ -48,17 +50,24 @@ class Predict(Common):
         check_png(self.out)
         if self.top < 1:
             raise ValueError(f"--top {self.top}: expected at least 1")
-        file = model_file(self.path)
+        source = model_source(self.model)
         paths = picture_files(self.images)
         device = pick_device(self.device)
 
         import torch
 
         from vitscratch.data import Preprocessing
-        from vitscratch.weights import load_model
+        from vitscratch.weights import build_from
 
-        saved = load_model(file)
+        saved = build_from(source)
+        for note in saved.provenance["notes"]:
+            print(f"vitscratch: {source}: {note}", file=sys.stderr)
+        if not saved.preprocessing:
+            raise ValueError(
+                f"{source} does not say how its pictures were prepared; in Python, build_from leaves that to you"
+            )
         preprocessing = Preprocessing.from_dict(saved.preprocessing)
+        class_names = unique(saved.class_names)
         model = saved.model.to(device)
         said: dict[Path, Tensor] = {}  # the probabilities
         shown: list[Tensor] = []
@@ -72,15 +81,15 @@ class Predict(Common):
             for path, row in zip(seen, probabilities, strict=True):
                 values, numbers = row.topk(min(self.top, len(row)))
                 likeliest = zip(values.tolist(), numbers.tolist(), strict=True)
-                named = "  ".join(f"{saved.class_names[number]} {value:.1%}" for value, number in likeliest)
+                named = "  ".join(f"{class_names[number]} {value:.1%}" for value, number in likeliest)
                 print(f"{path!s:<{width}}  {named}")
             said.update(zip(seen, probabilities, strict=True))
             shown += list(seen.values())[: DRAWN - len(shown)]
         if self.json is not None and said:
             rows = {str(path): row.tolist() for path, row in said.items()}
-            write_json({path: dict(zip(saved.class_names, row, strict=True)) for path, row in rows.items()}, self.json)
+            write_json({path: dict(zip(class_names, row, strict=True)) for path, row in rows.items()}, self.json)
         if self.out is not None and said:
-            self._draw(self.out, preprocessing.denormalise(torch.stack(shown)), said, saved.class_names)
+            self._draw(self.out, preprocessing.denormalise(torch.stack(shown)), said, class_names)
         return 0 if len(said) == len(paths) else 1
 
     def _draw(self, out: Path, shown: "Tensor", said: "dict[Path, Tensor]", class_names: Sequence[str]) -> None:
@@ -97,21 +106,38 @@ class Predict(Common):
         print(f"{out}: {which} as the model sees them")
 
 
-def model_file(path: Path) -> Path:
-    """The weights of a run, given its folder or the file itself.
+def model_source(name: str) -> str | Path:
+    """What `build_from` takes; says what is wrong with a run's folder.
 
     Raises:
-        ValueError: neither.
+        ValueError: nothing of that name, or no weights in a folder.
     """
+    path = Path(name)
+    if name.startswith(("hf:", "timm:")):
+        return name
     if not path.exists():
-        raise ValueError(f"{path} does not exist; expected the folder of a run, or a {MODEL}")
-    if path.is_dir():
-        if not (path / MODEL).exists() and not (path / CONFIG).exists():
+        from vitscratch.weights import shipped_names
+
+        if name in shipped_names():
+            return name
+        shipped = "".join(f", {known}" for known in shipped_names())
+        raise ValueError(
+            f"{path} does not exist; expected the folder of a run, a file of weights, timm:NAME, hf:ORG/NAME{shipped}"
+        )
+    if path.is_dir() and not any((path / file).exists() for file in (MODEL, "pytorch_model.bin")):
+        if not (path / CONFIG).exists():
             raise ValueError(f"there is no run in {path}; `vitscratch train RECIPE --out {path}` makes one")
-        return path / MODEL  # if the run is not over, reading it says so
-    if path.suffix == ".pt":
+        raise ValueError(
+            f"{path / MODEL} does not exist; a finished run has it (vitscratch train --resume finishes one)"
+        )
+    if path.name in CHECKPOINTS and (path.parent / CONFIG).exists():
         raise ValueError(f"{path} is a checkpoint; name the run's folder, {path.parent}")
     return path
+
+
+def unique(class_names: Sequence[str]) -> list[str]:
+    """Class names, those that occur twice with their number: ImageNet has two kinds of crane."""
+    return [f"{name} ({i})" if class_names.count(name) > 1 else name for i, name in enumerate(class_names)]
 
 
 def picture_files(images: Sequence[Path]) -> list[Path]:

@@ -63,7 +63,7 @@ def start_run(path: Path, recipe: Recipe, device: str) -> RunFolder:
 
 def forget_run(path: Path) -> None:
     """Take back what `start_run` wrote, if nothing has been trained there; the caller has the lock."""
-    if is_first_process() and not any(path.glob("*.pt")):
+    if is_first_process() and not any(path.rglob("*.pt")):
         for name in (CONFIG, SPLITS, LOCK):
             (path / name).unlink(missing_ok=True)
         if not any(path.iterdir()):

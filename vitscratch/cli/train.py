@@ -109,7 +109,7 @@ class Training(Common):
             say(f"Going on from {checkpoints.resumed_from}.")
         elif self.doctor and first:
             examine(experiment)
-        progress = Progress(run.recipe.epochs, len(experiment.batches("train")))
+        progress = Progress(run.recipe.all_epochs, len(experiment.batches("train")))
         started = time.perf_counter()
         with self._tensorboard(run.path) as write_event:
 

@@ -4,6 +4,7 @@ from vitscratch.data.augment import Augmentation, Chain, Cutout, RandomAffine, R
 from vitscratch.data.batches import EpochBatches, TensorBatches
 from vitscratch.data.builtin import BUILT_IN, digits
 from vitscratch.data.check import Report, check_set
+from vitscratch.data.contents import content_digest
 from vitscratch.data.files import FileBatches, make_batches
 from vitscratch.data.findings import Finding
 from vitscratch.data.folders import list_folder
@@ -38,6 +39,7 @@ __all__ = [
     "check_set",
     "choose_examples",
     "class_counts",
+    "content_digest",
     "digits",
     "list_folder",
     "list_npz",

@@ -71,11 +71,13 @@ class TensorBatches(EpochBatches):
     """(images, labels) batches of pictures held as one tensor: no file is read and no worker started.
 
     Args:
-        images: (n, c, H, W), uint8 (turned into floats in [0, 1]) or floats. labels: (n,).
+        images: (n, c, H, W), uint8 (turned into floats in [0, 1]) or floats; or features of pictures, (n, d) floats,
+            which come in the same order as the pictures would. labels: (n,).
         batch_size: at least 1; the last batch may be smaller, no picture is left out.
         seed: of the order, which changes every epoch, and of the augmentation; None keeps the order.
-        augment: applied to float pictures before normalisation, anew every epoch; needs a seed.
-        mean, std: of each channel (or one for all), subtracted and divided by; None leaves the pictures as they are.
+        augment: applied to float pictures before normalisation, anew every epoch; needs a seed. Not for features.
+        mean, std: of each channel (or one for all), subtracted and divided by; None leaves the pictures as they are,
+            and features have to be left.
         device: where the whole set is moved, once, and where batches come from; None leaves it where it is.
         rank, processes: yield rows rank, rank + processes, ... of every batch, with the augmentation that a single
             process would give them. Together the processes yield each picture once; a share may be empty.
@@ -108,6 +110,8 @@ class TensorBatches(EpochBatches):
         check_augmentation(augment, seed)
         if (mean is None) != (std is None):
             raise ValueError(f"mean {mean} and std {std}: expected both or neither")
+        if images.dim() != 4 and (augment is not None or mean is not None):
+            raise ValueError(f"images of shape {tuple(images.shape)}: only (n, c, H, W) can be augmented or normalised")
         super().__init__(len(images), batch_size, seed, rank, processes)
         self.images, self.labels, self.augment = images.to(device), labels.to(device), augment
         self._mean_std = None
@@ -121,7 +125,7 @@ class TensorBatches(EpochBatches):
             rows = self._rows(batch)
             yield self._pictures(order[rows], uniform[rows]), self.labels[order[rows]]
 
-    def _pictures(self, indices: Int[Tensor, " b"], uniform: Float[Tensor, "b draws"]) -> Float[Tensor, "b c H W"]:
+    def _pictures(self, indices: Int[Tensor, " b"], uniform: Float[Tensor, "b draws"]) -> Float[Tensor, "b ..."]:
         images = to_float(self.images[indices])
         if self.augment is not None and len(images):
             images = self.augment(images, uniform)

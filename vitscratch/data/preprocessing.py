@@ -147,7 +147,7 @@ def to_bytes(picture: "Image", channels: int) -> UInt8[Tensor, "c h w"]:
     return functional.pil_to_tensor(picture.convert("L" if channels == 1 else "RGB"))
 
 
-def to_float(images: Tensor) -> Float[Tensor, "*b c H W"]:
+def to_float(images: Tensor) -> Float[Tensor, "..."]:
     """Bytes as floats in [0, 1]; floats as they are. The arithmetic of torchvision's ToDtype(scale=True)."""
     return images.float().mul_(1 / 255) if images.dtype == torch.uint8 else images
 

@@ -3,9 +3,10 @@
 from vitscratch.recipes.base import Recipe
 from vitscratch.recipes.cifar10 import Cifar10, Cifar10Cpu, Cifar10Short
 from vitscratch.recipes.digits import Digits
+from vitscratch.recipes.fine_tune import FineTune
 from vitscratch.recipes.pictures import PicturesRecipe
 
-__all__ = ["RECIPES", "Cifar10", "Cifar10Cpu", "Cifar10Short", "Digits", "PicturesRecipe", "Recipe"]
+__all__ = ["RECIPES", "Cifar10", "Cifar10Cpu", "Cifar10Short", "Digits", "FineTune", "PicturesRecipe", "Recipe"]
 
 RECIPES: dict[str, type[Recipe]] = {
     "digits": Digits,
@@ -13,4 +14,5 @@ RECIPES: dict[str, type[Recipe]] = {
     "cifar10": Cifar10,
     "cifar10-short": Cifar10Short,
     "cifar10-cpu": Cifar10Cpu,
+    "fine-tune": FineTune,
 }

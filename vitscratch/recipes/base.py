@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vitscratch.config import PRESETS, TrainingConfig, ViTConfig
 
 if TYPE_CHECKING:
-    from vitscratch.data import Augmentation
+    from vitscratch.data import Augmentation, Preprocessing
+    from vitscratch.recipes.experiment import Experiment
+    from vitscratch.training import EpochRecord
     from vitscratch.vit import VisionTransformer
 
 
@@ -84,6 +86,15 @@ class Recipe(TrainingConfig):
         data = self.data if self.data in BUILT_IN or not self.data else str(Path(self.data).absolute())
         return replace(self, data=data, data_dir=data_dir)
 
+    @property
+    def all_epochs(self) -> int:
+        """How many records `fit` returns at most."""
+        return self.epochs
+
+    def preprocessing(self) -> "Preprocessing | None":
+        """How pictures have to be prepared, where weights say so; None: by the training part's statistics."""
+        return None
+
     def picture_shape(self) -> tuple[tuple[int, int], int]:
         """(height, width) in pixels and channels of the pictures that the model takes."""
         preset = PRESETS[self.preset]
@@ -105,3 +116,9 @@ class Recipe(TrainingConfig):
     def augmentation(self) -> "Augmentation | None":
         """What happens to training pictures, at random; None for nothing."""
         return None
+
+    def fit(self, experiment: "Experiment", **options: Any) -> "list[EpochRecord]":
+        """Train the experiment's model on its training part; options as for `vitscratch.training.fit`."""
+        from vitscratch.training import fit
+
+        return fit(experiment.model, experiment.batches("train", training=True), self, **options)

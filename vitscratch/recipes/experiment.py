@@ -28,7 +28,6 @@ from vitscratch.training import (
     choose_precision,
     distributed,
     evaluate,
-    fit,
     seed_everything,
 )
 from vitscratch.vit import VisionTransformer
@@ -81,15 +80,13 @@ class Experiment:
         on_step: Callable[[Run], None] | None = None,
         on_epoch: Callable[[Run], None] | None = None,
     ) -> list[EpochRecord]:
-        """Train the model as the recipe says; see `vitscratch.training.fit`."""
+        """Train the model as the recipe says."""
         weights: Tensor | None = None
         if self.recipe.balance_classes:
             weights = balanced_weights(self.splits.train.labels, self.config.num_classes).to(self.device)
         with threads(self.recipe.threads):
-            return fit(
-                self.model,
-                self.batches("train", training=True),
-                self.recipe,
+            return self.recipe.fit(
+                self,
                 validation=self.batches("validation") if self.splits.validation is not None else None,
                 num_classes=self.config.num_classes,
                 class_weights=weights,
@@ -117,14 +114,18 @@ def load(recipe: Recipe, progress: Progress | None = None) -> Splits:
     if not recipe.data:
         raise ValueError("this recipe needs pictures of yours: --data FOLDER, with one folder for each class in it")
     size, channels = recipe.picture_shape()
+    wanted = recipe.preprocessing() or Preprocessing(size, channels)
     splits = load_splits(
         recipe.data,
         seed=recipe.split_seed,
         validation_fraction=recipe.validation_fraction,
         test_fraction=recipe.test_fraction,
         skip_bad=recipe.skip_bad,
-        image_size=size,
-        channels=channels,
+        image_size=wanted.image_size,
+        channels=wanted.channels,
+        resize=wanted.resize,
+        interpolation=wanted.interpolation,
+        fraction=wanted.fraction,
         data_dir=recipe.data_dir,
         progress=progress,
     )
@@ -148,8 +149,10 @@ def _fewer(splits: Splits, most: int, seed: int) -> Splits:
 def prepare(recipe: Recipe, device: str = "cpu", progress: Progress | None = None) -> Experiment:
     """Load the pictures, seed everything and build the model."""
     splits = load(recipe, progress)
-    statistics = splits.statistics(sample=10_000)
-    preprocessing = replace(splits.preprocessing, mean=statistics.mean, std=statistics.std)
+    preprocessing = recipe.preprocessing()
+    if preprocessing is None:
+        statistics = splits.statistics(sample=10_000)
+        preprocessing = replace(splits.preprocessing, mean=statistics.mean, std=statistics.std)
     seed_everything(recipe.seed, recipe.deterministic)
     config = recipe.model_config(len(splits.class_names))
     model = recipe.build(config).to(device)

@@ -7,7 +7,10 @@ import torch
 from torch import nn
 
 # The names of DeiT and timm, torchvision and Hugging Face.
-_NEVER_DECAYED = ("cls_token", "class_token", "mask_token", "pos_embed", "pos_embedding", "position_embeddings")
+_NEVER_DECAYED = (
+    *("cls_token", "class_token", "mask_token", "reg_token", "dist_token"),
+    *("pos_embed", "pos_embedding", "position_embeddings"),
+)
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -3,8 +3,9 @@
 import torch
 from torch import nn
 
-# Where classifiers keep the layer that makes logits: ours and timm's ViTs, torchvision's ViTs, ResNets.
-_PLACES = ("head", "heads.head", "fc", "classifier", "head.fc")
+# Where classifiers keep the layer that makes logits: ours and timm's ViTs, ours with a pre-logits layer, torchvision's
+# ViTs, ResNets, others of timm's.
+_PLACES = ("head", "head.linear", "heads.head", "fc", "classifier", "head.fc")
 
 
 def head_name(model: nn.Module) -> str:

@@ -1,6 +1,6 @@
 """A trained model in one file: weights, architecture, class names and preprocessing, as safetensors.
 
-Nothing in such a file is executed when it is read. Other ecosystems' weights are not read yet.
+Nothing in such a file is executed when it is read.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any
 from vitscratch.config import ViTConfig
 from vitscratch.files import write_atomically
 from vitscratch.vit import VisionTransformer
+from vitscratch.weights.heads import PreLogitsHead
 
 FORMAT = "vitscratch model 1"
 
@@ -80,6 +81,8 @@ def load_model(path: Path) -> SavedModel:
         }
         config = ViTConfig(**{name: _untuple(value) for name, value in described["config"].items()})
         model = VisionTransformer.from_config(config).eval()
+        if (hidden := tensors.get("head.pre_logits.bias")) is not None:
+            model.head = PreLogitsHead(config.embed_dim, len(hidden), config.num_classes)  # type: ignore[assignment]
         model.load_state_dict(tensors)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,108 @@
+"""The recipe that fine-tunes: what it builds from the weights, and what each way to train changes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from vitscratch.config import ViTConfig
+from vitscratch.data import Preprocessing
+from vitscratch.parity import awaken
+from vitscratch.recipes import FineTune
+from vitscratch.recipes.experiment import prepare
+from vitscratch.recipes.fine_tune import How
+from vitscratch.vit import VisionTransformer
+from vitscratch.weights import save_model
+
+CONFIG = ViTConfig(8, 4, 1, 7, embed_dim=12, depth=3, num_heads=2, mlp_dim=20)
+PREPROCESSING = Preprocessing((8, 8), 1, mean=(0.3,), std=(0.4,))
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> str:
+    model = VisionTransformer.from_config(CONFIG)
+    awaken(model)
+    path = tmp_path / "pretrained.safetensors"
+    save_model(path, model, CONFIG, [f"class {i}" for i in range(7)], PREPROCESSING.to_dict(), {})
+    return str(path)
+
+
+def recipe(weights: str, how: How = "fine-tune") -> FineTune:
+    return FineTune(weights=weights, data="digits", how=how, epochs=1, max_pictures=97, threads=1)
+
+
+def test_body_and_preprocessing_are_the_weights_and_the_head_is_new(weights: str) -> None:
+    experiment = prepare(recipe(weights))
+    assert experiment.preprocessing == PREPROCESSING
+    assert experiment.config == replace(CONFIG, num_classes=10)
+    awake = VisionTransformer.from_config(CONFIG)
+    awaken(awake)
+    state = experiment.model.state_dict()
+    for name, tensor in awake.state_dict().items():
+        if name.startswith("head."):
+            assert (state[name] == 0).all() and len(state[name]) == 10
+        else:
+            assert_close(state[name], tensor, rtol=0, atol=0)
+    scratch = prepare(recipe(weights, "scratch"))
+    assert scratch.config == experiment.config
+    assert not torch.equal(scratch.model.pos_embed, experiment.model.pos_embed)
+
+
+def test_another_picture_size(weights: str) -> None:
+    experiment = prepare(replace(recipe(weights), image_size=12))
+    assert experiment.preprocessing == replace(PREPROCESSING, image_size=(12, 12))
+    images, _ = next(iter(experiment.batches("train")))
+    assert images.shape[1:] == (1, 12, 12) and experiment.model(images).shape[1] == 10
+
+
+@pytest.mark.parametrize(
+    ("how", "moved", "records"),
+    [
+        ("probe", {"head"}, 1),
+        ("head", {"head"}, 1),
+        ("last-n", {"head", "norm", "blocks.1", "blocks.2"}, 1),
+        ("full", None, 1),
+        ("fine-tune", None, 2),
+        ("scratch", None, 1),
+    ],
+)
+def test_each_way_changes_what_it_says(weights: str, how: How, moved: set[str] | None, records: int) -> None:
+    experiment = prepare(recipe(weights, how))
+    before = {name: tensor.clone() for name, tensor in experiment.model.state_dict().items()}
+    history = experiment.fit()
+    assert len(history) == experiment.recipe.all_epochs == records
+    after = experiment.model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    if moved is None:
+        assert changed == set(before)
+    else:
+        assert {".".join(name.split(".")[: 2 if "blocks" in name else 1]) for name in changed} == moved
+
+
+def test_the_probe_reports_what_chose_its_regularisation(weights: str) -> None:
+    experiment = prepare(recipe(weights, "probe"))
+    (record,) = experiment.fit()
+    train, validation = experiment.measure("train"), experiment.measure("validation")
+    assert record.train_accuracy == pytest.approx(train.accuracy)
+    assert record.train_loss == pytest.approx(train.loss, rel=1e-4)
+    assert 0.2 < record.validation_accuracy <= validation.accuracy  # the head that is kept has seen these pictures
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"last": 0}, "last 0, head_epochs 1: expected at least 1"),
+        ({"layer_decay": 1.5}, "layer_decay 1.5: expected above 0, at most 1"),
+        ({"how": "probe", "validation_fraction": 0.0}, "validation_fraction is 0"),
+    ],
+)
+def test_settings_that_make_no_sense(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FineTune(**settings)  # type: ignore[arg-type]
+
+
+def test_weights_have_to_be_named() -> None:
+    with pytest.raises(ValueError, match="this recipe needs pretrained weights"):
+        prepare(FineTune(data="digits"))

@@ -1,0 +1,101 @@
+"""`vitscratch finetune`: pretrained weights, and a folder of pictures of one's own."""
+
+from dataclasses import dataclass, field, make_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from vitscratch.cli.common import write_json
+from vitscratch.cli.progress import say
+from vitscratch.cli.recipe import checked, recipe_name, recipe_to_json
+from vitscratch.cli.run_folder import CONFIG, is_first_process, read_run
+from vitscratch.cli.train import Resume, Start
+from vitscratch.files import write_atomically
+from vitscratch.recipes import FineTune
+
+SCRATCH, TABLE, NUMBERS = "scratch", "comparison.md", "comparison.json"
+
+
+def _options() -> Any:
+    """The recipe without `weights` and `data`, which are no options here, and unchecked (see `checked`)."""
+    hidden: list[Any] = [
+        (name, Annotated[str, tyro.conf.Suppress], field(default=value))
+        for name, value in (("weights", ""), ("data", ""), ("preset", FineTune.preset))
+    ]
+    options: Any = make_dataclass(
+        FineTune.__name__,
+        hidden,
+        bases=(FineTune,),
+        frozen=True,
+        kw_only=True,
+        namespace={"__post_init__": lambda self: None, "__doc__": FineTune.__doc__},
+    )
+    return options
+
+
+Options = _options()
+
+
+@dataclass(kw_only=True)
+class Finetune(Start):
+    """Train a pretrained model on pictures of yours. The run's folder is like any other: `train --resume`, `evaluate`
+    and `predict` know it."""
+
+    weights: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WEIGHTS")]
+    """Weights that come with the package, a file of any ecosystem, timm:NAME, or hf:ORG/NAME."""
+
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
+    """A folder of pictures with one folder for each class, a built-in set, or an .npz of JPEG files."""
+
+    compare: bool = False
+    """Then train the same model from random weights, for as many epochs, and show both in a table. Run the same
+    command again if it was interrupted."""
+
+    recipe: Annotated[Any, tyro.conf.arg(name="")] = field(default_factory=Options)
+
+    def run(self) -> int:
+        recipe = FineTune(**{**vars(checked(self.recipe)), "weights": self.weights, "data": self.data})
+        out = self.out if self.out is not None else Path("runs") / recipe_name(recipe)
+        code = self._carry_out(recipe, out)
+        if code or not self.compare:
+            return code
+        epochs = max(recipe.epochs, recipe.all_epochs)
+        say(f"\nThe same from random weights, for {epochs} epochs:")
+        code = self._carry_out(replace(recipe, how="scratch", epochs=epochs), out / SCRATCH)
+        return code or _tell(out)
+
+    def _carry_out(self, recipe: FineTune, out: Path) -> int:
+        """Train by a recipe; with --compare go on where an earlier try of the same stopped."""
+        common: Any = dict(doctor=self.doctor, tensorboard=self.tensorboard, json=self.json, debug=self.debug)
+        if self.compare and (out / CONFIG).exists():
+            there = read_run(out).recipe
+            wanted = recipe.absolute().quick() if self.quick else recipe.absolute()
+            if recipe_to_json(there) == recipe_to_json(wanted):
+                return Resume(path=out, device=self.device, **common).run()
+        return Start(recipe=recipe, device=self.device, out=out, quick=self.quick, **common).run()
+
+
+def _tell(out: Path) -> int:
+    """The table of both runs, printed and written into the folder."""
+    if not is_first_process():
+        return 0
+    runs = {"pretrained": read_run(out), "from scratch": read_run(out / SCRATCH)}
+    rows = []
+    for name, run in runs.items():
+        assert isinstance(run.recipe, FineTune) and run.metrics is not None
+        rows.append({"model": name, "how": run.recipe.how, **run.metrics})
+    lines = ["| model | how | epochs | seconds | validation accuracy | test accuracy |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        accuracies = [
+            f"{row[f'{part}_accuracy']:.2%} of {row[f'{part}_total']:,}" if f"{part}_accuracy" in row else "-"
+            for part in ("validation", "test")
+        ]
+        lines.append(
+            f"| {row['model']} | {row['how']} | {row['epochs']} | {row['seconds']:.0f} | {' | '.join(accuracies)} |"
+        )
+    text = "\n".join(lines)
+    write_atomically(out / TABLE, lambda file: file.write(f"{text}\n"), "w")
+    write_json(rows, out / NUMBERS)
+    say(f"\n{text}\n{out}: {TABLE}, {NUMBERS}")
+    return 0

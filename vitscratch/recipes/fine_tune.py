@@ -1,0 +1,194 @@
+"""A pretrained model learns to tell apart the classes of a folder of pictures.
+
+Command: `vitscratch finetune WEIGHTS DATA [--how HOW]`. WEIGHTS is what `vitscratch.weights.load` takes: weights that
+come with the package, a file of any ecosystem, "timm:NAME" or "hf:ORG/NAME". DATA is a folder with one folder for each
+class, or what else `--data` of `vitscratch train` takes.
+
+==========  ==========================================================  ==========================================
+HOW         what is trained                                             when to use it
+==========  ==========================================================  ==========================================
+probe       the head, by logistic regression on features computed       a few pictures of each class; a first look:
+            once; its regularisation chosen on validation pictures      it takes as long as one look at each picture
+head        the head, by the loop, on augmented pictures                as probe, where augmentation matters
+last-n      the last `--last` blocks and the head                       some hundreds of pictures of each class
+full        everything, lower blocks more slowly                        many pictures, or unlike those of the
+                                                                        pretraining
+fine-tune   first the head alone, then everything (the default)         as full; safer, because a head that still
+                                                                        guesses does no harm
+scratch     everything, from random weights                             to see what the pretraining was worth
+==========  ==========================================================  ==========================================
+"""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vitscratch.config import ViTConfig
+from vitscratch.recipes.base import Recipe
+
+if TYPE_CHECKING:
+    from vitscratch.data import Augmentation, Preprocessing
+    from vitscratch.recipes.experiment import Experiment
+    from vitscratch.training import EpochRecord
+    from vitscratch.vit import VisionTransformer
+
+How = Literal["probe", "head", "last-n", "full", "fine-tune", "scratch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTune(Recipe):
+    """Pretrained weights and any folder of pictures: probe, head, last-n, full or fine-tune."""
+
+    data: str = ""
+    preset: str = "vit_nano_32"  # not looked at: the weights know their architecture
+    epochs: int = 10
+    batch_size: int = 32
+    learning_rate: float = 5e-4
+    warmup_epochs: float = 1.0
+
+    weights: str = ""
+    """The pretrained weights: a name, a file, timm:NAME or hf:ORG/NAME."""
+
+    how: How = "fine-tune"
+    """What is trained: see above."""
+
+    last: int = 2
+    """For last-n: how many blocks."""
+
+    head_epochs: int = 1
+    """For fine-tune: epochs of the head alone, before `epochs` of everything."""
+
+    layer_decay: float = 0.75
+    """For fine-tune, full and last-n: each block learns so many times as fast as the one above it."""
+
+    flip: float = 0.5
+    """Probability of a mirror image; 0 where left and right matter, as in letters. probe has no augmentation."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.last < 1 or self.head_epochs < 1:
+            raise ValueError(f"last {self.last}, head_epochs {self.head_epochs}: expected at least 1")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay {self.layer_decay}: expected above 0, at most 1")
+        if self.how == "probe" and self.validation_fraction == 0:
+            raise ValueError("how probe chooses the regularisation on validation pictures; validation_fraction is 0")
+
+    @property
+    def all_epochs(self) -> int:
+        """Those of the head alone among them; the probe looks at each picture once."""
+        return {"probe": 1, "fine-tune": self.head_epochs + self.epochs}.get(self.how, self.epochs)
+
+    def absolute(self) -> "FineTune":
+        """Likewise; weights may be a file, too."""
+        recipe = super().absolute()
+        assert isinstance(recipe, FineTune)
+        is_file = Path(self.weights).exists() and bool(self.weights)
+        return replace(recipe, weights=str(Path(self.weights).absolute()) if is_file else self.weights)
+
+    def preprocessing(self) -> "Preprocessing":
+        """As the weights were trained, in the size that is asked for."""
+        return _pretrained(self.weights, self.image_size)[1]
+
+    def picture_shape(self) -> tuple[tuple[int, int], int]:
+        """The weights', or the size that is asked for."""
+        preprocessing = self.preprocessing()
+        return preprocessing.image_size, preprocessing.channels
+
+    def model_config(self, num_classes: int) -> ViTConfig:
+        """The weights' architecture, for so many classes."""
+        return replace(_pretrained(self.weights, self.image_size)[0], num_classes=num_classes)
+
+    def build(self, config: ViTConfig) -> "VisionTransformer":
+        """The pretrained body with a new head; with scratch the same model at random."""
+        from vitscratch.transfer import replace_head
+        from vitscratch.weights import build_from
+
+        if self.how == "scratch":
+            return super().build(config)
+        model = build_from(self.weights, image_size=config.image_size, num_classes=config.num_classes).model
+        replace_head(model, config.num_classes)  # also where the old one has as many classes: they are others
+        return model
+
+    def augmentation(self) -> "Augmentation | None":
+        """Random shift by at most an eighth of the picture, and mirror image."""
+        from vitscratch.data import RandomCropFlip
+
+        height, width = self.picture_shape()[0]
+        return RandomCropFlip(min(height, width) // 8, self.flip)
+
+    def fit(self, experiment: "Experiment", **options: Any) -> "list[EpochRecord]":
+        """As `how` says; see `vitscratch.transfer`."""
+        from vitscratch.transfer import fine_tune, train_all, train_head, train_last
+
+        if self.how == "probe":
+            return [_probe(experiment)]
+        model, train = experiment.model, experiment.batches("train", training=True)
+        if self.how == "head":
+            return train_head(model, train, self, **options)
+        if self.how == "last-n":
+            return train_last(model, train, self, self.last, self.layer_decay, **options)
+        if self.how == "full":
+            return train_all(model, train, self, self.layer_decay, **options)
+        if self.how == "scratch":
+            return super().fit(experiment, **options)
+        return fine_tune(model, train, self, head_epochs=self.head_epochs, layer_decay=self.layer_decay, **options)
+
+
+@lru_cache(maxsize=1)
+def _pretrained(weights: str, image_size: int | None) -> "tuple[ViTConfig, Preprocessing]":
+    """Architecture and preprocessing of pretrained weights, for pictures of a size."""
+    from vitscratch.data import Preprocessing
+    from vitscratch.weights import build_from
+
+    if not weights:
+        raise ValueError("this recipe needs pretrained weights: --weights FILE, timm:NAME or hf:ORG/NAME")
+    saved = build_from(weights, image_size=image_size, num_classes=1)
+    if not saved.preprocessing:
+        raise ValueError(f"{weights} does not say how its pictures are prepared; convert it with vitscratch first")
+    return saved.config, Preprocessing.from_dict(saved.preprocessing)
+
+
+def _probe(experiment: "Experiment") -> "EpochRecord":
+    """Fit the head to features that are computed once, and give it to the model.
+
+    The validation numbers are of the fit that chose the regularisation, which saw the training pictures alone.
+    """
+    import time
+
+    import torch
+    import torch.nn.functional as F
+
+    from vitscratch.training import EpochRecord, choose_precision
+    from vitscratch.transfer import cached_features, head_name, logistic_probe
+
+    started, recipe, splits = time.perf_counter(), experiment.recipe, experiment.splits
+    precision = choose_precision(recipe.precision, torch.device(experiment.device))
+    assert splits.validation is not None  # `FineTune` wants one
+    train, validation = (
+        cached_features(
+            experiment.model,
+            part,
+            experiment.preprocessing,
+            precision,
+            batch_size=recipe.batch_size,
+            workers=recipe.workers,
+        )
+        for part in (splits.train, splits.validation)
+    )
+    seconds = time.perf_counter() - started
+    probe = logistic_probe(train.features, train.labels, validation.features, validation.labels)
+    experiment.model.get_submodule(head_name(experiment.model)).load_state_dict(probe.state_dict())
+    logits = F.linear(train.features, probe.weight, probe.bias)
+    _, accuracy, loss = next(row for row in probe.tried if row[0] == probe.c)
+    return EpochRecord(
+        epoch=1,
+        learning_rate=0.0,  # L-BFGS has none
+        train_loss=float(F.cross_entropy(logits, train.labels)),
+        train_accuracy=float((logits.argmax(dim=1) == train.labels).double().mean()),
+        validation_loss=loss,
+        validation_accuracy=accuracy,
+        seconds=time.perf_counter() - started,
+        images_per_second=(len(train.labels) + len(validation.labels)) / max(seconds, 1e-9),
+        data_wait=0.0,
+    )
