@@ -145,6 +145,12 @@ def test_augmented_has_an_original_and_views_for_each_picture() -> None:
     assert png(figure).startswith(b"\x89PNG")
 
 
+def test_grey_pictures_are_drawn_as_they_are() -> None:
+    figure = plots.augmented([torch.zeros(1, 2, 3)], torch.ones(1, 1, 1, 2, 3), torch.tensor([0]), ("cat",))
+    colours = [axes.images[0].to_rgba(axes.images[0].get_array())[0, 0] for axes in figure.axes]
+    assert [to_hex(colour) for colour in colours] == ["#000000", "#ffffff"]
+
+
 def test_speed_ratios_has_a_bar_for_each_and_marks_who_is_faster_than_ours() -> None:
     figure = plots.speed_ratios(["a, eager", "b, eager"], [(1.1, 1.2, 1.5), (0.7, 0.9, 0.95)], "made up")
     (axes,) = figure.axes

@@ -76,7 +76,7 @@ def predictions(
     """A grid of pictures with the predicted class and its probability; mistakes are framed red and say the truth.
 
     Args:
-        images: in [0, 1], one channel (drawn dark on light) or three.
+        images: in [0, 1], one channel or three; 0 is black, so give 1 - images of scans that count ink.
         labels: what each picture is; None if nobody knows.
         probabilities, class_names: what the model says, and the classes' names.
         columns: pictures in a row.
@@ -342,6 +342,6 @@ def few_labels(
 
 def _picture(axes: Axes, image: Float[Tensor, "c H W"]) -> None:
     if len(image) == 1:
-        axes.imshow(image[0].numpy(), cmap="gray_r", vmin=0, vmax=1)
+        axes.imshow(image[0].numpy(), cmap="gray", vmin=0, vmax=1)
     else:
         axes.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())

@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.data.make import write_folder
+from vitscratch import plots
 from vitscratch.cli import main
 
 
@@ -59,6 +62,27 @@ def test_show_draws_a_picture(folder: Path, tmp_path: Path, capsys: pytest.Captu
     again = tmp_path / "again.png"
     main(["data", "show", str(folder), "--out", str(again), "--count", "7", "--views", "2", *size])
     assert again.read_bytes() == out.read_bytes()
+
+
+@pytest.mark.parametrize(("data", "brightness"), [("{folder}", 0.1), ("digits", 0.69)])
+def test_show_draws_photos_as_they_are_and_ink_on_paper(
+    data: str, brightness: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In grey, as the recipe digits has it: a dark photo stays dark, and the scans' paper is white."""
+    drawn: list[float] = []
+
+    def augmented(originals: list[torch.Tensor], seen: torch.Tensor, *labels: object) -> Figure:
+        assert all(len(picture) == 1 for picture in originals) and seen.shape[2] == 1
+        drawn.extend([float(torch.stack(originals).mean()), float(seen.mean())])
+        return Figure()
+
+    monkeypatch.setattr(plots, "augmented", augmented)
+    for name in ("cat", "dog"):
+        (tmp_path / "dark" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (26, 26, 26)).save(tmp_path / "dark" / name / "0.png")
+    arguments = ["--recipe", "digits", "--out", str(tmp_path / "out.png"), "--count", "2"]
+    assert main(["data", "show", data.format(folder=tmp_path / "dark"), *arguments]) == 0
+    assert drawn == pytest.approx([brightness] * 2, abs=0.06)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`vitscratch evaluate` and whether its pictures are those of the training."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 
 from tests.data.make import encoded, picture, write_folder
 from vitscratch.cli import main
+from vitscratch.cli.run_folder import read_run
+from vitscratch.recipes.experiment import load
 
 EVALUATE = ["evaluate", "--device", "cpu"]
 
@@ -77,3 +80,30 @@ def test_pictures_of_the_training_are_warned_of(
     assert not warned()
     (copy / "pictures" / "cat" / "001.png").unlink()
     assert not warned("--data", str(copy / "pictures"))
+
+
+def test_copies_of_training_pictures_in_another_folder_are_counted(
+    trained: Path, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Those of the run's test part are none."""
+    other = write_folder(tmp_path / "other", {"cat": 5, "dog": 6}, (8, 8), seed=1000)
+    copied = [trained / "pictures" / "cat" / f"{number:03}.png" for number in range(5, 14)]
+    for path in copied:
+        shutil.copy(path, other / "cat" / f"copy-{path.name}")
+    recipe = read_run(trained / "run").recipe
+    digests = load(recipe).train.digests
+    expected = sum(hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() in digests for path in copied)
+    assert 0 < expected < 9, "some are, and some are of its other parts"
+
+    def printed(data: Path, run: Path = trained / "run") -> str:
+        assert main([*EVALUATE, str(run), "--skip-bad", "--data", str(data)]) == 0
+        return capsys.readouterr().out
+
+    assert f"Warning: {expected} of 20 pictures are byte-identical to some that the model was trained on" in printed(
+        other
+    )
+    assert "byte-identical" not in printed(write_folder(tmp_path / "new", {"cat": 5, "dog": 6}, (8, 8), seed=2000))
+    config = json.loads((copy / "run" / "config.json").read_text())
+    config["recipe"]["data"] = str(tmp_path / "gone")
+    (copy / "run" / "config.json").write_text(json.dumps(config))
+    assert "byte-identical" not in printed(other, copy / "run")

@@ -108,6 +108,8 @@ class Show(Common):
         preprocessing = Preprocessing(size, channels)
         seen = augmented_views(examples.pictures, preprocessing, recipe.augmentation(), self.views, self.seed)
         originals = [to_float(to_bytes(picture, preprocessing.channels)) for picture in examples.pictures]
+        if data == "digits":  # whose numbers are ink on paper
+            originals, seen = [1 - picture for picture in originals], 1 - seen
         figure = plots.augmented(originals, seen, examples.labels, examples.class_names)
         figure.savefig(self.out, dpi=110, format="png")
         print(f"{self.out}: {len(originals)} pictures, and what a model sees of them in {self.views} epochs")

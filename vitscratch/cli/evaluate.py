@@ -10,6 +10,7 @@ import tyro
 from vitscratch.cli.common import Common, Device, check_writable, pick_device, write_json
 from vitscratch.cli.data import file_progress
 from vitscratch.cli.run_folder import MODEL, SPLITS, RunFolder, read_run
+from vitscratch.recipes.base import BUILT_IN
 
 if TYPE_CHECKING:
     from vitscratch.data import PictureFiles, Pictures, Splits
@@ -99,6 +100,13 @@ class Evaluate(Common):
         pictures: Pictures | PictureFiles | None = getattr(splits, part)
         if pictures is None:
             raise ValueError(f"{recipe.data} has no {part} part; name another --split")
+        if self.data is not None:
+            known = training_digests(run)
+            if copies := sum(digest in known for digest in pictures.digests):
+                print(
+                    f"Warning: {copies:,} of {len(pictures):,} pictures are byte-identical to some that the model was "
+                    "trained on, which flatters it"
+                )
         if skipped := len(splits.summary["skipped"]):
             good = sum(sum(classes.values()) for classes in splits.summary["counts"].values())
             print(f"skipped {skipped:,} of {skipped + good:,} files that cannot be decoded")
@@ -123,6 +131,20 @@ class Evaluate(Common):
                 f"Warning: {self.data} holds the run's own pictures, so those that it was trained on are counted, too; "
                 "without --data only its test part is measured"
             )
+
+
+def training_digests(run: RunFolder) -> set[str]:
+    """Of the files that a run was trained on; none if they are no files, no longer there, or no longer the same."""
+    from vitscratch.recipes.experiment import load
+
+    if run.recipe.data in BUILT_IN or not Path(run.recipe.data).exists():
+        return set()
+    try:
+        with file_progress("pictures of the training") as loading:
+            splits = load(run.recipe, loading)
+    except (ValueError, OSError, RuntimeError):
+        return set()
+    return set(splits.train.digests) if fingerprint(run.path) == splits.summary["fingerprint"] else set()
 
 
 def fingerprint(folder: Path) -> str | None:

@@ -153,7 +153,7 @@ def draw(experiment: "Experiment", history: "list[EpochRecord]", accuracy: float
     return {
         "curves.png": (plots.curves(history, accuracy), "loss, accuracy and learning rate, epoch by epoch"),
         "predictions.png": (
-            plots.predictions(test.images[shown], labels[shown], probabilities[shown], names),
+            plots.predictions(1 - test.images[shown], labels[shown], probabilities[shown], names),
             "held-out digits and what the model reads: mistakes first, framed red, then the least sure",
         ),
         "attention.png": (

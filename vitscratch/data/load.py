@@ -127,11 +127,10 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Whole:
-    """A set before we divide it: for each picture the part it came in (None: in none), and its group of copies."""
+    """A set before we divide it, and for each picture the part it came in (None: in none)."""
 
     pictures: Pictures | PictureFiles
     given: list[str | None]
-    groups: list[int]
     preprocessing: Preprocessing
     notes: dict[str, Any]
 
@@ -153,9 +152,7 @@ def _built_in(parts: dict[str | None, Pictures], wanted: _Wanted) -> _Whole:
     if (preprocessing.channels, *preprocessing.image_size) != (channels, height, width):
         images = torch.stack([preprocessing.pixels(as_picture(image)) for image in images])
     pictures = Pictures(images, torch.cat([part.labels for part in sets]), sets[0].class_names)
-    return _Whole(
-        pictures, given, list(range(len(pictures))), preprocessing, {"warnings": [], "skipped": [], "files": 0}
-    )
+    return _Whole(pictures, given, preprocessing, {"warnings": [], "skipped": [], "files": 0})
 
 
 def _from_files(
@@ -191,16 +188,16 @@ def _from_files(
     if wanted.channels is None and all(inspections[number].is_grey for number in good):
         preprocessing, images = replace(preprocessing, channels=1, mean=(0.0,), std=(1.0,)), images[:, :1].contiguous()
     labels = torch.tensor([listing.entries[number].label for number in good])
+    digests = tuple(inspections[number].digest for number in good)
     pictures: Pictures | PictureFiles
     if fits:
         kept = images if len(good) == len(images) else images[good]
-        pictures = Pictures(kept, labels, listing.class_names)
+        pictures = Pictures(kept, labels, listing.class_names, digests)
     else:
         paths = tuple(file for number in good if (file := listing.entries[number].path) is not None)
-        pictures = PictureFiles(paths, labels, listing.class_names)
+        pictures = PictureFiles(paths, labels, listing.class_names, digests)
     given = [listing.entries[number].split for number in good]
-    groups = _groups([inspections[number] for number in good])
-    return _Whole(pictures, given, groups, preprocessing, _notes(report, listing, inspections))
+    return _Whole(pictures, given, preprocessing, _notes(report, listing, inspections))
 
 
 def _refuse_layout(path: Path, listing: Listing) -> None:
@@ -245,10 +242,12 @@ def _first_size(entries: Sequence[Entry], max_pixels: int | None) -> tuple[int, 
     return 1, 1  # there is none, which the scan will say of each
 
 
-def _groups(inspections: Sequence[Inspection]) -> list[int]:
+def _groups(pictures: Pictures | PictureFiles) -> Tensor:
     """A number for each picture, the same for those that are identical."""
     numbers: dict[str, int] = {}
-    return [numbers.setdefault(inspection.digest, len(numbers)) for inspection in inspections]
+    return torch.tensor(
+        [numbers.setdefault(digest, len(numbers)) for digest in pictures.digests] or range(len(pictures))
+    )
 
 
 def _notes(report: Report, listing: Listing, inspections: Sequence[Inspection]) -> dict[str, Any]:
@@ -281,7 +280,7 @@ def _unused(report: Report, listing: Listing) -> list[str]:
 
 def _divide(data: str, whole: _Whole, validation_fraction: float, test_fraction: float, seed: int) -> dict[str, Tensor]:
     """Numbers of the pictures of each part."""
-    labels, groups, names = whole.pictures.labels, torch.tensor(whole.groups), whole.pictures.class_names
+    labels, groups, names = whole.pictures.labels, _groups(whole.pictures), whole.pictures.class_names
     parts: dict[str, Tensor] = {
         split: torch.tensor([number for number, given in enumerate(whole.given) if given == split])
         for split in ("train", "validation", "test")

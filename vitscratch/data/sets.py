@@ -19,27 +19,30 @@ from vitscratch.data.remember import file_state, remembered, versions
 
 @dataclass(frozen=True)
 class Pictures:
-    """A labelled set in memory: images (n, c, H, W), bytes or floats in [0, 1], labels (n,), the classes' names."""
+    """A labelled set in memory: images (n, c, H, W), bytes or floats in [0, 1], labels (n,), the classes' names; and
+    digests (n) of the files, equal for identical ones, if it comes from files."""
 
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
+    digests: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def part(self, indices: Int[Tensor, " part"]) -> "Pictures":
         """Those of the given numbers."""
-        return Pictures(self.images[indices], self.labels[indices], self.class_names)
+        return Pictures(self.images[indices], self.labels[indices], self.class_names, _chosen(self.digests, indices))
 
 
 @dataclass(frozen=True)
 class PictureFiles:
-    """A labelled set in files: paths (n), labels (n,), the classes' names."""
+    """A labelled set in files: paths (n), labels (n,), the classes' names; and digests (n) of the files, if known."""
 
     paths: tuple[Path, ...]
     labels: Tensor
     class_names: tuple[str, ...]
+    digests: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,7 +50,11 @@ class PictureFiles:
     def part(self, indices: Int[Tensor, " part"]) -> "PictureFiles":
         """Those of the given numbers."""
         paths = tuple(self.paths[index] for index in indices.tolist())
-        return PictureFiles(paths, self.labels[indices], self.class_names)
+        return PictureFiles(paths, self.labels[indices], self.class_names, _chosen(self.digests, indices))
+
+
+def _chosen(digests: tuple[str, ...], indices: Tensor) -> tuple[str, ...]:
+    return tuple(digests[index] for index in indices.tolist()) if digests else ()
 
 
 @dataclass(frozen=True)
