@@ -335,8 +335,8 @@ def few_labels(
     axes.set_xlabel("labelled pictures of each class")
     axes.set_ylabel("test accuracy, %")
     axes.grid(alpha=0.3)
-    axes.legend()
     axes.set_title(title)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

@@ -113,7 +113,7 @@ class TransferDigits(_Few):
         """Pretrain, and measure."""
         from vitscratch.recipes.transfer import transfer_digits
 
-        epochs = 15 if self.quick else 150
+        epochs = 5 if self.quick else 30
         return transfer_digits(per_class, seeds, pretraining_epochs=epochs, device=device, on_row=_say)
 
 

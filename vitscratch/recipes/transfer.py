@@ -4,8 +4,8 @@ Commands: `vitscratch bench transfer --weights WEIGHTS --data FOLDER`, and `vits
 needs no download: it pretrains on the digits 0 to 4 and transfers to 5 to 9.
 
 Every way to train gets the same pictures, the same augmentation and as many epochs, and is measured on the same test
-part, which is used for nothing else. Nothing is chosen by looking: there is no validation part, and the weights of the
-last epoch count.
+part, which is used for nothing else. The weights of the last epoch count. Learning rates (from scratch another than
+with pretrained weights) and the length of the pretraining were chosen on a validation part of the digits.
 """
 
 import math
@@ -50,6 +50,7 @@ def measure(
     per_class: Sequence[int],
     seeds: int,
     *,
+    scratch_rate: float = 1e-3,
     steps: int = 200,
     device: str = "cpu",
     on_row: Callable[[Row], object] = lambda row: None,
@@ -60,6 +61,7 @@ def measure(
         recipe: weights and settings. `epochs` is the least; few pictures get more, up to `steps` steps.
         splits: the pictures; the training part has at least the largest number of each class.
         per_class: labelled pictures of each class, at least 1.
+        scratch_rate: learning rate from scratch; `recipe` has that of the others. steps: see `recipe`.
         seeds: of the choice of pictures, the head and the order: 0, 1, ...
         on_row: called after each training.
 
@@ -72,7 +74,8 @@ def measure(
             few = splits.train.part(few_of_each(splits.train.labels, number, seed))
             epochs = max(recipe.epochs, math.ceil(steps / math.ceil(len(few) / recipe.batch_size)))
             for way, (how, pretrained) in WAYS.items():
-                settings = replace(recipe, how=how, seed=seed, epochs=epochs)
+                rate = scratch_rate if how == "scratch" else recipe.learning_rate
+                settings = replace(recipe, how=how, seed=seed, epochs=epochs, learning_rate=rate)
                 rows.append(
                     _row(way, pretrained, settings, replace(splits, train=few, validation=None), number, device)
                 )
@@ -110,13 +113,25 @@ def transfer_digits(
     per_class: Sequence[int],
     seeds: int,
     *,
-    pretraining_epochs: int = 150,
+    pretraining_epochs: int = 30,
     device: str = "cpu",
     on_row: Callable[[Row], object] = lambda row: None,
 ) -> list[Row]:
     """Pretrain on the digits 0 to 4, and `measure` on 5 to 9.
 
-    Result with 3 seeds (`vitscratch bench transfer-digits`): not yet measured.
+    Result with 3 seeds (`vitscratch bench transfer-digits`, a minute on one CPU core; mean and range of the test
+    accuracy):
+
+    =====================  ========================  ========================  ========================
+    labelled, each class   5                         10                        30
+    =====================  ========================  ========================  ========================
+    fine-tune              85.2 % (83.9 to 86.7)     88.7 % (86.1 to 92.2)     93.5 % (91.7 to 95.6)
+    frozen body, new head  73.5 % (70.6 to 76.7)     72.8 % (71.1 to 75.0)     75.4 % (73.9 to 76.1)
+    frozen random body     59.6 % (58.9 to 60.6)     62.4 % (62.2 to 62.8)     68.7 % (66.1 to 72.8)
+    from scratch           78.1 % (76.1 to 79.4)     81.9 % (73.3 to 86.7)     88.7 % (85.6 to 92.8)
+    =====================  ========================  ========================  ========================
+
+    Five digits teach a body too little to be left as it is: frozen, it is worse than a fresh model. As a start it helps.
     """
     whole = prepare(Digits(epochs=pretraining_epochs, validation_fraction=0.0), device)
     low, high = (_only(whole.splits, classes) for classes in (range(5), range(5, 10)))
@@ -127,15 +142,7 @@ def transfer_digits(
     with TemporaryDirectory() as folder:
         file = Path(folder, "digits-0-to-4.safetensors")
         save_model(file, pretraining.model, config, low.class_names, whole.preprocessing.to_dict(), {})
-        tuning = FineTune(
-            weights=str(file),
-            data="digits",
-            epochs=10,
-            learning_rate=1e-3,
-            flip=0.0,
-            threads=1,
-            validation_fraction=0.1,
-        )
+        tuning = FineTune(weights=str(file), data="digits", learning_rate=2e-3, layer_decay=1.0, flip=0.0, threads=1)
         return measure(tuning, high, per_class, seeds, device=device, on_row=on_row)
 
 
