@@ -230,7 +230,10 @@ def test_two_runs_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -
         (["evaluate", "{tmp}/nothing"], "has no config.json"),
         (["predict", "{tmp}/nothing", "x.png"], "nothing does not exist; expected the folder of a run"),
         (["predict", "{tmp}/odd", "x.png", "--top", "0"], "--top 0: expected at least 1"),
-        (["predict", "{tmp}/odd/config.json", "x.png"], "config.json is none of the kinds of file that weights come in"),
+        (
+            ["predict", "{tmp}/odd/config.json", "x.png"],
+            "config.json is none of the kinds of file that weights come in",
+        ),
     ],
 )
 def test_bad_input_is_one_line(

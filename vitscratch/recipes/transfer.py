@@ -131,7 +131,7 @@ def transfer_digits(
     from scratch           78.1 % (76.1 to 79.4)     81.9 % (73.3 to 86.7)     88.7 % (85.6 to 92.8)
     =====================  ========================  ========================  ========================
 
-    Five digits teach a body too little to be left as it is: frozen, it is worse than a fresh model. As a start it helps.
+    Five digits teach too little to be left as it is: a frozen body is worse than a fresh model. As a start it helps.
     """
     whole = prepare(Digits(epochs=pretraining_epochs, validation_fraction=0.0), device)
     low, high = (_only(whole.splits, classes) for classes in (range(5), range(5, 10)))

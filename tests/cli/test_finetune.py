@@ -1,0 +1,87 @@
+"""`vitscratch finetune`: a run folder like any other, a table beside training from scratch, one line for bad input."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from vitscratch.cli import main
+from vitscratch.config import ViTConfig
+from vitscratch.data import Preprocessing
+from vitscratch.parity import awaken
+from vitscratch.vit import VisionTransformer
+from vitscratch.weights import load_model, save_model
+
+CONFIG = ViTConfig(8, 4, 1, 7, embed_dim=12, depth=2, num_heads=2, mlp_dim=20)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> str:
+    model = VisionTransformer.from_config(CONFIG)
+    awaken(model)
+    path = tmp_path / "pretrained.safetensors"
+    names = [f"class {i}" for i in range(7)]
+    save_model(path, model, CONFIG, names, Preprocessing((8, 8), 1, mean=(0.3,), std=(0.4,)).to_dict(), {})
+    return str(path)
+
+
+FEW = ["--epochs", "1", "--max-pictures", "97", "--no-doctor", "--device", "cpu"]
+
+
+def test_a_run_folder_like_any_other(weights: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "run"
+    assert main(["finetune", weights, "digits", "--out", str(out), *FEW]) == 0
+    saved = load_model(out / "model.safetensors")
+    assert saved.config.embed_dim == 12 and saved.class_names == tuple("0123456789")
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["epochs"] == 2 and metrics["kept_epoch"] == 2 and metrics["test_total"] == 97
+    assert len((out / "history.csv").read_text().splitlines()) == 3
+    config = json.loads((out / "config.json").read_text())
+    assert config["recipe_name"] == "fine-tune" and config["recipe"]["weights"] == weights
+    assert "epoch 1/2" in capsys.readouterr().out
+    assert main(["evaluate", str(out)]) == 0
+    assert f"{metrics['test_correct']} of 97" in capsys.readouterr().out
+    assert main(["train", "--resume", str(out)]) == 0
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_compare_with_scratch_and_again(weights: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "run"
+    command = ["finetune", weights, "digits", "--how", "probe", "--compare", "--out", str(out), *FEW]
+    assert main(command) == 0
+    rows = json.loads((out / "comparison.json").read_text())
+    assert [(row["model"], row["how"], row["epochs"]) for row in rows] == [
+        ("pretrained", "probe", 1),
+        ("from scratch", "scratch", 1),
+    ]
+    table = (out / "comparison.md").read_text()
+    assert "| from scratch | scratch | 1 |" in table and table in capsys.readouterr().out
+    body = load_model(out / "model.safetensors").model.state_dict()
+    pretrained = load_model(Path(weights)).model.state_dict()
+    assert all(torch.equal(body[name], pretrained[name]) for name in body if not name.startswith("head."))
+    assert main(command) == 0  # the same command again finds both finished
+    assert capsys.readouterr().out.count("is finished") == 2
+    assert main([*command, "--last", "1"]) == 2  # another recipe in the same folder
+    assert "has a run in it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{tmp}/none.pth", "digits"], "none.pth does not exist; expected a file or folder of weights"),
+        (["{weights}", "{tmp}/empty"], "empty"),
+        (["{weights}", "digits", "--layer-decay", "2"], "layer_decay 2.0: expected above 0, at most 1"),
+        (["{weights}", "digits", "--how", "last-n", "--last", "3"], "has 2 blocks; expected 1 to 2"),
+    ],
+)
+def test_bad_input(
+    arguments: list[str], message: str, weights: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "empty").mkdir()
+    filled = [argument.format(tmp=tmp_path, weights=weights) for argument in arguments]
+    out = tmp_path / "run"
+    assert main(["finetune", *filled, "--out", str(out), *FEW]) == 2
+    told = capsys.readouterr().err.strip()
+    assert message in told and len(told.splitlines()) == 1
+    assert not out.exists()
