@@ -276,6 +276,20 @@ def test_overwrite_replaces(tmp_path: Path, source: Path, to: Any) -> None:
     assert sorted(tmp_path.iterdir()) == sorted([source, out])
 
 
+def test_half_the_size(tmp_path: Path, source: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "half.safetensors"
+    assert main(["convert", str(source), str(out), "--to", "vitscratch", "--half"]) == 0
+    whole, half = tensors(source), tensors(out)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(half[name], tensor.half(), rtol=0, atol=0)
+    saved, images = build_from(out), torch.randn(3, 3, 10, 10)
+    assert saved.model.head.weight.dtype == torch.float32 and saved.class_names == NAMES
+    difference = (saved.model(images) - made().model(images)).abs().max()
+    assert 0 < difference < 0.02
+    assert main(["convert", str(source), str(tmp_path / "x.onnx"), "--to", "onnx", "--half"]) == 2
+    assert "an ONNX file is written in float32" in capsys.readouterr().err
+
+
 def test_a_file_may_replace_the_one_it_was_read_from(tmp_path: Path, source: Path) -> None:
     assert main(["convert", str(source), str(source), "--to", "timm", "--overwrite"]) == 0
     assert not (tmp_path / ".part").exists()

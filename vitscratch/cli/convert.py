@@ -24,6 +24,10 @@ class Convert(Common):
     to: Literal["vitscratch", "timm", "torchvision", "hf", "npz", "onnx"]
     """Who is to read it: hf is transformers' ViTForImageClassification, npz the layout of Google's checkpoints."""
 
+    half: bool = False
+    """Round the weights to float16: a file of half the size, and logits that differ in the third or fourth digit. Not
+    for onnx."""
+
     overwrite: bool = False
     """Replace OUT if it is there."""
 
@@ -32,9 +36,13 @@ class Convert(Common):
         from vitscratch.weights.convert import check_out, convert
 
         check_out(self.out, self.to, self.overwrite)
+        if self.half and self.to == "onnx":
+            raise ValueError("--half: an ONNX file is written in float32; leave it out")
         saved = build_from(self.source)
         for note in saved.provenance.get("notes", ()):  # what IN does not say and was assumed, above all
             print(f"note: {note}")
+        if self.half:
+            saved.model.half()
         converted = convert(saved, self.out, self.to, self.overwrite)
         files = [self.out] if self.out.is_file() else [path for path in self.out.iterdir() if path.is_file()]
         size = f"{sum(file.stat().st_size for file in files) / 1e6:,.2f} MB"
