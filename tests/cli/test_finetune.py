@@ -33,6 +33,7 @@ def test_a_run_folder_like_any_other(weights: str, tmp_path: Path, capsys: pytes
     out = tmp_path / "run"
     assert main(["finetune", weights, "digits", "--out", str(out), *FEW]) == 0
     saved = load_model(out / "model.safetensors")
+    assert saved.provenance["weights"] == weights and saved.provenance["how"] == "fine-tune"
     assert saved.config.embed_dim == 12 and saved.class_names == tuple("0123456789")
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["epochs"] == 2 and metrics["kept_epoch"] == 2 and metrics["test_total"] == 97
@@ -48,9 +49,11 @@ def test_a_run_folder_like_any_other(weights: str, tmp_path: Path, capsys: pytes
 
 def test_compare_with_scratch_and_again(weights: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "run"
+    told = tmp_path / "told.json"
     command = ["finetune", weights, "digits", "--how", "probe", "--compare", "--out", str(out), *FEW]
-    assert main(command) == 0
+    assert main([*command, "--json", str(told)]) == 0
     rows = json.loads((out / "comparison.json").read_text())
+    assert json.loads(told.read_text()) == rows
     assert [(row["model"], row["how"], row["epochs"]) for row in rows] == [
         ("pretrained", "probe", 1),
         ("from scratch", "scratch", 1),

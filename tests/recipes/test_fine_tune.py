@@ -9,12 +9,13 @@ from torch.testing import assert_close
 
 from vitscratch.config import ViTConfig
 from vitscratch.data import Preprocessing
-from vitscratch.parity import awaken
+from vitscratch.parity import awaken, torchvision_twin
 from vitscratch.recipes import FineTune
 from vitscratch.recipes.experiment import prepare
 from vitscratch.recipes.fine_tune import How
+from vitscratch.training import Checkpoints, Interrupted
 from vitscratch.vit import VisionTransformer
-from vitscratch.weights import save_model
+from vitscratch.weights import PreLogitsHead, save_model
 
 CONFIG = ViTConfig(8, 4, 1, 7, embed_dim=12, depth=3, num_heads=2, mlp_dim=20)
 PREPROCESSING = Preprocessing((8, 8), 1, mean=(0.3,), std=(0.4,))
@@ -96,6 +97,7 @@ def test_the_probe_reports_what_chose_its_regularisation(weights: str) -> None:
         ({"last": 0}, "last 0, head_epochs 1: expected at least 1"),
         ({"layer_decay": 1.5}, "layer_decay 1.5: expected above 0, at most 1"),
         ({"how": "probe", "validation_fraction": 0.0}, "validation_fraction is 0"),
+        ({"how": "probe", "mixup": 0.5}, "mixup 0.5 has no effect in a probe; leave it out, or use how head"),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, object], message: str) -> None:
@@ -106,3 +108,28 @@ def test_settings_that_make_no_sense(settings: dict[str, object], message: str) 
 def test_weights_have_to_be_named() -> None:
     with pytest.raises(ValueError, match="this recipe needs pretrained weights"):
         prepare(FineTune(data="digits"))
+
+
+def test_a_probe_stops_when_asked(weights: str, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "run")
+    checkpoints.stop.signal_number = 2
+    with pytest.raises(Interrupted):
+        prepare(replace(recipe(weights, "probe"), seed=3)).fit(checkpoints)
+
+
+def test_a_pre_logits_layer_stays_with_the_old_classes(tmp_path: Path) -> None:
+    model = VisionTransformer.from_config(replace(CONFIG, num_classes=10))
+    model.head = PreLogitsHead(12, 5, 10)  # type: ignore[assignment]
+    path = tmp_path / "pre_logits.safetensors"
+    config = replace(CONFIG, num_classes=10)
+    save_model(path, model, config, [f"class {i}" for i in range(10)], PREPROCESSING.to_dict(), {})
+    head = prepare(recipe(str(path))).model.head
+    assert isinstance(head, torch.nn.Linear) and head.weight.shape == (10, 12)
+
+
+def test_what_was_assumed_of_the_weights_is_told(tmp_path: Path) -> None:
+    theirs = torchvision_twin(replace(CONFIG, in_channels=3, embed_dim=64, num_heads=1))[0]
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    tuned = replace(recipe(str(tmp_path / "theirs.pth")), image_size=16)
+    notes = tuned.provenance()["notes"]
+    assert any("pos_embed: 2 x 2 -> 4 x 4" in note for note in notes) and len(notes) > 1

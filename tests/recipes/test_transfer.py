@@ -1,10 +1,12 @@
 """What pretrained weights are worth: the same few pictures for every way, and a test part that nobody learns from."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 
+from vitscratch.recipes import FineTune
 from vitscratch.recipes.digits import Digits
 from vitscratch.recipes.experiment import prepare
 from vitscratch.recipes.transfer import WAYS, _only, few_of_each, transfer_digits
@@ -29,8 +31,18 @@ def test_digits_are_divided_by_class_and_counted_from_0() -> None:
     assert torch.equal(high.test.labels, expected)
 
 
-def test_every_way_is_measured_on_the_same_pictures() -> None:
+def test_every_way_is_measured_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs: list[int] = []
+    given = FineTune.fit
+
+    def counted(self: FineTune, *arguments: Any, **options: Any) -> Any:
+        history = given(self, *arguments, **options)
+        epochs.append(len(history))
+        return history
+
+    monkeypatch.setattr(FineTune, "fit", counted)
     rows = transfer_digits((5,), 1, pretraining_epochs=5)
+    assert len(epochs) == len(WAYS) and len(set(epochs)) == 1
     assert [(row.way, row.per_class, row.seed) for row in rows] == [(way, 5, 0) for way in WAYS]
     assert min(row.accuracy for row in rows) > 0.3  # five classes
     assert len({row.accuracy for row in rows}) > 1

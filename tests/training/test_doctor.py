@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitscratch import vit_nano_8
+from vitscratch import VisionTransformer, vit_nano_8
 from vitscratch.training import doctor
 from vitscratch.training.doctor import LADDER, Diagnosis
 
@@ -810,3 +810,17 @@ def test_on_a_gpu_the_same_is_found() -> None:
     for build, check in ((NoPosition, "positions"), (TokenOfEachSlot, "neighbours"), (BlocksInList, "registered")):
         assert doctor(build().cuda(), batch(), steps=2)[check].status == "failed"
     assert torch.equal(torch.cuda.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_new_head_for_few_classes_is_no_sigmoid(classes: int) -> None:
+    """Two small logits lie in 0..1 by chance, in every fourth draw or so."""
+    from vitscratch.transfer import replace_head
+
+    torch.manual_seed(0)
+    model = VisionTransformer(8, 4, 1, 7, 12, 2, 2, 20)
+    replace_head(model, classes)
+    batch = torch.randn(16, 1, 8, 8), torch.arange(16) % classes
+    for seed in range(12):
+        diagnosis = doctor(model, batch, num_classes=classes, seed=seed, steps=5)
+        assert "probabilities" not in [result.name for result in diagnosis.failures], seed

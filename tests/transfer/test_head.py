@@ -59,3 +59,8 @@ def test_a_model_without_a_head_is_refused() -> None:
         replace_head(nn.Sequential(nn.Conv2d(3, 5, 1), nn.Linear(5, 2)), 3)
     with pytest.raises(ValueError, match="num_classes 0: expected at least 1"):
         replace_head(vit_nano_8(), 0)
+
+
+def test_a_second_head_is_refused() -> None:
+    with pytest.raises(ValueError, match="is a distilled DeiT with a second head, head_dist"):
+        replace_head(_timm("deit_tiny_distilled_patch16_224"), 2)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from vitscratch.cli.common import write_json
+from vitscratch.cli.common import check_writable, write_json
 from vitscratch.cli.progress import say
 from vitscratch.cli.recipe import checked, recipe_name, recipe_to_json
 from vitscratch.cli.run_folder import CONFIG, is_first_process, read_run
@@ -55,6 +55,7 @@ class Finetune(Start):
     recipe: Annotated[Any, tyro.conf.arg(name="")] = field(default_factory=Options)
 
     def run(self) -> int:
+        check_writable(self.json)
         recipe = FineTune(**{**vars(checked(self.recipe)), "weights": self.weights, "data": self.data})
         out = self.out if self.out is not None else Path("runs") / recipe_name(recipe)
         code = self._carry_out(recipe, out)
@@ -63,11 +64,12 @@ class Finetune(Start):
         epochs = max(recipe.epochs, recipe.all_epochs)
         say(f"\nThe same from random weights, for {epochs} epochs:")
         code = self._carry_out(replace(recipe, how="scratch", epochs=epochs), out / SCRATCH)
-        return code or _tell(out)
+        return code or _tell(out, self.json)
 
     def _carry_out(self, recipe: FineTune, out: Path) -> int:
         """Train by a recipe; with --compare go on where an earlier try of the same stopped."""
-        common: Any = dict(doctor=self.doctor, tensorboard=self.tensorboard, json=self.json, debug=self.debug)
+        json = None if self.compare else self.json  # which then gets both runs
+        common: Any = dict(doctor=self.doctor, tensorboard=self.tensorboard, json=json, debug=self.debug)
         if self.compare and (out / CONFIG).exists():
             there = read_run(out).recipe
             wanted = recipe.absolute().quick() if self.quick else recipe.absolute()
@@ -76,8 +78,8 @@ class Finetune(Start):
         return Start(recipe=recipe, device=self.device, out=out, quick=self.quick, **common).run()
 
 
-def _tell(out: Path) -> int:
-    """The table of both runs, printed and written into the folder."""
+def _tell(out: Path, json: Path | None) -> int:
+    """The table of both runs, printed and written into the folder, and its numbers also to a path."""
     if not is_first_process():
         return 0
     runs = {"pretrained": read_run(out), "from scratch": read_run(out / SCRATCH)}
@@ -96,6 +98,7 @@ def _tell(out: Path) -> int:
         )
     text = "\n".join(lines)
     write_atomically(out / TABLE, lambda file: file.write(f"{text}\n"), "w")
-    write_json(rows, out / NUMBERS)
+    for path in (out / NUMBERS, *([json] if json is not None else [])):
+        write_json(rows, path)
     say(f"\n{text}\n{out}: {TABLE}, {NUMBERS}")
     return 0

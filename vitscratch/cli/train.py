@@ -107,6 +107,8 @@ class Training(Common):
             for refusal in checkpoints.refused:
                 say(f"Warning: {refusal}")
             say(f"Going on from {checkpoints.resumed_from}.")
+        elif any(run.path.rglob("*.pt")):
+            say("Going on from the first part of this run.")
         elif self.doctor and first:
             examine(experiment)
         progress = Progress(run.recipe.all_epochs, len(experiment.batches("train")))
@@ -242,6 +244,8 @@ def introduce(experiment: "Experiment") -> None:
     counts = ", ".join(f"{len(part):,} for {name}" for name, part in parts.items() if part is not None)
     for warning in splits.summary.get("warnings", []):
         say(f"Warning: {warning}")
+    for note in recipe.provenance().get("notes", []):
+        say(f"Weights: {note}")
     device = next(experiment.model.parameters()).device
     precision = str(choose_precision(recipe.precision, device)).removeprefix("torch.")
     processes = f", {distributed.processes()} processes" if distributed.is_running() else ""
@@ -327,6 +331,7 @@ def save(folder: Path, experiment: "Experiment", history: "list[EpochRecord]", m
     provenance: dict[str, Any] = {
         "recipe": recipe_name(experiment.recipe),
         "data": experiment.recipe.data,
+        **experiment.recipe.provenance(),
         **{key: metrics[key] for key in ("kept_epoch", "validation_accuracy", "test_accuracy") if key in metrics},
     }
     save_model(

@@ -86,6 +86,10 @@ class Recipe(TrainingConfig):
         data = self.data if self.data in BUILT_IN or not self.data else str(Path(self.data).absolute())
         return replace(self, data=data, data_dir=data_dir)
 
+    def provenance(self) -> dict[str, Any]:
+        """What else to say of the origin of a model that is trained so; "notes" are printed, too."""
+        return {}
+
     @property
     def all_epochs(self) -> int:
         """How many records `fit` returns at most."""

@@ -30,8 +30,10 @@ from vitscratch.recipes.base import Recipe
 if TYPE_CHECKING:
     from vitscratch.data import Augmentation, Preprocessing
     from vitscratch.recipes.experiment import Experiment
-    from vitscratch.training import EpochRecord
+    from vitscratch.training import Checkpoints, EpochRecord
     from vitscratch.vit import VisionTransformer
+
+_NOT_IN_PROBE = ("mixup", "cutmix", "label_smoothing", "ema_decay", "accumulate", "patience", "balance_classes")
 
 How = Literal["probe", "head", "last-n", "full", "fine-tune", "scratch"]
 
@@ -71,8 +73,19 @@ class FineTune(Recipe):
             raise ValueError(f"last {self.last}, head_epochs {self.head_epochs}: expected at least 1")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay {self.layer_decay}: expected above 0, at most 1")
-        if self.how == "probe" and self.validation_fraction == 0:
+        if self.how == "probe":
+            self._check_probe()
+
+    def _check_probe(self) -> None:
+        if self.validation_fraction == 0:
             raise ValueError("how probe chooses the regularisation on validation pictures; validation_fraction is 0")
+        for option in _NOT_IN_PROBE:
+            if (value := getattr(self, option)) != getattr(FineTune, option):
+                raise ValueError(f"{option} {value} has no effect in a probe; leave it out, or use how head")
+
+    def provenance(self) -> dict[str, Any]:
+        """The weights, how they were trained on, and what was assumed of them."""
+        return {"weights": self.weights, "how": self.how, "notes": list(_pretrained(self.weights, self.image_size)[2])}
 
     @property
     def all_epochs(self) -> int:
@@ -101,12 +114,16 @@ class FineTune(Recipe):
 
     def build(self, config: ViTConfig) -> "VisionTransformer":
         """The pretrained body with a new head; with scratch the same model at random."""
+        from torch import nn
+
         from vitscratch.transfer import replace_head
         from vitscratch.weights import build_from
 
         if self.how == "scratch":
             return super().build(config)
         model = build_from(self.weights, image_size=config.image_size, num_classes=config.num_classes).model
+        if not isinstance(model.head, nn.Linear):  # a pre-logits layer belongs to the old classes
+            model.head = nn.Linear(config.embed_dim, config.num_classes)
         replace_head(model, config.num_classes)  # also where the old one has as many classes: they are others
         return model
 
@@ -122,7 +139,7 @@ class FineTune(Recipe):
         from vitscratch.transfer import fine_tune, train_all, train_head, train_last
 
         if self.how == "probe":
-            return [_probe(experiment)]
+            return [_probe(experiment, options.get("checkpoints"))]
         model, train = experiment.model, experiment.batches("train", training=True)
         if self.how == "head":
             return train_head(model, train, replace(self, learning_rate=10 * self.learning_rate), **options)
@@ -136,8 +153,8 @@ class FineTune(Recipe):
 
 
 @lru_cache(maxsize=1)
-def _pretrained(weights: str, image_size: int | None) -> "tuple[ViTConfig, Preprocessing]":
-    """Architecture and preprocessing of pretrained weights, for pictures of a size."""
+def _pretrained(weights: str, image_size: int | None) -> "tuple[ViTConfig, Preprocessing, tuple[str, ...]]":
+    """Architecture and preprocessing of pretrained weights, for pictures of a size, and notes on what was assumed."""
     from vitscratch.data import Preprocessing
     from vitscratch.weights import build_from
 
@@ -146,23 +163,29 @@ def _pretrained(weights: str, image_size: int | None) -> "tuple[ViTConfig, Prepr
     saved = build_from(weights, image_size=image_size, num_classes=1)
     if not saved.preprocessing:
         raise ValueError(f"{weights} does not say how its pictures are prepared; convert it with vitscratch first")
-    return saved.config, Preprocessing.from_dict(saved.preprocessing)
+    return saved.config, Preprocessing.from_dict(saved.preprocessing), tuple(saved.provenance["notes"])
 
 
-def _probe(experiment: "Experiment") -> "EpochRecord":
+def _probe(experiment: "Experiment", checkpoints: "Checkpoints | None") -> "EpochRecord":
     """Fit the head to features that are computed once, and give it to the model.
 
-    The validation numbers are of the fit that chose the regularisation, which saw the training pictures alone.
+    The validation numbers are of the fit that chose the regularisation, which saw the training pictures alone. Nothing
+    is saved on the way: features that are done are found again by the next run.
     """
     import time
 
     import torch
     import torch.nn.functional as F
 
-    from vitscratch.training import EpochRecord, choose_precision
+    from vitscratch.training import EpochRecord, Interrupted, choose_precision
     from vitscratch.transfer import cached_features, head_name, logistic_probe
 
     started, recipe, splits = time.perf_counter(), experiment.recipe, experiment.splits
+
+    def stop_if_asked(done: int, total: int) -> None:
+        if checkpoints is not None and checkpoints.stop.signal_number is not None:
+            raise Interrupted(checkpoints.stop.signal_number)
+
     precision = choose_precision(recipe.precision, torch.device(experiment.device))
     assert splits.validation is not None  # `FineTune` wants one
     train, validation = (
@@ -173,6 +196,7 @@ def _probe(experiment: "Experiment") -> "EpochRecord":
             precision,
             batch_size=recipe.batch_size,
             workers=recipe.workers,
+            progress=stop_if_asked,
         )
         for part in (splits.train, splits.validation)
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from vitscratch.bench import Ratio, interleaved
 from vitscratch.config import TrainingConfig
@@ -23,7 +23,7 @@ from vitscratch.data import Pictures, Preprocessing, Splits, make_batches
 from vitscratch.recipes.digits import Digits
 from vitscratch.recipes.experiment import load, threads
 from vitscratch.training import choose_precision, evaluate, fit
-from vitscratch.transfer import cached_features, linear_probe, replace_head
+from vitscratch.transfer import cached_features, freeze, linear_probe, replace_head
 from vitscratch.vit import build
 
 BATCH_SIZE = 64
@@ -96,7 +96,8 @@ class _Work:
         batches = make_batches(
             self.splits.train, self.preprocessing, BATCH_SIZE, seed=self.config.seed, device=self.device
         )
-        fit(_Frozen(model), batches, self.config)
+        freeze(model)
+        fit(model, batches, self.config)
 
     def probe(self, model: nn.Module, folder: Path | None = None) -> None:
         """Every picture through the body once, or not at all if the folder has the features; None: a new folder."""
@@ -112,23 +113,6 @@ class _Work:
         assert self.splits.test is not None
         batches = make_batches(self.splits.test, self.preprocessing, BATCH_SIZE, device=self.device)
         return evaluate(model, batches, self.precision).accuracy
-
-
-class _Frozen(nn.Module):
-    """A model of which the head alone is trained; the body stays in eval mode, whatever the loop says."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model.requires_grad_(False).eval()
-        model.get_submodule("head").requires_grad_(True)
-
-    def train(self, mode: bool = True) -> "_Frozen":
-        """Say so, and leave the model as it is."""
-        self.training = mode
-        return self
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model(images)
 
 
 def _in_size(splits: Splits, size: tuple[int, int], channels: int) -> Splits:

@@ -75,7 +75,8 @@ def measure(
             epochs = max(recipe.epochs, math.ceil(steps / math.ceil(len(few) / recipe.batch_size)))
             for way, (how, pretrained) in WAYS.items():
                 rate = scratch_rate if how == "scratch" else recipe.learning_rate
-                settings = replace(recipe, how=how, seed=seed, epochs=epochs, learning_rate=rate)
+                first = recipe.head_epochs if how == "fine-tune" else 0  # its epochs count the second part alone
+                settings = replace(recipe, how=how, seed=seed, epochs=epochs - first, learning_rate=rate)
                 rows.append(
                     _row(way, pretrained, settings, replace(splits, train=few, validation=None), number, device)
                 )

@@ -101,7 +101,7 @@ def fine_tune(
     if checkpoints is not None:
         own = Checkpoints(checkpoints.folder / HEAD, checkpoints.monitor, stop=checkpoints.stop)
     before = train_head(model, train, first, checkpoints=own, on_step=on_step, on_epoch=on_epoch, **options)
-    kept = copy.deepcopy(model.state_dict())
+    kept = copy.deepcopy(model.state_dict()) if config.patience is not None else {}
     after = train_all(
         model,
         train,

@@ -38,6 +38,11 @@ def replace_head(model: nn.Module, num_classes: int) -> nn.Linear:
     """
     if num_classes < 1:
         raise ValueError(f"num_classes {num_classes}: expected at least 1")
+    if isinstance(getattr(model, "head_dist", None), nn.Linear):
+        raise ValueError(
+            f"{type(model).__name__} is a distilled DeiT with a second head, head_dist; expected one head: take the "
+            "variant that is not distilled"
+        )
     name = head_name(model)
     old = model.get_submodule(name)
     assert isinstance(old, nn.Linear)

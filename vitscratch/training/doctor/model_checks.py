@@ -9,7 +9,17 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitscratch.training.aside import held_values
-from vitscratch.training.doctor.case import Case, Failure, Outcome, Skip, first_difference, listed, one_line, relative
+from vitscratch.training.doctor.case import (
+    Case,
+    Failure,
+    Outcome,
+    Skip,
+    first_difference,
+    listed,
+    one_line,
+    relative,
+    wake,
+)
 
 # Differences relative to the largest logit. Rounding makes 1e-6 (float32), and with batches of other sizes 1e-4
 # (other kernels, TF32 convolutions); the mistakes that are looked for make 1e-2 and more on a woken model.
@@ -320,12 +330,28 @@ def probabilities(case: Case) -> Outcome:
         what, layer = "the outputs are probabilities: each row sums to 1", "a softmax in the model"
     elif low == 0.0:
         what, layer = "no output is negative, some are exactly 0", "a ReLU behind the head"
-    elif low >= 0.0 and high <= 1.0:
+    elif low >= 0.0 and high <= 1.0 and _always_in_unit_range(case):
         what, layer = f"all outputs lie in 0..1: {low:.2g} to {high:.2g}", "a sigmoid in the model"
     else:
         return f"from {low:.2g} to {high:.2g}, rows do not sum to 1", measured
     advice = "return the head's output as it is: cross_entropy takes logits, and applies log-softmax itself"
     raise Failure(what, f"{layer}; the loss cannot come near 0, and gradients are squashed", advice, **measured)
+
+
+def _always_in_unit_range(case: Case, draws: int = 15) -> bool:
+    """Whether outputs stay in 0..1 with other weights: two small logits of a new head lie there by chance, now and
+    then."""
+    given = case.model
+    try:
+        for _ in range(draws):
+            case.model = case.fresh_copy()
+            wake(case.model, case.noise(case.probes))
+            found = case.logits(case.noise(case.probes))
+            if found.min() < 0 or found.max() > 1:
+                return False
+        return True
+    finally:
+        case.model = given
 
 
 def _twice(case: Case, first: Tensor, second: Tensor) -> tuple[nn.Module, Any, Any]:
