@@ -1,4 +1,7 @@
-"""Every test runs with the package's jaxtyping shapes checked by beartype, and from a fixed random state."""
+"""Every test runs with the package's jaxtyping shapes checked by beartype, from a fixed random state, and with an
+empty cache of its own."""
+
+from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
@@ -11,3 +14,11 @@ import torch  # noqa: E402
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own: nothing is remembered from another one, or in the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
