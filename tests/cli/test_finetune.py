@@ -51,7 +51,7 @@ def test_compare_with_scratch_and_again(weights: str, tmp_path: Path, capsys: py
     out = tmp_path / "run"
     told = tmp_path / "told.json"
     command = ["finetune", weights, "digits", "--how", "probe", "--compare", "--out", str(out), *FEW]
-    assert main([*command, "--json", str(told)]) == 0
+    assert main([*command, "--lr", "1e-3", "--json", str(told)]) == 0
     rows = json.loads((out / "comparison.json").read_text())
     assert json.loads(told.read_text()) == rows
     assert [(row["model"], row["how"], row["epochs"]) for row in rows] == [
@@ -63,6 +63,8 @@ def test_compare_with_scratch_and_again(weights: str, tmp_path: Path, capsys: py
     body = load_model(out / "model.safetensors").model.state_dict()
     pretrained = load_model(Path(weights)).model.state_dict()
     assert all(torch.equal(body[name], pretrained[name]) for name in body if not name.startswith("head."))
+    command += ["--lr", "1e-3"]
+    assert rows[0]["notes"][0].startswith("logistic regression, C = ")
     assert main(command) == 0  # the same command again finds both finished
     assert capsys.readouterr().out.count("is finished") == 2
     assert main([*command, "--last", "1"]) == 2  # another recipe in the same folder

@@ -197,6 +197,7 @@ def test_statistics_of_the_last_stage_move_and_no_others() -> None:
     assert moved == {name for name in before if name.startswith(("layer3", "layer4")) and name.endswith(statistics)}
 
 
+@pytest.mark.skipif(torch.__version__ < "2.12", reason="torch 2.11 cannot compile code whose shapes are checked")
 def test_frozen_after_it_was_compiled() -> None:
     model, images = VisionTransformer(10, 5, 3, CLASSES, 14, 1, 2, 22, dropout=0.3).train(), pictures("ours")
     nn.init.normal_(model.head.weight)

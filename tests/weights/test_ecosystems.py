@@ -188,7 +188,8 @@ def google_arrays() -> "dict[str, np.ndarray]":  # noqa: F821
         shapes |= {f"{block}/LayerNorm_{j}/{name}": (15,) for j in (0, 2) for name in ("scale", "bias")}
         shapes |= {f"{block}/MlpBlock_3/Dense_0/kernel": (15, 13), f"{block}/MlpBlock_3/Dense_0/bias": (13,)}
         shapes |= {f"{block}/MlpBlock_3/Dense_1/kernel": (13, 15), f"{block}/MlpBlock_3/Dense_1/bias": (15,)}
-    return {name: draw.normal(size=shape) / 3 for name, shape in shapes.items()}
+    # float32, as real files are: timm's reader takes the kernel through it
+    return {name: (draw.normal(size=shape) / 3).astype(np.float32) for name, shape in shapes.items()}
 
 
 def test_googles_pre_logits_layer(tmp_path: Path) -> None:

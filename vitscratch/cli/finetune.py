@@ -21,8 +21,10 @@ def _options() -> Any:
     """The recipe without `weights` and `data`, which are no options here, and unchecked (see `checked`)."""
     hidden: list[Any] = [
         (name, Annotated[str, tyro.conf.Suppress], field(default=value))
-        for name, value in (("weights", ""), ("data", ""), ("preset", FineTune.preset))
+        for name, value in (("weights", ""), ("data", ""), ("preset", FineTune.preset), ("position", FineTune.position))
     ]
+    rate = Annotated[float, tyro.conf.arg(aliases=["--lr"])]
+    hidden.append(("learning_rate", rate, field(default=FineTune.learning_rate)))
     options: Any = make_dataclass(
         FineTune.__name__,
         hidden,

@@ -304,6 +304,8 @@ def measure(experiment: "Experiment", history: "list[EpochRecord]", seconds: flo
             name: {"correct": correct, "total": total}
             for name, (correct, total) in zip(splits.class_names, test.per_class, strict=True)
         }
+    if experiment.notes:
+        metrics["notes"] = experiment.notes
     infinite = [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]
     return metrics | dict.fromkeys(infinite)  # JSON has no nan
 
@@ -318,7 +320,7 @@ def describe(metrics: dict[str, Any]) -> str:
         parts.append(
             f"test accuracy {metrics['test_accuracy']:.2%} ({metrics['test_correct']:,} of {metrics['test_total']:,})"
         )
-    return "; ".join(parts)
+    return "\n".join(["; ".join(parts), *(f"Note: {note}" for note in metrics.get("notes", []))])
 
 
 def save(folder: Path, experiment: "Experiment", history: "list[EpochRecord]", metrics: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -44,6 +44,7 @@ class Experiment:
         preprocessing: with mean and std of the training part.
         config, model: architecture, and the model on its device.
         device: "cpu", "cuda", "cuda:1", ...
+        notes: what `fit` has to say beside its records.
     """
 
     recipe: Recipe
@@ -52,6 +53,7 @@ class Experiment:
     config: ViTConfig
     model: VisionTransformer
     device: str
+    notes: list[str] = field(default_factory=list)
 
     def batches(self, part: Part, training: bool = False) -> EpochBatches:
         """Batches of one part: for training shuffled and augmented, else in order and as they are.

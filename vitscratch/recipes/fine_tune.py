@@ -53,7 +53,9 @@ class FineTune(Recipe):
     """The pretrained weights: a name, a file, timm:NAME or hf:ORG/NAME."""
 
     how: How = "fine-tune"
-    """What is trained: see above. A head alone learns ten times as fast as `learning_rate` says."""
+    """What is trained. probe: the head, by logistic regression on features computed once. head: the head, in the loop
+    (ten times as fast as `learning_rate` says). last-n: the last blocks and the head. full: everything, lower blocks
+    more slowly. fine-tune: the head for `head_epochs`, then everything. scratch: the same model from random weights."""
 
     last: int = 2
     """For last-n: how many blocks."""
@@ -204,6 +206,8 @@ def _probe(experiment: "Experiment", checkpoints: "Checkpoints | None") -> "Epoc
     seconds = time.perf_counter() - started
     probe = logistic_probe(train.features, train.labels, validation.features, validation.labels)
     experiment.model.get_submodule(head_name(experiment.model)).load_state_dict(probe.state_dict())
+    experiment.notes.append(f"logistic regression, C = {probe.c:g} of {len(probe.tried)} tried")
+    experiment.notes.extend(probe.notes)
     logits = F.linear(train.features, probe.weight, probe.bias)
     _, accuracy, loss = next(row for row in probe.tried if row[0] == probe.c)
     return EpochRecord(
