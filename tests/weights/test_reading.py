@@ -14,6 +14,8 @@ from tests.weights.make import CONFIG, ENDINGS, assert_same_tensors, our_model
 from vitscratch.config import PRESETS
 from vitscratch.weights import (
     Weights,
+    build_from,
+    load,
     load_model,
     read_tensors,
     read_weights,
@@ -119,6 +121,10 @@ def test_a_norm_after_the_mean_is_seen(tmp_path: Path) -> None:
     weights = read(tmp_path, theirs)
     assert weights.config.pool == "mean" and set(weights.unexpected) == {"fc_norm.weight", "fc_norm.bias"}
     assert any("after the mean over the patches" in note for note in weights.notes)
+    with pytest.raises(ValueError, match=r"ours comes before it, .* load the rest with head=False, partial=True"):
+        build_from(tmp_path / "weights.pth", num_heads=5)
+    report = load(our_model(replace(CONFIG, pool="mean")), tmp_path / "weights.pth", head=False, partial=True)
+    assert report.missing == ("norm.weight", "norm.bias")  # the way out is one
 
 
 def test_qkv_without_bias_is_noted(tmp_path: Path) -> None:
