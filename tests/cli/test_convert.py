@@ -80,7 +80,7 @@ def test_timm_loads_it(tmp_path: Path, capsys: pytest.CaptureFixture, ending: st
     theirs.load_state_dict(tensors(out), strict=True)
     assert_says_the_same(theirs, saved)
     printed = capsys.readouterr().out
-    assert f" MB, {len(tensors(out))} tensors; read back, they are equal bit for bit" in printed
+    assert f" MB, {len(tensors(out))} tensors in float32; read back, they are equal bit for bit" in printed
     assert ("global_pool='avg', fc_norm=False" in printed) == (pool == "mean")
     assert "does not say: that there are 2 heads" in printed and "class names; preprocessing" in printed
 
@@ -192,13 +192,50 @@ def test_a_pre_logits_layer_goes_where_there_is_a_place_for_it(tmp_path: Path, t
 
 
 def test_what_had_to_be_assumed_of_the_input_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    saved = made(replace(CONFIG, embed_dim=64, num_heads=1))
+    saved = made(replace(CONFIG, embed_dim=192, num_heads=3))
     convert(saved, tmp_path / "theirs.pth", "torchvision")
     assert main(["convert", str(tmp_path / "theirs.pth"), str(tmp_path / "out.npz"), "--to", "npz"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert "note: num_heads 1 assumed: heads of width 64" in printed
+    assert "note: num_heads 3 assumed, as vit_nano_32 of the same width has" in printed
     assert printed[-2].endswith("read back, they are equal bit for bit")
     assert_same_bits(build_from(tmp_path / "out.npz").model, saved)
+
+
+def test_heads_and_pooling_that_the_input_does_not_say_can_be_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    saved, out = made(replace(CONFIG, pool="mean")), tmp_path / "out.safetensors"
+    convert(saved, tmp_path / "theirs.pth", "timm")
+    command = ["convert", str(tmp_path / "theirs.pth"), str(out), "--to", "vitscratch"]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "no tensor tells how many heads a width of 22 has" in error and "--num-heads" in error
+    assert main([*command, "--num-heads", "2", "--pool", "mean"]) == 0
+    assert load_model(out).config == saved.config
+    assert_says_the_same(load_model(out).model, saved)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_another_precision_is_not_kept_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture, dtype: torch.dtype
+) -> None:
+    source, out = tmp_path / "in.safetensors", tmp_path / "out.pth"
+    model = made().model.to(dtype)
+    save_model(source, model, CONFIG, NAMES, {}, {})
+    assert main(["convert", str(source), str(out), "--to", "timm"]) == 0
+    printed = capsys.readouterr().out
+    assert f"note: {str(dtype).removeprefix('torch.')} read as float32" in printed and "tensors in float32;" in printed
+    torch.testing.assert_close(tensors(out), model.float().state_dict(), rtol=0, atol=0)
+
+
+def test_weights_without_a_head_are_refused_with_a_way_out(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    body = {name: tensor for name, tensor in made().model.state_dict().items() if not name.startswith("head.")}
+    torch.save(body, tmp_path / "body.pth")
+    command = ["convert", str(tmp_path / "body.pth"), str(tmp_path / "out.npz"), "--to", "npz", "--num-heads", "2"]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "body.pth has no head that tells classes; build_from(..., num_classes=10)" in error
+    assert "`vitscratch finetune` does both" in error and error.count("\n") == 1
 
 
 # what is refused, before anything is written

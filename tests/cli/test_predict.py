@@ -102,6 +102,25 @@ def test_weights_of_other_ecosystems_bring_their_own_preprocessing(
     assert printed.out.split("  ")[1].startswith(f"{best} {row[best]:.1%}")
 
 
+def test_heads_and_pooling_that_a_file_does_not_say_can_be_said(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = ViTConfig(9, 3, 3, 5, embed_dim=22, depth=1, num_heads=11, mlp_dim=13, pool="mean")
+    model = VisionTransformer.from_config(config).eval()
+    awaken(model)
+    file, listed = tmp_path / "theirs.pth", tmp_path / "out.json"
+    torch.save(model.state_dict(), file)
+    command = ["predict", str(file), str(pictures / "b.png"), "--json", str(listed)]
+    assert main(command) == 2
+    assert "no tensor tells how many heads a width of 22 has" in capsys.readouterr().err
+    assert main([*command, "--num-heads", "11", "--pool", "mean"]) == 0
+    assert "class token is assumed" not in capsys.readouterr().err
+    (row,) = json.loads(listed.read_text()).values()
+    usual = Preprocessing((9, 9), 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "crop", "bicubic", 0.875)
+    image = usual.to_tensor(open_picture(pictures / "b.png", channels=3))
+    assert list(row.values()) == pytest.approx(model(image[None])[0].softmax(0).tolist(), abs=1e-6)
+
+
 def test_weights_that_come_with_the_package_go_by_name(
     run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

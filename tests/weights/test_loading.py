@@ -27,6 +27,8 @@ from vitscratch.weights import (
     load_model,
     resize_position_embedding,
     save_model,
+    to_ecosystem,
+    write_tensors,
 )
 
 # 12 pixels in patches of 3: 4 x 4. Width 15 is no multiple of 64, so no rule tells the heads.
@@ -140,6 +142,43 @@ def test_as_many_patches_in_another_shape_are_resized(ours: Path) -> None:
     assert load(model, ours).resized == ("pos_embed: 4 x 2 -> 2 x 4 patches",)
     expected = resize_position_embedding(load_file(ours)["pos_embed"], (4, 2), (2, 4))
     assert_close(model.pos_embed.detach(), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("ecosystem", ["torchvision", "timm", "google"])
+def test_a_square_of_positions_is_no_rectangle_of_as_many(ecosystem: str, tmp_path: Path) -> None:
+    """4 x 4 patches for a model with 2 x 8: what the model has says nothing of what the weights were trained on."""
+    source = model_of()
+    path = tmp_path / ("square.npz" if ecosystem == "google" else "square.pth")
+    write_tensors(path, to_ecosystem(source.state_dict(), TINY, ecosystem))
+    model = model_of(replace(TINY, image_size=(6, 24)), seed=5)
+    report = load(model, path)
+    assert report.resized == ("pos_embed: 4 x 4 -> 2 x 8 patches",)
+    assert any(
+        note.startswith("16 positions assumed to be 4 x 4; if the pictures had 2 x 8, config") for note in report.notes
+    )
+    method = "torchvision" if ecosystem == "torchvision" else "timm"
+    expected = resize_position_embedding(source.pos_embed.detach(), (4, 4), (2, 8), method)
+    assert_close(model.pos_embed.detach(), expected, rtol=0, atol=0)
+    built = build_from(path, image_size=(6, 24), num_heads=5)
+    assert_close(built.model.pos_embed.detach(), expected, rtol=0, atol=0)
+    assert any("16 positions assumed to be 4 x 4" in note for note in built.provenance["notes"])
+
+
+def test_a_rectangle_of_positions_is_told_by_config_or_by_the_model(tmp_path: Path) -> None:
+    """2 x 8 patches: the file alone looks like 4 x 4. 2 x 4 is no square, so the model's own shape counts."""
+    config = replace(TINY, image_size=(6, 24))
+    source = model_of(config)
+    write_tensors(tmp_path / "model.safetensors", source.state_dict())
+    said = {"architecture": "x", "num_features": 15, "model_args": {"num_heads": 5}}
+    (tmp_path / "config.json").write_text(json.dumps(said | {"pretrained_cfg": {"input_size": [3, 6, 24]}}))
+    model = model_of(config, seed=5)
+    assert load(model, tmp_path).resized == () and model.pos_embed.equal(source.pos_embed)
+    assert build_from(tmp_path).config.image_size == (6, 24)
+    other = model_of(replace(TINY, image_size=(6, 12)))
+    write_tensors(tmp_path / "other.pth", other.state_dict())
+    (tmp_path / "config.json").unlink()
+    model = model_of(replace(TINY, image_size=(6, 12)), seed=5)
+    assert load(model, tmp_path / "other.pth").resized == () and model.pos_embed.equal(other.pos_embed)
 
 
 def test_other_channels_are_adapted(theirs: Path) -> None:
@@ -292,11 +331,37 @@ def test_another_number_of_classes_gets_a_new_head_at_zero(ours: Path) -> None:
 def test_weights_without_a_head(tmp_path: Path) -> None:
     path = tmp_path / "body.pth"
     changed(drop="head.")(path)
-    with pytest.raises(ValueError, match=r"body.pth has no head; num_classes=10, say, gives it a new one"):
+    with pytest.raises(
+        ValueError, match=r"body.pth has no head that tells classes; build_from\(\.\.\., num_classes=10\)"
+    ):
         build_from(path, num_heads=5)
     saved = build_from(path, num_heads=5, num_classes=3)
     assert not saved.model.head.weight.any() and saved.config.num_classes == 3
     assert load(model_of(), path, head=False).ignored == ()
+
+
+def test_a_pooler_is_no_head(tmp_path: Path) -> None:
+    """transformers' ViTModel: a hidden layer, and nothing behind it that tells classes."""
+    body = {name: tensor for name, tensor in model_of().state_dict().items() if not name.startswith("head.")}
+    pooler = {"head.pre_logits.weight": torch.randn(15, 15), "head.pre_logits.bias": torch.randn(15)}
+    path = tmp_path / "pooler.bin"
+    write_tensors(path, to_ecosystem(body | pooler, TINY, "huggingface"))
+    with pytest.raises(ValueError, match=r"pooler.bin has no head that tells classes; build_from\("):
+        build_from(path, num_heads=5)
+    with pytest.raises(ValueError, match=r"pooler.bin has no head, the model has head.weight, head.bias; head=False"):
+        load(model_of(), path)
+    saved = build_from(path, num_heads=5, num_classes=3)
+    assert saved.model.head.weight.shape == (3, 15) and not saved.model.head.weight.any()
+    assert "head made anew: head.pre_logits.weight" in saved.provenance["notes"]
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.float64, "float64"), (torch.bfloat16, "bfloat16")])
+def test_another_precision_is_told(dtype: torch.dtype, name: str, tmp_path: Path) -> None:
+    torch.save(model_of().to(dtype).state_dict(), tmp_path / "w.pth")
+    notes = build_from(tmp_path / "w.pth", num_heads=5).provenance["notes"]
+    assert f"{name} read as float32" in notes
+    torch.save(model_of().state_dict(), tmp_path / "w.pth")
+    assert not any("read as" in note for note in build_from(tmp_path / "w.pth", num_heads=5).provenance["notes"])
 
 
 def test_what_is_missing_is_drawn_if_a_part_is_enough(tmp_path: Path) -> None:

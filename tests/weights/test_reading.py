@@ -12,7 +12,18 @@ from torch import Tensor
 
 from tests.weights.make import CONFIG, ENDINGS, assert_same_tensors, our_model
 from vitscratch.config import PRESETS
-from vitscratch.weights import Weights, read_weights, save_model, to_ecosystem, write_tensors
+from vitscratch.weights import (
+    Weights,
+    build_from,
+    load,
+    load_model,
+    read_tensors,
+    read_weights,
+    save_model,
+    to_ecosystem,
+    write_tensors,
+)
+from vitscratch.weights.beside import read_beside
 
 STATE = our_model().state_dict()
 
@@ -110,6 +121,10 @@ def test_a_norm_after_the_mean_is_seen(tmp_path: Path) -> None:
     weights = read(tmp_path, theirs)
     assert weights.config.pool == "mean" and set(weights.unexpected) == {"fc_norm.weight", "fc_norm.bias"}
     assert any("after the mean over the patches" in note for note in weights.notes)
+    with pytest.raises(ValueError, match=r"ours comes before it, .* load the rest with head=False, partial=True"):
+        build_from(tmp_path / "weights.pth", num_heads=5)
+    report = load(our_model(replace(CONFIG, pool="mean")), tmp_path / "weights.pth", head=False, partial=True)
+    assert report.missing == ("norm.weight", "norm.bias")  # the way out is one
 
 
 def test_qkv_without_bias_is_noted(tmp_path: Path) -> None:
@@ -149,6 +164,57 @@ def test_a_transposed_kernel_is_named(ecosystem: str, name: str, tmp_path: Path)
     with pytest.raises(ValueError, match=f"(?s){name}|{wrong}") as caught:
         read_weights(tmp_path / f"weights{ENDINGS[ecosystem]}", num_heads=5)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "what"),
+    [
+        ("norm.bias", torch.tensor(1.0), r"float32 of shape \(\)"),
+        ("blocks.1.attn.qkv.bias", torch.ones(45).to_sparse(), r"sparse of shape \(45,\)"),
+        ("patch_embed.proj.weight", torch.ones(15, 3, 0, 0), r"float32 of shape \(15, 3, 0, 0\)"),
+        ("head.weight", torch.ones(11, 15, dtype=torch.complex64), "complex64"),
+        ("head.bias", torch.ones(11, dtype=torch.int64), "int64"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_tensor_that_no_parameter_can_be_is_named(
+    prefix: str, name: str, wrong: Tensor, what: str, tmp_path: Path
+) -> None:
+    theirs = {prefix + n: tensor for n, tensor in (STATE | {name: wrong}).items()}
+    with pytest.raises(ValueError, match=f"{prefix}{name} is {what}.*expected dense floating-point") as caught:
+        read(tmp_path, theirs)
+    assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_that_no_model_of_ours_has_are_only_unexpected(tmp_path: Path) -> None:
+    assert read(tmp_path, STATE | {"relative_position_index": torch.arange(3)}).unexpected == (
+        "relative_position_index",
+    )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers_are_noted(value: float, tmp_path: Path) -> None:
+    head = STATE["head.weight"].clone()
+    head[3, 2] = value
+    assert any(
+        "not finite" in note and "head.weight" in note for note in read(tmp_path, STATE | {"head.weight": head}).notes
+    )
+    assert not any("not finite" in note for note in read(tmp_path, STATE).notes)
+
+
+def test_our_own_files_are_checked_as_well(tmp_path: Path) -> None:
+    model = our_model().float()
+    save_model(tmp_path / "m.safetensors", model, CONFIG, ["x"] * 11, {}, {})
+    file = read_tensors(tmp_path / "m.safetensors")
+    wrong = file.tensors | {"head.bias": torch.ones(11, dtype=torch.int32)}
+    write_tensors(tmp_path / "m.safetensors", wrong, file.metadata)
+    for reader in (read_weights, load_model):
+        with pytest.raises(ValueError, match=r"m.safetensors is refused: head.bias is int32 of shape \(11,\)"):
+            reader(tmp_path / "m.safetensors")
+    write_tensors(tmp_path / "m.safetensors", file.tensors, file.metadata | {"class_names": "{"})
+    for reader in (read_weights, load_model):
+        with pytest.raises(ValueError, match=r"m.safetensors is refused: its header is damaged \("):
+            reader(tmp_path / "m.safetensors")
 
 
 def test_a_missing_head_is_no_head(tmp_path: Path) -> None:
@@ -211,13 +277,33 @@ def test_the_optimizers_state_in_googles_file_is_not_looked_at(tmp_path: Path) -
     assert_same_tensors(weights.tensors, STATE)
 
 
-def test_heads_of_a_known_width_and_of_width_64(tmp_path: Path) -> None:
-    for width, heads, why in ((192, 3, "as vit_nano_32 of the same width has"), (128, 2, "heads of width 64")):
-        config = replace(CONFIG, embed_dim=width, num_heads=heads, depth=1)
-        write_tensors(tmp_path / "w.safetensors", our_model(config).state_dict())
-        weights = read_weights(tmp_path / "w.safetensors")
-        assert weights.config == config and any(why in note for note in weights.notes)
+def test_heads_of_a_known_width_are_assumed_and_others_are_asked_for(tmp_path: Path) -> None:
+    """No rule is good for all widths: timm's vit_giant is 1,408 wide and has 16 heads, not 22 of width 64."""
+    path = tmp_path / "w.safetensors"
+    config = replace(CONFIG, embed_dim=192, num_heads=3, depth=1)
+    write_tensors(path, our_model(config).state_dict())
+    weights = read_weights(path)
+    assert weights.config == config and any("as vit_nano_32 of the same width has" in note for note in weights.notes)
     assert PRESETS["vit_nano_32"].num_heads == PRESETS["vit_ti_16"].num_heads  # one width, one number
+    config = replace(CONFIG, embed_dim=128, num_heads=4, depth=1)
+    write_tensors(path, our_model(config).state_dict())
+    with pytest.raises(ValueError, match=r"how many heads a width of 128 has; config.json beside it says so, or num_h"):
+        read_weights(path)
+    assert read_weights(path, num_heads=4).config == config
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_of_an_architecture_of_timms_timm_knows_the_heads(
+    installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = {"architecture": "vit_giant_patch14_224", "num_features": 1408, "pretrained_cfg": {}}
+    (tmp_path / "config.json").write_text(json.dumps(theirs))
+    if not installed:
+        monkeypatch.setattr("vitscratch.weights.beside.find_spec", lambda name: None)
+    assert read_beside(tmp_path, "timm", 1408).num_heads == (16 if installed else None)
+    theirs |= {"architecture": "resnet18", "num_features": 512}
+    assert read_beside(tmp_path, "timm", 512, theirs).num_heads is None
+    assert read_beside(tmp_path, "timm", 512, theirs | {"architecture": "of my own"}).num_heads is None
 
 
 @pytest.mark.parametrize("ecosystem", ["torchvision", "timm", "google"])

@@ -33,7 +33,7 @@ from vitscratch.weights import (
 )
 from vitscratch.weights.sources import _of_torchvision
 
-SMALL = ViTConfig(32, 16, num_classes=1000, embed_dim=64, depth=1, num_heads=1, mlp_dim=31)
+SMALL = ViTConfig(32, 16, num_classes=1000, embed_dim=192, depth=1, num_heads=3, mlp_dim=31)
 MEMBER = ViT_B_16_Weights.IMAGENET1K_V1
 
 
@@ -148,9 +148,9 @@ def test_builders_take_overrides(downloaded: Path, small_preset: None, model: Vi
     [
         ("vit_b_16", "DEFAULT", {"num_classes": 5}, ValueError, "num_classes=5: the head of ViT_B_16_Weights.IMAGENET"),
         ("vit_b_16", "DEFAULT", {"hidden_dim": 5}, TypeError, "vit_b_16 has no hidden_dim; what can be replaced: "),
-        ("vit_b_16", "DEFAULT", {"embed_dim": 32}, ValueError, "does not fit: patch_embed.proj.weight is (64, 3, 16, "),
+        ("vit_b_16", "DEFAULT", {"embed_dim": 96}, ValueError, "does not fit: patch_embed.proj.weight is (192, 3, "),
         ("vit_b_16", "IMAGENET1K_V9", {}, ValueError, "weights='IMAGENET1K_V9' are unknown to vit_b_16; expected IM"),
-        ("vit_b_32", MEMBER, {}, ValueError, "(64, 3, 16, 16) there, (768, 3, 32, 32) in the model; "),
+        ("vit_b_32", MEMBER, {}, ValueError, "(192, 3, 16, 16) there, (768, 3, 32, 32) in the model; "),
         ("vit_s_16", "DEFAULT", {}, ValueError, "weights='DEFAULT' are unknown to vit_s_16; expected a path, "),
         ("vit_nano_32", "cifar100", {}, ValueError, "weights='cifar100' are unknown to vit_nano_32; expected a path, "),
     ],
@@ -265,7 +265,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: VisionTra
     there, fetched = tmp_path / "there", tmp_path / "fetched"
     there.mkdir()
     fetched.mkdir()
-    described = {"hidden_size": 64, "num_attention_heads": 1, "image_size": 32, "layer_norm_eps": 1e-6}
+    described = {"hidden_size": 192, "num_attention_heads": 3, "image_size": 32, "layer_norm_eps": 1e-6}
     described["id2label"] = {str(i): f"thing {i}" for i in range(1000)}
     (there / "config.json").write_text(json.dumps(described))
     processor = {"size": {"height": 32, "width": 32}, "resample": 2, "image_mean": [0.1] * 3, "image_std": [0.5] * 3}

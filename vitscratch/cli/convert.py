@@ -24,6 +24,14 @@ class Convert(Common):
     to: Literal["vitscratch", "timm", "torchvision", "hf", "npz", "onnx"]
     """Who is to read it: hf is transformers' ViTForImageClassification, npz the layout of Google's checkpoints."""
 
+    num_heads: int | None = None
+    """How many attention heads the model was trained with: needed only where neither the weights nor a config.json
+    beside them say so, and the width is none of our presets'."""
+
+    pool: Literal["cls", "mean"] | None = None
+    """What the head reads, if the weights do not say so: the class token, or the mean of the patches after the last
+    norm."""
+
     half: bool = False
     """Round the weights to float16: a file of half the size, and logits that differ in the third or fourth digit. Not
     for onnx."""
@@ -38,7 +46,7 @@ class Convert(Common):
         check_out(self.out, self.to, self.overwrite)
         if self.half and self.to == "onnx":
             raise ValueError("--half: an ONNX file is written in float32; leave it out")
-        saved = build_from(self.source)
+        saved = build_from(self.source, num_heads=self.num_heads, pool=self.pool)
         for note in saved.provenance.get("notes", ()):  # what IN does not say and was assumed, above all
             print(f"note: {note}")
         if self.half:
@@ -52,7 +60,10 @@ class Convert(Common):
                 f"{converted.difference:.0e} of the largest"
             )
         else:
-            print(f"{self.out}: {size}, {converted.tensors} tensors; read back, they are equal bit for bit")
+            precision = "float16" if self.half else "float32"  # whatever IN has: a note says so
+            print(
+                f"{self.out}: {size}, {converted.tensors} tensors in {precision}; read back, they are equal bit for bit"
+            )
         if converted.left_out:
             print(f"that file does not say: {'; '.join(converted.left_out)}")
         return 0

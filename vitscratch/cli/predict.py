@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -36,6 +36,14 @@ class Predict(Common):
     top: int = 3
     """Classes to name for each picture, the likeliest first."""
 
+    num_heads: int | None = None
+    """How many attention heads the model was trained with: needed only where neither the weights nor a config.json
+    beside them say so, and the width is none of our presets'."""
+
+    pool: Literal["cls", "mean"] | None = None
+    """What the head reads, if the weights do not say so: the class token, or the mean of the patches after the last
+    norm."""
+
     out: Annotated[Path | None, tyro.conf.arg(metavar="PNG")] = None
     """Also draw the pictures (the first 200), as the model sees them, with what it says."""
 
@@ -59,7 +67,7 @@ class Predict(Common):
         from vitscratch.data import Preprocessing
         from vitscratch.weights import build_from
 
-        saved = build_from(source)
+        saved = build_from(source, num_heads=self.num_heads, pool=self.pool)
         for note in saved.provenance["notes"]:
             print(f"vitscratch: {source}: {note}", file=sys.stderr)
         if not saved.preprocessing:

@@ -3,11 +3,14 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from vitscratch.config import PRESETS
 from vitscratch.data.preprocessing import Preprocessing
 from vitscratch.patches import pair
+from vitscratch.weights.undrawn import undrawn
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5)
@@ -47,7 +50,7 @@ def _of(ecosystem: str, config: dict[str, Any], folder: Path, embed_dim: int) ->
     if ecosystem == "timm" and ("architecture" in config or "pretrained_cfg" in config):
         if config.get("num_features", embed_dim) != embed_dim:
             return Beside(notes=(f"config.json is of another model (num_features {config['num_features']}): not used",))
-        return _timm(config)
+        return _timm(config, embed_dim)
     return Beside(pool="cls" if ecosystem in ("torchvision", "huggingface") else None)  # they have nothing else
 
 
@@ -142,7 +145,7 @@ def _from_processor(processor: dict[str, Any], channels: int) -> tuple[dict[str,
     ), note  # fmt: skip
 
 
-def _timm(config: dict[str, Any]) -> Beside:
+def _timm(config: dict[str, Any], embed_dim: int) -> Beside:
     trained = config.get("pretrained_cfg") or {}
     arguments = config.get("model_args") or {}
     channels, *sides = trained.get("input_size", (3, 224, 224))
@@ -160,13 +163,26 @@ def _timm(config: dict[str, Any]) -> Beside:
     ) if trained and channels in (1, 3) else None  # fmt: skip
     labels = config.get("label_names") or trained.get("label_names")
     return Beside(
-        arguments.get("num_heads"),
+        arguments.get("num_heads") or _timms_heads(config.get("architecture"), embed_dim),
         tuple(sides),
         pool,
         tuple(map(str, labels)) if labels else None,
         preprocessing,
         notes,
     )
+
+
+def _timms_heads(architecture: Any, embed_dim: int) -> int | None:
+    """The heads of a model of an unusual width, from timm itself, if it is installed and knows the name."""
+    if any(preset.embed_dim == embed_dim for preset in PRESETS.values()) or find_spec("timm") is None:
+        return None
+    import timm
+
+    if not isinstance(architecture, str) or not timm.is_model(architecture):
+        return None
+    model: Any = undrawn(lambda: timm.create_model(architecture))
+    plain = getattr(model, "num_features", None) == embed_dim and hasattr(model, "blocks")
+    return getattr(getattr(model.blocks[0], "attn", None), "num_heads", None) if plain else None
 
 
 def _checked(mean: Sequence[float], std: Sequence[float], channels: int, **fields: Any) -> dict[str, Any]:

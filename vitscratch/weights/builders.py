@@ -27,7 +27,7 @@ def pretrained(preset: str, weights: Any, progress: bool, overrides: dict[str, A
         As `vitscratch.weights.load`. ValueError: also weights of another architecture.
     """
     source = _source(preset, weights)
-    read = read_weights(source, progress=progress)
+    read = read_weights(source, num_heads=overrides.get("num_heads"), progress=progress)
     classes = read.config.num_classes
     if overrides.get("num_classes", classes) != classes:
         wanted = overrides["num_classes"]

@@ -7,11 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vitscratch.config import Size, ViTConfig
+from vitscratch.config import PRESETS, Size, ViTConfig
 from vitscratch.encoder import EncoderBlock
 from vitscratch.vit import VisionTransformer
 from vitscratch.weights.contents import Weights
 from vitscratch.weights.heads import PreLogitsHead
+from vitscratch.weights.reading import POOL_ASSUMED
 from vitscratch.weights.resize import adapt_channels, resize_position_embedding
 from vitscratch.weights.saved import SavedModel
 from vitscratch.weights.sources import Source, read_weights
@@ -77,8 +78,8 @@ def load(model: VisionTransformer, source: Source, *, head: bool = True, partial
         )
     if model.cls_token.is_meta:
         raise ValueError("the model is on the meta device, where nothing can be loaded; build_from makes one that can")
-    # No tensor tells the heads of an unusual width, or the sides of a grid that is no square: then the model does.
-    own = model.cls_token.shape[2] % 64
+    # No tensor tells the heads of an unusual width, or the sides of a grid that can be no square: then the model does.
+    own = all(preset.embed_dim != model.cls_token.shape[2] for preset in PRESETS.values())
     weights = read_weights(
         source, image_size=model.patch_embed.image_size, num_heads=_num_heads(model) if own else None
     )
@@ -123,10 +124,14 @@ def build_from(
         raise ValueError(f"num_heads={num_heads}: {source} was trained with {weights.config.num_heads}; leave it out")
     chosen = dict(image_size=image_size, in_channels=in_channels, num_classes=num_classes, pool=pool)
     asked: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    has_head = _classifies(weights.tensors)
+    if not has_head and num_classes is None:
+        raise ValueError(
+            f"{source} has no head that tells classes; build_from(..., num_classes=10), say, gives it a new one for "
+            "10 classes, to be trained (`vitscratch finetune` does both)"
+        )
     config = replace(weights.config, **asked)
-    if not _head(weights.tensors) and num_classes is None:
-        raise ValueError(f"{source} has no head; num_classes=10, say, gives it a new one for 10 classes")
-    kept = bool(_head(weights.tensors)) and config.num_classes == weights.config.num_classes
+    kept = has_head and config.num_classes == weights.config.num_classes
     model, report = assemble(
         weights,
         source,
@@ -136,7 +141,8 @@ def build_from(
         any_pool=pool is not None,
     )
     names = weights.class_names if kept else None
-    notes = [*report.notes, *report.resized, *(f"head made anew: {name}" for name in report.ignored)]
+    said = [note for note in report.notes if pool is None or note != POOL_ASSUMED]
+    notes = [*said, *report.resized, *(f"head made anew: {name}" for name in report.ignored)]
     return SavedModel(
         model.eval(),
         config,
@@ -181,7 +187,9 @@ def assemble(
     else:  # a new head starts at 0, as `init_weights` has it; nothing else needs to be drawn
         state |= {name: torch.zeros(tensor.shape, device="cpu") for name, tensor in rest.items()}
     model.load_state_dict(state, assign=True)
-    return model, report
+    others = sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.dtype != dtype})
+    cast = [f"{' and '.join(others)} read as {str(dtype).removeprefix('torch.')}"] if others else []
+    return model, replace(report, notes=(*report.notes, *cast))
 
 
 def _fitted(
@@ -220,7 +228,7 @@ def _fitted(
 def _check_head(tensors: dict[str, Tensor], state: dict[str, Tensor], source: Source) -> None:
     theirs, ours = _head(tensors), _head(state)
     keeps = "head=False keeps the model's head as it is"
-    if not theirs:
+    if not _classifies(theirs):
         raise ValueError(f"{source} has no head, the model has {', '.join(ours) or 'none'}; {keeps}")
     if set(theirs) != set(ours):
         builds = "; build_from builds a model with its pre-logits layer" if _PRE_LOGITS in theirs else ""
@@ -309,6 +317,11 @@ def _grid(config: ViTConfig) -> tuple[int, int]:
 
 def _head(tensors: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in tensors if name.startswith("head."))
+
+
+def _classifies(tensors: Iterable[str]) -> bool:
+    """Whether there are logits: a pooler (pre-logits) alone, or a bias, makes none."""
+    return bool({"head.weight", "head.linear.weight"} & set(tensors))
 
 
 def _preprocessing(weights: Weights, model: VisionTransformer) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Read a file of weights, whoever wrote it: recognise the names, convert them, and work out the architecture."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -19,8 +18,8 @@ from vitscratch.weights.contents import Weights
 from vitscratch.weights.files import TensorFile, read_tensors
 from vitscratch.weights.google import GOOGLE
 from vitscratch.weights.huggingface import HUGGINGFACE
-from vitscratch.weights.saved import FORMAT
-from vitscratch.weights.table import Ecosystem, to_ours
+from vitscratch.weights.saved import FORMAT, read_header
+from vitscratch.weights.table import Ecosystem, check_tensors, known, to_ours
 from vitscratch.weights.timm import TIMM
 from vitscratch.weights.torchvision import TORCHVISION
 from vitscratch.weights.undrawn import undrawn
@@ -28,6 +27,7 @@ from vitscratch.weights.undrawn import undrawn
 ECOSYSTEMS = {ecosystem.name: ecosystem for ecosystem in (TORCHVISION, TIMM, HUGGINGFACE, GOOGLE)}
 # What a folder of Hugging Face's or timm's holds, best first.
 _IN_FOLDERS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.safetensors")
+POOL_ASSUMED = "the file does not say what the head reads: the class token is assumed"
 _OTHER_MODELS = (
     ("*layer1.0.conv1.weight", "a ResNet"),
     ("*layers.0.blocks.0.att*", "a Swin Transformer"),
@@ -42,10 +42,10 @@ def read_weights(source: Path, *, image_size: Size | None = None, num_heads: int
 
     Args:
         source: a file, or a folder of Hugging Face's (model.safetensors or pytorch_model.bin, and config.json).
-        image_size: of the pictures that it was trained on; needed only where they were not square and no config.json
-            says so.
+        image_size: of the pictures, where they were not square and no config.json says so. It counts only if the
+            positions form no square: as many patches in another shape are no sign that it was trained on that shape.
         num_heads: needed only for an unusual width. Google's tensors tell it, and a config.json beside the others;
-            where neither does, this counts, then the preset of the same width, then heads of width 64.
+            where neither does, this counts, then the preset of the same width.
 
     Returns:
         Tensors by our names, in their precision. `num_classes` of the config is 0 if there is no head.
@@ -116,12 +116,13 @@ def _convert(
     original = _originals(file.tensors, ecosystem, prefix)
     _refuse(ecosystem, original)
     theirs = {name: file.tensors[original[name]] for name in original}
+    check_tensors({original[name]: theirs[name] for name in known(ecosystem, theirs)})
     tensors, unused = to_ours(ecosystem, theirs)
     beside = read_beside(path.parent, ecosystem.name, _width(tensors, unused), config)
     if ecosystem.heads in theirs:
         num_heads = len(theirs[ecosystem.heads])
     described, more = _config(tensors, unused, beside, image_size, num_heads)
-    notes += [*beside.notes, *more, *_meanings(ecosystem, unused), *_absences(tensors)]
+    notes += [*beside.notes, *more, *_meanings(ecosystem, unused), *_absences(tensors), *_not_finite(tensors)]
     dropped, more = _misfits(tensors, described)
     for name in dropped:
         unused += [_their_name(ecosystem, name)]
@@ -186,6 +187,14 @@ def _absences(tensors: Mapping[str, Tensor]) -> list[str]:
     return ["no blocks.{i}.attn.qkv.bias: queries, keys and values without bias; ours has one"]
 
 
+def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """A note on values that are no numbers. Training that diverged leaves them everywhere, so vectors and the head
+    are enough: the matrices stay on disk until they are used."""
+    small = {name: tensor for name, tensor in tensors.items() if tensor.ndim == 1 or name.startswith("head.")}
+    wrong = [name for name, tensor in small.items() if not torch.isfinite(tensor.float()).all()]
+    return [f"not finite (nan or inf), so the logits will not be, either: {', '.join(wrong[:5])}"] if wrong else []
+
+
 def _width(tensors: Mapping[str, Tensor], unused: list[str]) -> int:
     for name in ("norm.bias", "blocks.0.norm1.bias", "patch_embed.proj.bias"):
         if name in tensors:
@@ -216,9 +225,10 @@ def _config(
     pool = beside.pool
     if pool is None:
         pool = "mean" if any(name.startswith("fc_norm.") for name in unused) else "cls"
-        notes += ["the file does not say what the head reads: the class token is assumed"] if pool == "cls" else []
+        notes += [POOL_ASSUMED] if pool == "cls" else []
     patch, classes = (projection.shape[2], projection.shape[3]), _logits(tensors)
-    size = _image_size(tensors.get("pos_embed"), patch, beside.image_size, image_size)
+    size, more = _image_size(tensors.get("pos_embed"), patch, beside.image_size, image_size)
+    notes += more
     config = ViTConfig(
         image_size=_short(size),
         patch_size=_short(patch),
@@ -246,28 +256,45 @@ def _heads(width: int, known: int | None) -> tuple[int, list[str]]:
     for preset, config in PRESETS.items():
         if config.embed_dim == width:
             return config.num_heads, [f"num_heads {config.num_heads} assumed, as {preset} of the same width has"]
-    if width % 64:
-        raise ValueError(
-            f"no tensor tells how many heads a width of {width} has; config.json beside it, or num_heads=..."
-        )
-    return width // 64, [f"num_heads {width // 64} assumed: heads of width 64"]
+    raise ValueError(
+        f"no tensor tells how many heads a width of {width} has; config.json beside it says so, or num_heads=... "
+        "(--num-heads)"
+    )
 
 
-def _image_size(positions: Tensor | None, patch: tuple[int, int], *known: Size | None) -> tuple[int, int]:
-    """What is known, if it fits the number of positions; else from a square of them; else what is known, or 224."""
+def _image_size(
+    positions: Tensor | None, patch: tuple[int, int], said: Size | None, wanted: Size | None
+) -> tuple[tuple[int, int], list[str]]:
+    """The size of the pictures that the positions are of, and a note where that is doubtful.
+
+    What config.json says counts, if it fits; else a square, since pictures are, and libraries resize squares; else the
+    size of the model that the weights are for. Where nothing fits, what is known, or 224.
+    """
     rows = positions.shape[-2] if positions is not None and positions.ndim >= 2 else 0
-    sizes = [pair(size) for size in known if size is not None]
-    for height, width in sizes:  # 230 pixels hold 14 patches of 16, too: what is said counts
-        if rows == 1 + (height // patch[0]) * (width // patch[1]):
-            return height, width
-    for others in (1, 0, 2):  # tokens beside the patches: a class token, or none, or one for distillation as well
-        grid = isqrt(max(rows - others, 0))
-        if grid and rows - grid * grid == others:
-            return grid * patch[0], grid * patch[1]
-    if sizes or not rows:
-        return (*sizes, (224, 224))[0]
-    hint = "expected 1 + rows x columns of patches; say image_size if the pictures were not square"
-    raise ValueError(f"the position embedding has {rows} rows; {hint}")
+    known, hint = _fitting(rows, patch, said), _fitting(rows, patch, wanted)
+    side = isqrt(max(rows - 1, 0))
+    square = (side * patch[0], side * patch[1]) if side and side * side == rows - 1 else None
+    if not known and square and hint and hint != square:
+        other = f"{hint[0] // patch[0]} x {hint[1] // patch[1]}, config.json beside the file has to say their size"
+        return square, [f"{rows - 1} positions assumed to be {side} x {side}; if the pictures had {other}"]
+    if found := known or square or hint:
+        return found, []
+    for others in (0, 2):  # no class token, or a second one for distillation
+        side = isqrt(max(rows - others, 0))
+        if side and rows - side * side == others:
+            return (side * patch[0], side * patch[1]), []
+    if (size := said or wanted) or not rows:
+        return pair(size or 224), []
+    expected = "expected 1 + rows x columns of patches; say image_size if the pictures were not square"
+    raise ValueError(f"the position embedding has {rows} rows; {expected}")
+
+
+def _fitting(rows: int, patch: tuple[int, int], size: Size | None) -> tuple[int, int] | None:
+    """A size, if it has as many patches as there are positions beside the class token's."""
+    if size is None:
+        return None
+    height, width = pair(size)
+    return (height, width) if rows == 1 + (height // patch[0]) * (width // patch[1]) else None
 
 
 def _misfits(tensors: Mapping[str, Tensor], config: ViTConfig) -> tuple[list[str], list[str]]:
@@ -328,16 +355,12 @@ def _described(
 def _read_ours(path: Path, file: TensorFile) -> Weights:
     """A file of `save_model`."""
     try:
-        said = {name: json.loads(file.metadata[name]) for name in ("class_names", "preprocessing", "provenance")}
-        fields = json.loads(file.metadata["config"]).items()
-        sizes: dict[str, Any] = {name: tuple(size) if isinstance(size, list) else size for name, size in fields}
-        config = ViTConfig(**sizes)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is refused: its header is damaged ({error})") from error
-    names = tuple(said["class_names"]) or None
-    return Weights(
-        file.tensors, config, "vitscratch", (), names, said["preprocessing"] or None, (), {**said["provenance"]}
-    )
+        config, names, preprocessing, provenance = read_header(file.metadata)
+        check_tensors(file.tensors)
+    except ValueError as error:
+        raise ValueError(f"{path} is refused: {error}") from error
+    notes = tuple(_not_finite(file.tensors))
+    return Weights(file.tensors, config, "vitscratch", (), names or None, preprocessing or None, notes, provenance)
 
 
 def _their_name(ecosystem: Ecosystem, ours: str) -> str:

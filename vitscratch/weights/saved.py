@@ -4,7 +4,7 @@ Nothing in such a file is executed when it is read.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from vitscratch.config import ViTConfig
 from vitscratch.files import write_atomically
 from vitscratch.vit import VisionTransformer
 from vitscratch.weights.heads import PreLogitsHead
+from vitscratch.weights.table import check_tensors
 
 FORMAT = "vitscratch model 1"
 
@@ -74,12 +75,8 @@ def load_model(path: Path) -> SavedModel:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-        if metadata.get("vitscratch") != FORMAT:
-            raise ValueError(f"its metadata does not say {FORMAT!r}")
-        described = {
-            name: json.loads(metadata[name]) for name in ("config", "class_names", "preprocessing", "provenance")
-        }
-        config = ViTConfig(**{name: _untuple(value) for name, value in described["config"].items()})
+        config, class_names, preprocessing, provenance = read_header(metadata)
+        check_tensors(tensors)
         model = VisionTransformer.from_config(config).eval()
         if (hidden := tensors.get("head.pre_logits.bias")) is not None:
             model.head = PreLogitsHead(config.embed_dim, len(hidden), config.num_classes)  # type: ignore[assignment]
@@ -87,10 +84,26 @@ def load_model(path: Path) -> SavedModel:
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} is refused: {reason}") from error
-    return SavedModel(
-        model, config, tuple(described["class_names"]), described["preprocessing"], described["provenance"]
-    )
+    return SavedModel(model, config, class_names, preprocessing, provenance)
 
 
-def _untuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+def read_header(
+    metadata: Mapping[str, str],
+) -> tuple[ViTConfig, tuple[str, ...], dict[str, Any], dict[str, Any]]:
+    """What `save_model` wrote beside the weights: architecture, class names, preprocessing and provenance.
+
+    Raises:
+        ValueError: the header of another file, or a damaged one.
+    """
+    if metadata.get("vitscratch") != FORMAT:
+        raise ValueError(f"its metadata does not say {FORMAT!r}")
+    try:
+        said = {name: json.loads(metadata[name]) for name in ("config", "class_names", "preprocessing", "provenance")}
+        # JSON has no tuples.
+        sizes: dict[str, Any] = {
+            name: tuple(size) if isinstance(size, list) else size for name, size in said["config"].items()
+        }
+        config = ViTConfig(**sizes)
+        return config, tuple(said["class_names"]), {**said["preprocessing"]}, {**said["provenance"]}
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"its header is damaged ({error})") from error

@@ -102,6 +102,21 @@ class Ecosystem:
         return self.spell(name)
 
 
+def check_tensors(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse what no parameter can be.
+
+    Raises:
+        ValueError: a tensor that is sparse, or of whole or complex numbers, or has no axis or an empty one, by name.
+    """
+    for name, tensor in tensors.items():
+        shape, kind = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+        if tensor.layout != torch.strided:
+            kind = "sparse"
+        elif tensor.is_floating_point() and shape and 0 not in shape:
+            continue
+        raise ValueError(f"{name} is {kind} of shape {shape}; expected dense floating-point numbers, no empty axis")
+
+
 def blocks_of(ecosystem: Ecosystem, names: Iterable[str]) -> list[int]:
     """Numbers of the blocks of which any tensor of the table is there."""
     patterns = [
@@ -112,6 +127,15 @@ def blocks_of(ecosystem: Ecosystem, names: Iterable[str]) -> list[int]:
     ]
     matches = (pattern.fullmatch(name) for name in names for pattern in patterns)
     return sorted({int(match[1]) for match in matches if match})
+
+
+def known(ecosystem: Ecosystem, names: Iterable[str]) -> list[str]:
+    """Those of the names that the table has."""
+    names = list(names)
+    blocks = blocks_of(ecosystem, names)
+    rows = [row.names(block)[1] for row in ecosystem.rows for block in (blocks if "{i}" in row.ours else [0])]
+    listed = {name for theirs in rows for name in theirs}
+    return [name for name in names if name in listed]
 
 
 def to_ours(ecosystem: Ecosystem, theirs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
