@@ -52,6 +52,9 @@ class FineTune(Recipe):
     weights: str = ""
     """The pretrained weights: a name, a file, timm:NAME or hf:ORG/NAME."""
 
+    num_heads: int | None = None
+    """Attention heads, where neither the weights nor a config.json beside them say so."""
+
     how: How = "fine-tune"
     """What is trained. probe: the head, by logistic regression on features computed once. head: the head, in the loop
     (ten times as fast as `learning_rate` says). last-n: the last blocks and the head. full: everything, lower blocks
@@ -87,7 +90,11 @@ class FineTune(Recipe):
 
     def provenance(self) -> dict[str, Any]:
         """The weights, how they were trained on, and what was assumed of them."""
-        return {"weights": self.weights, "how": self.how, "notes": list(_pretrained(self.weights, self.image_size)[2])}
+        return {
+            "weights": self.weights,
+            "how": self.how,
+            "notes": list(_pretrained(self.weights, self.image_size, self.num_heads)[2]),
+        }
 
     @property
     def all_epochs(self) -> int:
@@ -103,7 +110,7 @@ class FineTune(Recipe):
 
     def preprocessing(self) -> "Preprocessing":
         """As the weights were trained, in the size that is asked for."""
-        return _pretrained(self.weights, self.image_size)[1]
+        return _pretrained(self.weights, self.image_size, self.num_heads)[1]
 
     def picture_shape(self) -> tuple[tuple[int, int], int]:
         """The weights', or the size that is asked for."""
@@ -112,7 +119,7 @@ class FineTune(Recipe):
 
     def model_config(self, num_classes: int) -> ViTConfig:
         """The weights' architecture, for so many classes."""
-        return replace(_pretrained(self.weights, self.image_size)[0], num_classes=num_classes)
+        return replace(_pretrained(self.weights, self.image_size, self.num_heads)[0], num_classes=num_classes)
 
     def build(self, config: ViTConfig) -> "VisionTransformer":
         """The pretrained body with a new head; with scratch the same model at random."""
@@ -123,7 +130,12 @@ class FineTune(Recipe):
 
         if self.how == "scratch":
             return super().build(config)
-        model = build_from(self.weights, image_size=config.image_size, num_classes=config.num_classes).model
+        model = build_from(
+            self.weights,
+            image_size=config.image_size,
+            num_heads=self.num_heads,
+            num_classes=config.num_classes,
+        ).model
         if not isinstance(model.head, nn.Linear):  # a pre-logits layer belongs to the old classes
             model.head = nn.Linear(config.embed_dim, config.num_classes)
         replace_head(model, config.num_classes)  # also where the old one has as many classes: they are others
@@ -155,14 +167,16 @@ class FineTune(Recipe):
 
 
 @lru_cache(maxsize=1)
-def _pretrained(weights: str, image_size: int | None) -> "tuple[ViTConfig, Preprocessing, tuple[str, ...]]":
+def _pretrained(
+    weights: str, image_size: int | None, num_heads: int | None
+) -> "tuple[ViTConfig, Preprocessing, tuple[str, ...]]":
     """Architecture and preprocessing of pretrained weights, for pictures of a size, and notes on what was assumed."""
     from vitscratch.data import Preprocessing
     from vitscratch.weights import build_from
 
     if not weights:
         raise ValueError("this recipe needs pretrained weights: --weights FILE, timm:NAME or hf:ORG/NAME")
-    saved = build_from(weights, image_size=image_size, num_classes=1)
+    saved = build_from(weights, image_size=image_size, num_heads=num_heads, num_classes=1)
     if not saved.preprocessing:
         raise ValueError(f"{weights} does not say how its pictures are prepared; convert it with vitscratch first")
     return saved.config, Preprocessing.from_dict(saved.preprocessing), tuple(saved.provenance["notes"])
