@@ -130,6 +130,6 @@ def test_a_pre_logits_layer_stays_with_the_old_classes(tmp_path: Path) -> None:
 def test_what_was_assumed_of_the_weights_is_told(tmp_path: Path) -> None:
     theirs = torchvision_twin(replace(CONFIG, in_channels=3, embed_dim=64, num_heads=1))[0]
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
-    tuned = replace(recipe(str(tmp_path / "theirs.pth")), image_size=16)
+    tuned = replace(recipe(str(tmp_path / "theirs.pth")), image_size=16, num_heads=1)
     notes = tuned.provenance()["notes"]
     assert any("pos_embed: 2 x 2 -> 4 x 4" in note for note in notes) and len(notes) > 1
