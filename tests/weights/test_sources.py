@@ -108,9 +108,10 @@ def test_a_download_is_checked_kept_and_mapped(
     assert asked == [(MEMBER.url, "c867db91", False)]
 
 
-def test_offline_one_line_says_what_and_where(hub: Path) -> None:
+@pytest.mark.parametrize("source", [MEMBER, "ViT_B_16_Weights.IMAGENET1K_V1"])
+def test_offline_one_line_says_what_and_where(hub: Path, source: Any) -> None:
     with pytest.raises(OSError, match="no network here") as caught:
-        load(vitscratch.vit_nano_32(), MEMBER)
+        load(vitscratch.vit_nano_32(), source)
     message = str(caught.value)
     assert "ViT_B_16_Weights.IMAGENET1K_V1 is not on this machine" in message and "\n" not in message
     assert f"put it at {hub / 'vit_b_16-c867db91.pth'}, or name the path of a copy" in message

@@ -120,8 +120,10 @@ def model_source(name: str) -> str | Path:
     Raises:
         ValueError: nothing of that name, or no weights in a folder.
     """
+    from vitscratch.weights.sources import HUB, TIMM, TORCHVISION
+
     path = Path(name)
-    if name.startswith(("hf:", "timm:")):
+    if name.startswith((HUB, TIMM)) or TORCHVISION.fullmatch(name):
         return name
     if not path.exists():
         from vitscratch.weights import shipped_names

@@ -1,6 +1,7 @@
 """Where pretrained weights come from: files, the package, downloads of torchvision, timm and the Hugging Face Hub."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,10 +18,11 @@ from vitscratch.weights.reading import read_weights as read_file
 from vitscratch.weights.shipped import shipped, shipped_names
 
 Source = str | Path | Enum
-"""A path, a member of torchvision's weights such as `ViT_B_16_Weights.DEFAULT`, "timm:NAME", "hf:ORG/NAME", or the
-name of weights that come with the package."""
+"""A path, a member of torchvision's weights such as `ViT_B_16_Weights.DEFAULT` or its name, "timm:NAME",
+"hf:ORG/NAME", or the name of weights that come with the package."""
 
 TIMM, HUB = "timm:", "hf:"
+TORCHVISION = re.compile(r"\w+_Weights\.\w+")
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # one is enough
 
 
@@ -39,6 +41,10 @@ def read_weights(
         ValueError: no such file, name or repository, or something else than the weights of a ViT.
         ImportError: the package that knows the source. OSError: a download that failed.
     """
+    if isinstance(source, str) and TORCHVISION.fullmatch(source):
+        from torchvision.models import get_weight
+
+        source = get_weight(source)
     if isinstance(source, Enum):
         return _from_torchvision(source, progress)
     if isinstance(source, str) and source.startswith(TIMM):
