@@ -17,7 +17,7 @@ from vitscratch.bench.timing import Ratio, interleaved
 from vitscratch.config import ViTConfig
 
 THEIRS = "torchvision"
-_TINY = ViTConfig(32, 16, 3, 5, embed_dim=64, depth=1, num_heads=1, mlp_dim=64)
+_TINY = ViTConfig(32, 16, 3, 2, embed_dim=192, depth=1, num_heads=3, mlp_dim=64)  # of a width whose heads are known
 
 
 @dataclass(frozen=True)
