@@ -75,7 +75,7 @@ class Transfer(_Few):
     """Fine-tune pretrained weights, train a new head on them frozen, and train from scratch, from a few labelled
     pictures of each class."""
 
-    weights: str = "cifar10"
+    weights: str
     """The pretrained weights: a name, a file, timm:NAME or hf:ORG/NAME."""
 
     data: Annotated[str, tyro.conf.arg(metavar="PATH")]

@@ -14,7 +14,7 @@ def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
 
     bf16 has float32's range with 8 bits of precision: no scaling of the loss is needed. fp16 has 11 bits but ends at
     65,504 and loses gradients below 6e-8, so its loss is scaled (`torch.amp.GradScaler`). Without hardware for it bf16
-    is emulated and slower than fp32 (0.65 to 0.7 of its speed on an AMD EPYC with AVX-512 BF16 but no AMX), so "auto"
+    is emulated and slower than fp32, and with AVX-512 BF16 alone it depends on the model (docs/speed.md), so "auto"
     looks first: bf16 on GPUs from NVIDIA's Ampere on and on CPUs with AMX, fp16 on older GPUs, fp32 elsewhere.
     """
     if precision != "auto":
