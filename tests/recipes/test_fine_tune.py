@@ -133,3 +133,4 @@ def test_what_was_assumed_of_the_weights_is_told(tmp_path: Path) -> None:
     tuned = replace(recipe(str(tmp_path / "theirs.pth")), image_size=16, num_heads=1)
     notes = tuned.provenance()["notes"]
     assert any("pos_embed: 2 x 2 -> 4 x 4" in note for note in notes) and len(notes) > 1
+    assert replace(tuned, how="scratch").provenance() == {"how": "scratch"}

@@ -90,6 +90,8 @@ class FineTune(Recipe):
 
     def provenance(self) -> dict[str, Any]:
         """The weights, how they were trained on, and what was assumed of them."""
+        if self.how == "scratch":  # of them it has nothing but the shape
+            return {"how": self.how}
         return {
             "weights": self.weights,
             "how": self.how,
