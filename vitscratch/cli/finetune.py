@@ -70,8 +70,7 @@ class Finetune(Start):
 
     def _carry_out(self, recipe: FineTune, out: Path) -> int:
         """Train by a recipe; with --compare go on where an earlier try of the same stopped."""
-        json = None if self.compare else self.json  # which then gets both runs
-        common: Any = dict(doctor=self.doctor, tensorboard=self.tensorboard, json=json, debug=self.debug)
+        common: Any = dict(doctor=self.doctor, tensorboard=self.tensorboard, json=self.json, debug=self.debug)
         if self.compare and (out / CONFIG).exists():
             there = read_run(out).recipe
             wanted = recipe.absolute().quick() if self.quick else recipe.absolute()
