@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 from vitscratch import MultiHeadSelfAttention
@@ -40,6 +41,22 @@ def test_readable_and_fused_agree_in_outputs_and_gradients(dtype: torch.dtype) -
         results.append((output, *torch.autograd.grad((output * direction).sum(), (x, *layer.parameters()))))
     for fast, readable in zip(*results, strict=True):
         assert_close(fast, readable, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [(torch.float64, True), (torch.float32, True), (torch.float16, True), (torch.bfloat16, False)],
+)
+def test_the_fused_form_runs_where_it_is_faster(
+    dtype: torch.dtype, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, calls = MultiHeadSelfAttention(H * K, H), []
+    fused = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *args, **kw: calls.append(1) or fused(*args, **kw))
+    layer.to(dtype)(torch.randn(B, N, H * K).to(dtype))
+    with torch.autocast("cpu", dtype, enabled=dtype.itemsize == 2):
+        layer.float()(torch.randn(B, N, H * K))
+    assert len(calls) == 2 * expected
 
 
 @pytest.mark.parametrize("fused", [True, False])

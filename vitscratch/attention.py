@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from einops import einsum, rearrange
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, bfloat16, nn
 
 
 def attention(
@@ -36,7 +36,7 @@ class MultiHeadSelfAttention(nn.Module):
         num_heads: heads (the paper's k; in shapes, k is the width of one: D / num_heads).
         dropout: probability in [0, 1] of zeroing a number of the output, in training.
         attention_dropout: the same for an attention weight.
-        fused: compute with `scaled_dot_product_attention` (the fast form) instead of `attention` above.
+        fused: compute with `scaled_dot_product_attention` instead of `attention` above where that is faster.
 
     Shape:
         (b, n, d) -> (b, n, d), or (b, 1, d), the first token alone, with `one_query=True`.
@@ -71,7 +71,7 @@ class MultiHeadSelfAttention(nn.Module):
             return self._one_query(x)
         q, k, v = self.queries_keys_values(x)
         dropout = self.attention_dropout if self.training else 0.0
-        if self.fused:
+        if self.fused and not (q.is_cpu and q.dtype == bfloat16):  # there two products are faster (docs/speed.md)
             out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         else:
             out, _ = attention(q, k, v, dropout)

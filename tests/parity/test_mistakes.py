@@ -26,6 +26,7 @@ EQ1 = "x = torch.cat([cls_token, patches], dim=1) + self.pos_embed"
 BLOCKS = "for block in self.blocks:  # Eq. 2 and Eq. 3\n            x = block(x)"
 CLS, MEAN = "self.tokens(images)[:, 0]", "self.tokens(images)[:, 1:].mean(dim=1)"
 QKV = "return q, k, v"
+FUSED = "if self.fused and not (q.is_cpu and q.dtype == bfloat16):"
 Q, OUTPUT = 'q = einsum(x[:, 0], w_q, "b d, h k d -> b h k") + b_q', '"b h d, h k d -> b h k") + b_v'
 SCORES, SEEN = "@ x.mT / q.shape[-1] ** 0.5", "seen = scores.softmax(dim=-1) @ x"
 PATCHIFY = '"b c (rows p) (columns q) -> b (rows columns) (c p q)"'
@@ -95,7 +96,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {  # name -> check, file, right
     "heads merged by reshape": (square, A, MERGE, "out.reshape(x.shape)"),
     "heads merged in another order": (square, A, MERGE, MERGE.replace("(h k)", "(k h)")),
     "attention over the batch": (
-        square, A, "        if self.fused:", "        q, k, v = (t.transpose(0, 2) for t in (q, k, v))\n        if self.fused:"),
+        square, A, FUSED, f"q, k, v = (t.transpose(0, 2) for t in (q, k, v))\n        {FUSED}"),
     "q and k swapped": (square, A, QKV, "return k, q, v"),
     "k and v swapped": (square, A, QKV, "return q, v, k"),
     "values are the input": (
@@ -166,7 +167,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {  # name -> check, file, right
     "features scaled": (features, V, MEAN, f"2 * {MEAN}"),
     "tokens without the class token": (features, V, "return self.norm(x)", "return self.norm(x)[:, 1:]"),
     "another function without gradients": (
-        ungraded, A, "        if self.fused:", "        if not x.requires_grad:\n            q = 2 * q\n        if self.fused:"),
+        ungraded, A, FUSED, f"if not x.requires_grad:\n            q = 2 * q\n        {FUSED}"),
     "epsilon 1e-5, seen on tiny tokens": (tiny, E, NORM1, NORM1.replace("1e-6", "1e-5")),
     "epsilon outside the root": (
         tiny, E, EQ2, "x = x + self.attn((x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True, correction=0) + 1e-6)"
@@ -178,7 +179,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {  # name -> check, file, right
     "MLP dropout by default": (undropped, M, "dropout: float = 0.0) ->", "dropout: float = 0.1) ->"),
     "softmax that overflows": (attention, A, SOFTMAX, (
         "weights = F.dropout(scores.exp() / scores.exp().sum(-1, keepdim=True), dropout)")),
-    "the fast form is never used": (attention, A, "if self.fused:", "if False:"),
+    "the fast form is never used": (attention, A, FUSED, "if False:"),
     "head count ignored": (square, A, "self.num_heads, self.attention_dropout, self.fused = num_heads,", (
         "self.num_heads, self.attention_dropout, self.fused = 1 + 0 * num_heads,")),
     "detached class token": (square, V, "self.cls_token.expand", "self.cls_token.detach().expand"),

@@ -1,5 +1,6 @@
 """Every option of the loop does what its docstring says, and is seen to fail when it does not."""
 
+import itertools
 import math
 import warnings
 from copy import deepcopy
@@ -139,9 +140,10 @@ def test_clipping_sees_the_unscaled_gradient() -> None:
 
 def test_auto_precision_looks_at_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    for amx, expected in ((True, torch.bfloat16), (False, torch.float32)):
+    for amx, avx in itertools.product((True, False), repeat=2):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
-        assert choose_precision("auto", cpu) is expected
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: avx)
+        assert choose_precision("auto", cpu) is (torch.bfloat16 if amx or avx else torch.float32)
     for bf16, expected in ((True, torch.bfloat16), (False, torch.float16)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, bf16=bf16: bf16)
         assert choose_precision("auto", cuda) is expected
