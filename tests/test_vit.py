@@ -275,7 +275,7 @@ def _assert_forms_agree(model: VisionTransformer, images: torch.Tensor, toleranc
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 5e-2)]
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 1e-1)]
 )
 @pytest.mark.parametrize(("heads", "depth", "batch"), [(1, 1, 1), (3, 2, 5), (5, 3, 2)])
 def test_one_query_gives_the_same_logits_and_gradients(

@@ -33,6 +33,8 @@ SHORT = [
     "0.5",
     "--patience",
     "2",
+    "--precision",
+    "fp32",  # of one process and two alike to 1e-5
 ]
 FILES = [
     "best.pt",

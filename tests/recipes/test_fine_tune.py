@@ -83,7 +83,7 @@ def test_each_way_changes_what_it_says(weights: str, how: How, moved: set[str] |
 
 
 def test_the_probe_reports_what_chose_its_regularisation(weights: str) -> None:
-    experiment = prepare(recipe(weights, "probe"))
+    experiment = prepare(replace(recipe(weights, "probe"), precision="fp32"))
     (record,) = experiment.fit()
     train, validation = experiment.measure("train"), experiment.measure("validation")
     assert record.train_accuracy == pytest.approx(train.accuracy)

@@ -178,7 +178,7 @@ def test_the_moving_average_copies_counters() -> None:
 def test_fit_validates_and_returns_the_average() -> None:
     images, labels = pictures()
     model = linear_model()
-    config = TrainingConfig(epochs=3, learning_rate=0.3, ema_decay=0.99)
+    config = TrainingConfig(epochs=3, learning_rate=0.3, ema_decay=0.99, precision="fp32")
     history = fit(model, TensorBatches(images, labels, 7), config, validation=[(images, labels)])
     assert history[-1].validation_loss == pytest.approx(F.cross_entropy(model(images), labels).item(), rel=1e-5)
     bare = linear_model()

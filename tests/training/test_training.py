@@ -139,7 +139,7 @@ def test_fit_learns_records_and_calls_back() -> None:
     history = fit(
         model,
         TensorBatches(images, labels, 5, seed=0),
-        TrainingConfig(epochs=30, learning_rate=0.1, warmup_epochs=2.0),
+        TrainingConfig(epochs=30, learning_rate=0.1, warmup_epochs=2.0, precision="fp32"),
         validation=[(images, labels)],
         on_epoch=lambda run: records.append(run.history[-1]),
     )

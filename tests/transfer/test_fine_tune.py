@@ -93,7 +93,7 @@ def test_lower_layers_learn_more_slowly() -> None:
 
 def test_the_best_epoch_of_both_parts_is_kept() -> None:
     model, validation = pretrained(), batches(None)
-    ruinous = TrainingConfig(epochs=2, learning_rate=0.3, patience=2, clip_norm=None)
+    ruinous = TrainingConfig(epochs=2, learning_rate=0.3, patience=2, clip_norm=None, precision="fp32")
     after_head: dict[str, Tensor] = {}
 
     def keep(run: Run) -> None:
