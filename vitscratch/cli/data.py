@@ -157,7 +157,7 @@ def print_report(report: "Report", examples: int) -> None:
     print(f"formats  {_listed([f'{name}: {number:,}' for name, number in report.formats.items()])}")
     if report.shortcuts:
         told = [f"{one.feature} {one.accuracy:.0%}{'!' * (one.severity == 'warning')}" for one in report.shortcuts]
-        print(f"class by {', '.join(told)} (chance {report.shortcuts[-1].chance:.0%})")
+        print(f"told by  {', '.join(told)} (chance {report.shortcuts[-1].chance:.0%})")
     for severity, title in (
         ("bad", "Bad: refused"),
         ("warning", "Warnings: the class can be told without a look at the pictures, and a model may learn just that"),

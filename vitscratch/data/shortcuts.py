@@ -23,6 +23,7 @@ LEAST = 8
 """A class with fewer pictures is left out: by `_needed`, not even a property that gets all of them right counts."""
 
 _FOLDS = 5
+_LEAF = 5  # pictures of a leaf at least: so that a small set is not learned by heart, value by value
 _SHOWN = 3  # classes for which a message says what is typical
 _TOGETHER = "all but file size, together"
 _ANEW = "Save all pictures anew in the same way: one format, one quality"
@@ -55,12 +56,14 @@ class Shortcut:
 
     def numbers(self) -> str:
         """The accuracy beside that of chance."""
-        return f"{self.accuracy:.1%} (chance {self.chance:.1%})"
+        return f"{self.accuracy:.1%} balanced accuracy (chance {self.chance:.1%})"
 
     def classes(self) -> str:
-        """What is typical of the classes, if that helps."""
-        shown = [f"{name} {value}" for name, value in list(self.typical.items())[:_SHOWN]]
-        return ", ".join(shown) + ", ..." * (len(self.typical) > _SHOWN)
+        """What is typical of a few classes, those first that differ."""
+        differing = {value: name for name, value in reversed(self.typical.items())}
+        names = [*reversed(differing.values()), *self.typical]
+        shown = [f"{name} {self.typical[name]}" for name in list(dict.fromkeys(names))[:_SHOWN]]
+        return ", ".join(shown) + " and so on" * (len(self.typical) > _SHOWN)
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,9 @@ def _accuracy(columns: Sequence[Sequence[Hashable]], labels: Sequence[int], seed
         table[:, place] = [codes[value] for value in values]
     # As many leaves as telling all classes apart takes, and a few more; equal weights, as balanced accuracy has them.
     leaves = max(8, 2 * len(set(labels)))
-    tree = DecisionTreeClassifier(max_leaf_nodes=leaves, class_weight="balanced", random_state=seed)
+    tree = DecisionTreeClassifier(
+        max_leaf_nodes=leaves, min_samples_leaf=_LEAF, class_weight="balanced", random_state=seed
+    )
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
     return float(balanced_accuracy_score(labels, cross_val_predict(tree, table, labels, cv=folds)))
 
@@ -237,9 +242,9 @@ def shortcut_findings(shortcuts: Sequence[Shortcut]) -> list[Finding]:
     for shortcut in _worst_first(shortcuts):
         if shortcut.severity is None:
             continue
-        of = f" of {shortcut.pictures:,} pictures: {shortcut.classes()}" if shortcut.typical else ""
+        typical = f": {shortcut.classes()}" if shortcut.typical else ""
         message = (
-            f"tells the class with {shortcut.numbers()} balanced accuracy, cross-validated{of}. "
+            f"tells the class with {shortcut.numbers()}, cross-validated on {shortcut.pictures:,} pictures{typical}. "
             f"{remedies.get(shortcut.feature, _ANEW)}"
         )
         kind = "shortcut" if shortcut.severity == "warning" else "shortcut, or content"
@@ -254,7 +259,8 @@ def shortcut_line(shortcuts: Sequence[Shortcut], data: str) -> str | None:
         return None
     worst, *others = warned
     details = f": {worst.classes()}" if worst.typical else ""
-    also = f"; so do {', '.join(f'{one.feature} {one.accuracy:.1%}' for one in others)}" if others else ""
+    also = f"; so {'does' if len(others) == 1 else 'do'} " * bool(others)
+    also += ", ".join(f"{one.feature} ({one.accuracy:.1%})" for one in others)
     return (
         f"shortcut: without a look at the pictures, {worst.feature} tells the class with {worst.numbers()}{details}"
         f"{also}. A model may learn that in place of what is shown; `vitscratch data check {data}` says what to do"
@@ -262,7 +268,7 @@ def shortcut_line(shortcuts: Sequence[Shortcut], data: str) -> str | None:
 
 
 def _worst_first(shortcuts: Sequence[Shortcut]) -> list[Shortcut]:
-    """Those to be told of: all together is left out where it says no more than one alone."""
+    """Those to be told of, all together only where none is a warning alone."""
     alone = [one for one in shortcuts if one.feature != _TOGETHER]
     told = alone if any(one.severity == "warning" for one in alone) else shortcuts
     return sorted(told, key=lambda one: -one.accuracy)
