@@ -20,6 +20,7 @@ from vitscratch.data.inspect import Inspection
 from vitscratch.data.pictures import MAX_PIXELS, PictureError, as_picture, open_picture
 from vitscratch.data.preprocessing import Interpolation, Preprocessing, Resize
 from vitscratch.data.sets import PictureFiles, Pictures, Splits
+from vitscratch.data.shortcuts import shortcut_line
 from vitscratch.data.splits import class_counts, divide
 
 if TYPE_CHECKING:
@@ -260,6 +261,7 @@ def _notes(report: Report, listing: Listing, inspections: Sequence[Inspection]) 
         "warnings": [
             *_unused(report, listing),
             *(f"{finding.kind}: {finding.message}" for finding in report.findings if finding.kind in kinds[:2]),
+            *filter(None, [shortcut_line(report.shortcuts, report.root)]),
         ],
         "notes": dict(found),
         "files": len(inspections),  # those that were skipped included
