@@ -252,6 +252,7 @@ def test_confusion_matrices_stand_side_by_side_with_every_text_whole(count: int,
         torch.testing.assert_close(shares, matrix / matrix.sum(dim=1, keepdim=True))
         written = [int(text.get_text().split("\n")[0].replace(",", "")) for text in axes.texts]
         assert written == matrix.flatten().tolist()  # rows downwards: true classes
+        assert [text.get_position() for text in axes.texts] == [(j, i) for i in range(classes) for j in range(classes)]
     assert {"true class", "predicted class"} <= set(boxes)
 
 
