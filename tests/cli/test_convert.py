@@ -19,7 +19,7 @@ from vitscratch.parity import awaken, timm_twin, torchvision_twin
 from vitscratch.weights import SavedModel, build_from, load_model, save_model
 from vitscratch.weights import convert as module
 from vitscratch.weights.convert import ENDINGS, convert
-from vitscratch.weights.heads import PreLogitsHead
+from vitscratch.weights.heads import NormedHead, PreLogitsHead
 
 CONFIG = ViTConfig(
     image_size=10, patch_size=5, in_channels=3, num_classes=7, embed_dim=22, depth=2, num_heads=2, mlp_dim=13
@@ -191,6 +191,26 @@ def test_a_pre_logits_layer_goes_where_there_is_a_place_for_it(tmp_path: Path, t
         assert_same_bits(build_from(out).model, saved)
 
 
+def test_a_norm_after_the_mean_goes_to_timm_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from timm.models.vision_transformer import VisionTransformer as Theirs
+
+    saved = made(replace(CONFIG, pool="mean"))
+    saved.model.norm, saved.model.head = nn.Identity(), NormedHead(22, 7)  # type: ignore[assignment]
+    awaken(saved.model, seed=5)
+    path, out = saved_in(tmp_path, saved), tmp_path / "out.pth"
+    assert main(["convert", str(path), str(out), "--to", "timm"]) == 0
+    assert "that the head reads the mean (timm: global_pool='avg', fc_norm=True)" in capsys.readouterr().out
+    theirs = Theirs(10, 5, 3, 7, "avg", embed_dim=22, depth=2, num_heads=2, mlp_ratio=13 / 22)
+    theirs.load_state_dict(tensors(out), strict=True)
+    assert_says_the_same(theirs, saved)
+    for to in ("torchvision", "hf", "npz"):
+        assert main(["convert", str(path), str(tmp_path / f"no{ENDINGS[to][0]}"), "--to", to]) == 2
+        error = capsys.readouterr().err
+        assert f"{to} cannot hold this model: its head norms the mean of the patch tokens; timm and onnx" in error
+        assert error.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == sorted([path, out])
+
+
 def test_what_had_to_be_assumed_of_the_input_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     saved = made(replace(CONFIG, embed_dim=192, num_heads=3))
     convert(saved, tmp_path / "theirs.pth", "torchvision")
@@ -270,7 +290,7 @@ def test_heads_that_have_no_name_elsewhere(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="has a pre-logits layer; torchvision and npz have a place for that"):
             convert(saved, tmp_path / f"out{ENDINGS[to][0]}", to)  # type: ignore[arg-type]
     saved.model.head = nn.Sequential(nn.Dropout(), nn.Linear(22, 7))  # type: ignore[assignment]
-    with pytest.raises(ValueError, match="its head is a Sequential; expected one linear layer"):
+    with pytest.raises(ValueError, match="its head is a Sequential; expected a linear layer, NormedHead or"):
         convert(saved, tmp_path / "out.pth", "timm")
     assert list(tmp_path.iterdir()) == []
 

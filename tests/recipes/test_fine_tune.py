@@ -15,7 +15,7 @@ from vitscratch.recipes.experiment import prepare
 from vitscratch.recipes.fine_tune import How
 from vitscratch.training import Checkpoints, Interrupted
 from vitscratch.vit import VisionTransformer
-from vitscratch.weights import PreLogitsHead, save_model
+from vitscratch.weights import NormedHead, PreLogitsHead, save_model
 
 CONFIG = ViTConfig(8, 4, 1, 7, embed_dim=12, depth=3, num_heads=2, mlp_dim=20)
 PREPROCESSING = Preprocessing((8, 8), 1, mean=(0.3,), std=(0.4,))
@@ -125,6 +125,17 @@ def test_a_pre_logits_layer_stays_with_the_old_classes(tmp_path: Path) -> None:
     save_model(path, model, config, [f"class {i}" for i in range(10)], PREPROCESSING.to_dict(), {})
     head = prepare(recipe(str(path))).model.head
     assert isinstance(head, torch.nn.Linear) and head.weight.shape == (10, 12)
+
+
+def test_a_norm_after_the_mean_belongs_to_the_body(tmp_path: Path) -> None:
+    config, path = replace(CONFIG, num_classes=10, pool="mean"), tmp_path / "normed.safetensors"
+    model = VisionTransformer.from_config(config)
+    model.norm, model.head = torch.nn.Identity(), NormedHead(12, 10)  # type: ignore[assignment]
+    torch.nn.init.normal_(model.head.norm.weight)  # type: ignore[arg-type, union-attr]
+    save_model(path, model, config, [f"class {i}" for i in range(10)], PREPROCESSING.to_dict(), {})
+    new = prepare(recipe(str(path))).model
+    torch.testing.assert_close(new.head.norm.weight, model.head.norm.weight, rtol=0, atol=0)
+    assert not new.head.linear.weight.any()
 
 
 def test_what_was_assumed_of_the_weights_is_told(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ class FineTune(Recipe):
         from torch import nn
 
         from vitscratch.transfer import replace_head
-        from vitscratch.weights import build_from
+        from vitscratch.weights import PreLogitsHead, build_from
 
         if self.how == "scratch":
             return super().build(config)
@@ -138,7 +138,7 @@ class FineTune(Recipe):
             num_heads=self.num_heads,
             num_classes=config.num_classes,
         ).model
-        if not isinstance(model.head, nn.Linear):  # a pre-logits layer belongs to the old classes
+        if isinstance(model.head, PreLogitsHead):  # a pre-logits layer belongs to the old classes
             model.head = nn.Linear(config.embed_dim, config.num_classes)
         replace_head(model, config.num_classes)  # also where the old one has as many classes: they are others
         return model

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vitscratch.data import Preprocessing
 from vitscratch.files import sync_folder, write_atomically
 from vitscratch.weights.files import write_tensors
-from vitscratch.weights.heads import PreLogitsHead
+from vitscratch.weights.heads import NormedHead, PreLogitsHead
 from vitscratch.weights.onnx import TOLERANCE, export_onnx, onnx_difference
 from vitscratch.weights.reading import read_weights
 from vitscratch.weights.saved import SavedModel, save_model
@@ -118,10 +118,12 @@ def _unfit(saved: SavedModel, to: Target) -> str | None:
     """What the format has no place for, though the model is nothing without it."""
     model = saved.model
     image, patch, grid = model.patch_embed.image_size, model.patch_embed.patch_size, model.patch_embed.grid_size
-    if to != "onnx" and not isinstance(model.head, nn.Linear | PreLogitsHead):
-        return f"its head is a {type(model.head).__name__}; expected one linear layer, or two with tanh between them"
+    if to != "onnx" and not isinstance(model.head, nn.Linear | NormedHead | PreLogitsHead):
+        return f"its head is a {type(model.head).__name__}; expected a linear layer, NormedHead or PreLogitsHead"
     if to in ("timm", "hf") and isinstance(model.head, PreLogitsHead):
         return "its head has a pre-logits layer; torchvision and npz have a place for that"
+    if to in ("torchvision", "hf", "npz") and isinstance(model.head, NormedHead):
+        return "its head norms the mean of the patch tokens; timm and onnx have a place for that"
     if to in ("torchvision", "hf", "npz") and model.pool != "cls":
         return f"its head reads the {model.pool} of the patch tokens; timm and onnx have a place for that"
     if to == "torchvision" and (image[0] != image[1] or patch[0] != patch[1]):
@@ -140,9 +142,8 @@ def _left_out(saved: SavedModel, to: Target) -> tuple[str, ...]:
     if to == "hf":
         return () if _processor(saved) else ("preprocessing (transformers has none like it)",)
     heads = () if to == "npz" else (f"that there are {saved.config.num_heads} heads",)
-    pool = (
-        ("that the head reads the mean (timm: global_pool='avg', fc_norm=False)",) if saved.config.pool != "cls" else ()
-    )
+    mean = f"that the head reads the mean (timm: global_pool='avg', fc_norm={isinstance(saved.model.head, NormedHead)})"
+    pool = (mean,) if saved.config.pool != "cls" else ()
     return (*heads, *pool, "class names", "preprocessing")
 
 

@@ -17,6 +17,7 @@ from vitscratch.weights.beside import Beside, assumed_preprocessing, imagenet_na
 from vitscratch.weights.contents import Weights
 from vitscratch.weights.files import TensorFile, read_tensors
 from vitscratch.weights.google import GOOGLE
+from vitscratch.weights.heads import with_head_of
 from vitscratch.weights.huggingface import HUGGINGFACE
 from vitscratch.weights.saved import FORMAT, read_header
 from vitscratch.weights.table import Ecosystem, check_tensors, known, to_ours
@@ -224,7 +225,7 @@ def _config(
     heads, notes = _heads(width, beside.num_heads or num_heads)
     pool = beside.pool
     if pool is None:
-        pool = "mean" if any(name.startswith("fc_norm.") for name in unused) else "cls"
+        pool = "mean" if "head.norm.bias" in tensors else "cls"
         notes += [POOL_ASSUMED] if pool == "cls" else []
     patch, classes = (projection.shape[2], projection.shape[3]), _logits(tensors)
     size, more = _image_size(tensors.get("pos_embed"), patch, beside.image_size, image_size)
@@ -303,15 +304,8 @@ def _misfits(tensors: Mapping[str, Tensor], config: ViTConfig) -> tuple[list[str
     Raises:
         ValueError: any other tensor of another shape than the rest asks for, by name.
     """
-    model = undrawn(lambda: VisionTransformer.from_config(_with_head(config)))
+    model = undrawn(lambda: with_head_of(VisionTransformer.from_config(_with_head(config)), tensors))
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    if (hidden := tensors.get("head.pre_logits.bias")) is not None:
-        shapes |= {
-            "head.pre_logits.weight": torch.Size([len(hidden), config.embed_dim]),
-            "head.pre_logits.bias": hidden.shape,
-        }
-        logits = torch.Size([config.num_classes])
-        shapes |= {"head.linear.weight": torch.Size([*logits, len(hidden)]), "head.linear.bias": logits}
     wrong = {name: tensor.shape for name, tensor in tensors.items() if name in shapes and tensor.shape != shapes[name]}
     positions = wrong.pop("pos_embed", None)
     if wrong:

@@ -12,7 +12,7 @@ from typing import Any
 from vitscratch.config import ViTConfig
 from vitscratch.files import write_atomically
 from vitscratch.vit import VisionTransformer
-from vitscratch.weights.heads import PreLogitsHead
+from vitscratch.weights.heads import with_head_of
 from vitscratch.weights.table import check_tensors
 
 FORMAT = "vitscratch model 1"
@@ -77,9 +77,7 @@ def load_model(path: Path) -> SavedModel:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         config, class_names, preprocessing, provenance = read_header(metadata)
         check_tensors(tensors)
-        model = VisionTransformer.from_config(config).eval()
-        if (hidden := tensors.get("head.pre_logits.bias")) is not None:
-            model.head = PreLogitsHead(config.embed_dim, len(hidden), config.num_classes)  # type: ignore[assignment]
+        model = with_head_of(VisionTransformer.from_config(config), tensors).eval()
         model.load_state_dict(tensors)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
