@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -192,7 +193,7 @@ def test_shipped_weights_are_found_by_name(package: Path) -> None:
     assert build_from("digits").class_names[3] == "3"
     with pytest.raises(ValueError, match="no weights 'letters' come with vitscratch; there are digits"):
         shipped("letters")
-    with pytest.raises(ValueError, match="letters does not exist; expected a file or folder of weights, digits, timm:"):
+    with pytest.raises(ValueError, match=r"letters does not exist; expected the folder of .*, digits, timm:"):
         read_weights("letters")
     with pytest.raises(ValueError, match="weights='letters' are unknown to vit_nano_8; expected digits, a path, "):
         vitscratch.vit_nano_8(weights="letters")
@@ -201,6 +202,15 @@ def test_shipped_weights_are_found_by_name(package: Path) -> None:
 
 
 # timm's
+
+
+NO_WAY_TO = sources._no_way_to
+
+
+@pytest.fixture(autouse=True)
+def way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test asks the network whether it is there."""
+    monkeypatch.setattr(sources, "_no_way_to", lambda address: None)
 
 
 @pytest.fixture
@@ -245,6 +255,42 @@ def test_what_timm_does_not_have_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sources, "find_spec", lambda package: None)
     with pytest.raises(ImportError, match=r"timm:x needs timm; pip install 'vitscratch\[timm\]' brings it"):
         read_weights("timm:x")
+
+
+def test_without_a_network_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client is told to look on this machine alone; what it knows there still loads."""
+    from huggingface_hub import constants, hf_hub_download
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(sources, "_no_way_to", lambda address: "no name service")
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: hf_hub_download("org/vit", "x", cache_dir="no"))
+    with pytest.raises(OSError, match=r"timm could not download it \(no name service\); on a machine with a network"):
+        read_weights("timm:vit_tiny_patch16_224")
+    with pytest.raises(
+        OSError, match=r"config.json of hf:org/of-nobody is not on this .* Hub \(no name service\); put"
+    ):
+        read_weights("hf:org/of-nobody")
+    assert constants.HF_HUB_OFFLINE is False
+    seen = []
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: seen.append(constants.HF_HUB_OFFLINE))
+    with suppress(AttributeError):
+        read_weights("timm:vit_tiny_patch16_224")
+    assert seen == [True]
+
+
+@pytest.mark.parametrize(
+    ("error", "waits"),
+    [("ConnectError", False), ("ConnectionError", False), ("ConnectTimeout", True), ("ReadTimeout", True)],
+)
+def test_a_slow_network_is_one(error: str, waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """httpx's and requests' names of errors, by which versions of the Hub's client differ."""
+
+    class Session:
+        def head(self, address: str, timeout: float) -> None:
+            raise type(error, (Exception,), {})("no name service. Look.")
+
+    monkeypatch.setattr("huggingface_hub.utils.get_session", Session)
+    assert NO_WAY_TO("https://nowhere") == (None if waits else "no name service")
 
 
 def test_a_model_of_timms_that_is_no_vit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

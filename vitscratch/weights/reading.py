@@ -54,7 +54,7 @@ def read_weights(source: Path, *, image_size: Size | None = None, num_heads: int
     Raises:
         ValueError: nothing that we know, or damaged, or tensors whose shapes do not fit each other, in one line.
     """
-    path = _file_in(source)
+    path = file_in(source)
     file = read_tensors(path)
     if file.metadata.get("vitscratch") == FORMAT:
         return _read_ours(path, file)
@@ -141,13 +141,21 @@ def _convert(
     )
 
 
-def _file_in(source: Path) -> Path:
+def file_in(source: Path) -> Path:
+    """The file of weights in a folder; a file as it is.
+
+    Raises:
+        ValueError: there is none in it.
+    """
     if not source.is_dir():
         return source
     for name in _IN_FOLDERS:
         if (source / name).is_file():
             return source / name
-    raise ValueError(f"{source} has no weights; expected one of {', '.join(_IN_FOLDERS)} in it, or the path of a file")
+    raise ValueError(
+        f"{source} has no weights; expected one of {', '.join(_IN_FOLDERS)} in it (a finished run has the first; "
+        "`vitscratch train --resume` finishes one), or the path of a file"
+    )
 
 
 def _originals(tensors: Mapping[str, Tensor], ecosystem: Ecosystem, prefix: str) -> dict[str, str]:
