@@ -230,7 +230,7 @@ def _patience() -> Iterator[None]:
 def _no_way_to(address: str) -> str | None:
     """Why no connection to an address can even begin (no network, no name service), after one try by the Hub's own way
     (proxies, certificates); None if it can, or if that takes long: a slow network is one."""
-    from huggingface_hub.utils import get_session
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     try:
         get_session().head(address, timeout=5)
