@@ -1,5 +1,6 @@
 """The recipe that fine-tunes: what it builds from the weights, and what each way to train changes."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,5 +144,7 @@ def test_what_was_assumed_of_the_weights_is_told(tmp_path: Path) -> None:
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
     tuned = replace(recipe(str(tmp_path / "theirs.pth")), image_size=16, num_heads=1)
     notes = tuned.provenance()["notes"]
+    digest = hashlib.sha256((tmp_path / "theirs.pth").read_bytes()).hexdigest()
+    assert tuned.provenance()["weights_sha256"] == digest
     assert any("pos_embed: 2 x 2 -> 4 x 4" in note for note in notes) and len(notes) > 1
     assert replace(tuned, how="scratch").provenance() == {"how": "scratch"}

@@ -89,11 +89,12 @@ class FineTune(Recipe):
                 raise ValueError(f"{option} {value} has no effect in a probe; leave it out, or use how head")
 
     def provenance(self) -> dict[str, Any]:
-        """The weights, how they were trained on, and what was assumed of them."""
+        """The weights and the SHA-256 of their file, how they were trained on, and what was assumed of them."""
         if self.how == "scratch":  # of them it has nothing but the shape
             return {"how": self.how}
         return {
             "weights": self.weights,
+            **_digest(self.weights),
             "how": self.how,
             "notes": list(_pretrained(self.weights, self.image_size, self.num_heads)[2]),
         }
@@ -104,10 +105,12 @@ class FineTune(Recipe):
         return {"probe": 1, "fine-tune": self.head_epochs + self.epochs}.get(self.how, self.epochs)
 
     def absolute(self) -> "FineTune":
-        """Likewise; weights may be a file, too."""
+        """Likewise; weights may be a file, too (the name of shipped ones never is)."""
+        from vitscratch.weights import shipped_names
+
         recipe = super().absolute()
         assert isinstance(recipe, FineTune)
-        is_file = Path(self.weights).exists() and bool(self.weights)
+        is_file = Path(self.weights).exists() and self.weights not in ("", *shipped_names())
         return replace(recipe, weights=str(Path(self.weights).absolute()) if is_file else self.weights)
 
     def preprocessing(self) -> "Preprocessing":
@@ -182,6 +185,20 @@ def _pretrained(
     if not saved.preprocessing:
         raise ValueError(f"{weights} does not say how its pictures are prepared; convert it with vitscratch first")
     return saved.config, Preprocessing.from_dict(saved.preprocessing), tuple(saved.provenance["notes"])
+
+
+@lru_cache(maxsize=1)  # the file as it was when the run began
+def _digest(weights: str) -> dict[str, str]:
+    """SHA-256 of the file of pretrained weights; nothing for timm's, whose files are timm's own affair."""
+    import hashlib
+
+    from vitscratch.weights.sources import find_file
+
+    path = find_file(weights)
+    if path is None:
+        return {}
+    with path.open("rb") as file:
+        return {"weights_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _probe(experiment: "Experiment", checkpoints: "Checkpoints | None") -> "EpochRecord":

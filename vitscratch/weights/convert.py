@@ -17,7 +17,7 @@ from vitscratch.weights.files import write_tensors
 from vitscratch.weights.heads import NormedHead, PreLogitsHead
 from vitscratch.weights.onnx import TOLERANCE, export_onnx, onnx_difference
 from vitscratch.weights.reading import read_weights
-from vitscratch.weights.saved import SavedModel, save_model
+from vitscratch.weights.saved import DESCRIPTION, SavedModel, header, save_model
 from vitscratch.weights.writing import to_ecosystem
 
 Target = Literal["vitscratch", "timm", "torchvision", "hf", "npz", "onnx"]
@@ -46,12 +46,15 @@ class Converted:
         difference: from the model's logits, as a part of the largest (`onnx_difference`); 0.0 for all but "onnx", whose
             tensors were read back and are equal bit for bit.
         left_out: what the format has no place for, and the model knows.
+        in_header: what stands in the header of .safetensors, where vitscratch finds it and the other library does not
+            look.
     """
 
     path: Path
     tensors: int
     difference: float
     left_out: tuple[str, ...]
+    in_header: tuple[str, ...] = ()
 
 
 def convert(saved: SavedModel, out: Path, to: Target, overwrite: bool = False) -> Converted:
@@ -87,7 +90,9 @@ def convert(saved: SavedModel, out: Path, to: Target, overwrite: bool = False) -
             out.rename(Path(folder) / "old")
         part.replace(out)
         sync_folder(out.absolute().parent)
-    return Converted(out, tensors, difference, _left_out(saved, to))
+    unsaid = _unsaid(saved, to)
+    with_header = to != "hf" and out.suffix == ".safetensors"
+    return Converted(out, tensors, difference, () if with_header else unsaid, unsaid if with_header else ())
 
 
 def check_out(out: Path, to: Target, overwrite: bool) -> None:
@@ -98,6 +103,8 @@ def check_out(out: Path, to: Target, overwrite: bool) -> None:
     """
     if to not in get_args(Target):
         raise ValueError(f"--to {to} is unknown; expected one of {', '.join(get_args(Target))}")
+    if to == "hf" and out.suffix in {ending for endings in ENDINGS.values() for ending in endings if ending} | {".bin"}:
+        raise ValueError(f"{out}: --to hf makes a folder; expected a name without {out.suffix}, such as {out.stem}")
     if to != "hf" and out.suffix not in ENDINGS[to]:
         raise ValueError(f"{out}: expected a file whose name ends in {' or '.join(ENDINGS[to])} for --to {to}")
     if not out.absolute().parent.is_dir():
@@ -135,8 +142,8 @@ def _unfit(saved: SavedModel, to: Target) -> str | None:
     return None
 
 
-def _left_out(saved: SavedModel, to: Target) -> tuple[str, ...]:
-    """What a prediction needs and the file does not say."""
+def _unsaid(saved: SavedModel, to: Target) -> tuple[str, ...]:
+    """What a prediction needs and the other library does not find in what is written for it."""
     if to in ("vitscratch", "onnx"):
         return ()
     if to == "hf":
@@ -173,7 +180,9 @@ def _as_tensors(to: Target) -> Callable[[SavedModel, Path], int]:
     def write(saved: SavedModel, path: Path) -> int:
         tensors = {name: tensor.detach().cpu() for name, tensor in saved.model.state_dict().items()}
         theirs = to_ecosystem(tensors, saved.config, _ECOSYSTEMS.get(to, to))
-        write_tensors(path, theirs)
+        described = header(saved.config, saved.class_names, saved.preprocessing, saved.provenance)
+        beside = to == "hf"  # there config.json says it, which may be edited
+        write_tensors(path, theirs, None if beside else {"vitscratch": DESCRIPTION, **described})
         return len(theirs)
 
     return write

@@ -19,7 +19,7 @@ from vitscratch.weights.files import TensorFile, read_tensors
 from vitscratch.weights.google import GOOGLE
 from vitscratch.weights.heads import with_head_of
 from vitscratch.weights.huggingface import HUGGINGFACE
-from vitscratch.weights.saved import FORMAT, read_header
+from vitscratch.weights.saved import DESCRIPTION, FORMAT, read_header
 from vitscratch.weights.table import Ecosystem, check_tensors, known, to_ours
 from vitscratch.weights.timm import TIMM
 from vitscratch.weights.torchvision import TORCHVISION
@@ -119,7 +119,8 @@ def _convert(
     theirs = {name: file.tensors[original[name]] for name in original}
     check_tensors({original[name]: theirs[name] for name in known(ecosystem, theirs)})
     tensors, unused = to_ours(ecosystem, theirs)
-    beside = read_beside(path.parent, ecosystem.name, _width(tensors, unused), config)
+    beside, provenance = _in_header(file, _width(tensors, unused))
+    beside = beside or read_beside(path.parent, ecosystem.name, _width(tensors, unused), config)
     if ecosystem.heads in theirs:
         num_heads = len(theirs[ecosystem.heads])
     described, more = _config(tensors, unused, beside, image_size, num_heads)
@@ -137,8 +138,18 @@ def _convert(
         class_names,
         preprocessing,
         (*notes, *more, *assumed),
-        {"file": path.name, "ecosystem": ecosystem.name},
+        {**provenance, "file": path.name, "ecosystem": ecosystem.name},
     )
+
+
+def _in_header(file: TensorFile, width: int) -> tuple[Beside | None, dict[str, Any]]:
+    """What `convert` says of a model in the header of another library's layout, and its provenance."""
+    if file.metadata.get("vitscratch") != DESCRIPTION:
+        return None, {}
+    config, names, preprocessing, provenance = read_header(file.metadata)
+    if config.embed_dim != width:
+        return Beside(notes=(f"its header is of another model (embed_dim {config.embed_dim}): not used",)), {}
+    return Beside(config.num_heads, config.image_size, config.pool, names or None, preprocessing or None), provenance
 
 
 def file_in(source: Path) -> Path:
