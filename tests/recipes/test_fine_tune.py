@@ -137,6 +137,9 @@ def test_a_norm_after_the_mean_belongs_to_the_body(tmp_path: Path) -> None:
     new = prepare(recipe(str(path))).model
     torch.testing.assert_close(new.head.norm.weight, model.head.norm.weight, rtol=0, atol=0)
     assert not new.head.linear.weight.any()
+    scratch = prepare(replace(recipe(str(path)), how="scratch")).model  # the same model at random
+    assert scratch.state_dict().keys() == new.state_dict().keys()
+    assert scratch.head.norm.weight.eq(1).all() and not scratch.head.linear.weight.any()
 
 
 def test_what_was_assumed_of_the_weights_is_told(tmp_path: Path) -> None:

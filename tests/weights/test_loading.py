@@ -267,7 +267,7 @@ def test_load_wants_a_model_of_ours_that_has_memory(theirs: Path) -> None:
         empty = VisionTransformer.from_config(TINY)
     with pytest.raises(ValueError, match="on the meta device, where nothing can be loaded; build_from"):
         load(empty, theirs)
-    with pytest.raises(ValueError, match=r"absent.pth does not exist; expected a file or folder of weights"):
+    with pytest.raises(ValueError, match=r"absent.pth does not exist; expected the folder of a run, a file"):
         load(model_of(), theirs.with_name("absent.pth"))
 
 

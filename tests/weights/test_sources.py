@@ -22,6 +22,7 @@ import vitscratch
 from vitscratch import VisionTransformer, ViTConfig, config
 from vitscratch.data import Preprocessing, open_picture
 from vitscratch.parity import awaken
+from vitscratch.recipes import FineTune
 from vitscratch.weights import (
     build_from,
     load,
@@ -32,7 +33,7 @@ from vitscratch.weights import (
     sources,
     to_ecosystem,
 )
-from vitscratch.weights.sources import _of_torchvision
+from vitscratch.weights.sources import _of_torchvision, find_file
 
 SMALL = ViTConfig(32, 16, num_classes=1000, embed_dim=192, depth=1, num_heads=3, mlp_dim=31)
 MEMBER = ViT_B_16_Weights.IMAGENET1K_V1
@@ -186,7 +187,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_shipped_weights_are_found_by_name(package: Path) -> None:
+def test_shipped_weights_are_found_by_name(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shipped_names() == ("digits",) and shipped("digits") == package
     built = vitscratch.vit_nano_8(weights="digits")
     assert built.head.bias.dtype == torch.float32 and built.head.bias.std() > 0.1
@@ -199,6 +200,14 @@ def test_shipped_weights_are_found_by_name(package: Path) -> None:
         vitscratch.vit_nano_8(weights="letters")
     with pytest.raises(ValueError, match="does not fit: "):
         vitscratch.vit_nano_32(weights="digits")
+    assert find_file("digits") == shipped("digits") and find_file(shipped("digits")) == shipped("digits")
+    assert FineTune(weights="digits", data="digits").absolute().weights == "digits"
+    monkeypatch.chdir(tmp_path)
+    Path("digits").mkdir()  # pictures, say
+    assert FineTune(weights="digits", data="digits").absolute().weights == "digits"
+    assert "'digits' means the weights that come with vitscratch; ./digits is a" in read_weights("digits").notes[-1]
+    with pytest.raises(ValueError, match=r"digits has no weights; expected one of model.safetensors, "):
+        read_weights("./digits")
 
 
 # timm's

@@ -28,6 +28,8 @@ from vitscratch.config import ViTConfig
 from vitscratch.recipes.base import Recipe
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vitscratch.data import Augmentation, Preprocessing
     from vitscratch.recipes.experiment import Experiment
     from vitscratch.training import Checkpoints, EpochRecord
@@ -132,9 +134,10 @@ class FineTune(Recipe):
 
         from vitscratch.transfer import replace_head
         from vitscratch.weights import PreLogitsHead, build_from
+        from vitscratch.weights.heads import with_head_of
 
         if self.how == "scratch":
-            return super().build(config)
+            return with_head_of(super().build(config), _pretrained(self.weights, self.image_size, self.num_heads)[3])
         model = build_from(
             self.weights,
             image_size=config.image_size,
@@ -174,8 +177,9 @@ class FineTune(Recipe):
 @lru_cache(maxsize=1)
 def _pretrained(
     weights: str, image_size: int | None, num_heads: int | None
-) -> "tuple[ViTConfig, Preprocessing, tuple[str, ...]]":
-    """Architecture and preprocessing of pretrained weights, for pictures of a size, and notes on what was assumed."""
+) -> "tuple[ViTConfig, Preprocessing, tuple[str, ...], dict[str, Tensor]]":
+    """Architecture and preprocessing of pretrained weights, for pictures of a size, notes on what was assumed, and a
+    norm that belongs to the head."""
     from vitscratch.data import Preprocessing
     from vitscratch.weights import build_from
 
@@ -184,7 +188,8 @@ def _pretrained(
     saved = build_from(weights, image_size=image_size, num_heads=num_heads, num_classes=1)
     if not saved.preprocessing:
         raise ValueError(f"{weights} does not say how its pictures are prepared; convert it with vitscratch first")
-    return saved.config, Preprocessing.from_dict(saved.preprocessing), tuple(saved.provenance["notes"])
+    norm = {name: tensor for name, tensor in saved.model.state_dict().items() if name.startswith("head.norm.")}
+    return saved.config, Preprocessing.from_dict(saved.preprocessing), tuple(saved.provenance["notes"]), norm
 
 
 @lru_cache(maxsize=1)  # the file as it was when the run began

@@ -54,6 +54,8 @@ class NormedHead(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.linear = nn.Linear(embed_dim, num_classes)
+        nn.init.zeros_(self.linear.weight)  # as `init_weights` has it
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b classes"]:
         return self.linear(self.norm(x))
@@ -63,7 +65,7 @@ def with_head_of(model: VisionTransformer, tensors: Mapping[str, Tensor]) -> Vis
     """Change a model as it was built so that it has the kind of head that tensors, by our names, are of.
 
     Args:
-        model: changed in place, and returned; its new head is not drawn from `init_weights`' table.
+        model: changed in place, and returned.
         tensors: of a whole model, or some of them.
     """
     width, classes = model.head.in_features, model.head.out_features
