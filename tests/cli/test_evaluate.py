@@ -152,11 +152,12 @@ def test_weights_are_measured_by_the_names_of_their_classes(
 
 
 def test_what_weights_cannot_be_measured_on_is_said_in_a_line(
-    three: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    trained: Path, three: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     data = ["--data", str(tmp_path / "other")]
     (tmp_path / "other" / "dog").rename(tmp_path / "other" / "hound")
     for arguments, message in (
+        ([str(trained / "run"), "--pool", "mean"], "run is a run, which knows its architecture; leave out --num-heads"),
         ([str(three)], "three.safetensors is no folder of a run, which knows its pictures; name pictures with --data"),
         ([str(three), *data], "has the classes cat, hound; the model knows eel, dog, cat: hound cannot be counted, so"),
         ([str(tmp_path / "no"), *data], "no does not exist; expected the folder of a run, a file or folder of weights"),

@@ -61,6 +61,8 @@ class Evaluate(Common):
         run = read_run(Path(self.model)) if is_run(Path(self.model)) else None
         if run is None and self.data is None:
             raise ValueError(f"{self.model} is no folder of a run, which knows its pictures; name pictures with --data")
+        if run is not None and (self.num_heads, self.pool) != (None, None):
+            raise ValueError(f"{self.model} is a run, which knows its architecture; leave out --num-heads and --pool")
         device = pick_device(self.device)
 
         import torch
