@@ -74,7 +74,10 @@ def test_compare_with_scratch_and_again(weights: str, tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{tmp}/none.pth", "digits"], "none.pth does not exist; expected a file or folder of weights"),
+        (
+            ["{tmp}/none.pth", "digits"],
+            "none.pth does not exist; expected the folder of a run, a file or folder of weights",
+        ),
         (["{weights}", "{tmp}/empty"], "empty"),
         (["{weights}", "digits", "--layer-decay", "2"], "layer_decay 2.0: expected above 0, at most 1"),
         (["{weights}", "digits", "--how", "last-n", "--last", "3"], "has 2 blocks; expected 1 to 2"),

@@ -231,7 +231,7 @@ def test_two_runs_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -
         (["train", "--resume={tmp}/nothing"], "has no config.json, so there is no run in it"),
         (["train", "digits", "--resume", "{tmp}/nothing"], "has no config.json, so there is no run in it"),
         (["train", "digits", "--out", "{tmp}/taken"], "has last.pt of something else in it"),
-        (["evaluate", "{tmp}/nothing"], "has no config.json"),
+        (["evaluate", "{tmp}/nothing"], "nothing is no folder of a run, which knows its pictures; name pictures with"),
         (["predict", "{tmp}/nothing", "x.png"], "nothing does not exist; expected the folder of a run"),
         (["predict", "{tmp}/odd", "x.png", "--top", "0"], "--top 0: expected at least 1"),
         (

@@ -70,6 +70,12 @@ def forget_run(path: Path) -> None:
             path.rmdir()
 
 
+def is_run(path: Path) -> bool:
+    """Whether config.json of a folder is of a run; weights of other libraries have one, too."""
+    file = path / CONFIG
+    return file.is_file() and '"recipe_name"' in file.read_text(errors="replace")
+
+
 def read_run(path: Path) -> RunFolder:
     """Read config.json of a run.
 

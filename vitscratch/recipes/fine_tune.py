@@ -28,6 +28,8 @@ from vitscratch.config import ViTConfig
 from vitscratch.recipes.base import Recipe
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vitscratch.data import Augmentation, Preprocessing
     from vitscratch.recipes.experiment import Experiment
     from vitscratch.training import Checkpoints, EpochRecord
@@ -89,11 +91,12 @@ class FineTune(Recipe):
                 raise ValueError(f"{option} {value} has no effect in a probe; leave it out, or use how head")
 
     def provenance(self) -> dict[str, Any]:
-        """The weights, how they were trained on, and what was assumed of them."""
+        """The weights and the SHA-256 of their file, how they were trained on, and what was assumed of them."""
         if self.how == "scratch":  # of them it has nothing but the shape
             return {"how": self.how}
         return {
             "weights": self.weights,
+            **_digest(self.weights),
             "how": self.how,
             "notes": list(_pretrained(self.weights, self.image_size, self.num_heads)[2]),
         }
@@ -104,10 +107,12 @@ class FineTune(Recipe):
         return {"probe": 1, "fine-tune": self.head_epochs + self.epochs}.get(self.how, self.epochs)
 
     def absolute(self) -> "FineTune":
-        """Likewise; weights may be a file, too."""
+        """Likewise; weights may be a file, too (the name of shipped ones never is)."""
+        from vitscratch.weights import shipped_names
+
         recipe = super().absolute()
         assert isinstance(recipe, FineTune)
-        is_file = Path(self.weights).exists() and bool(self.weights)
+        is_file = Path(self.weights).exists() and self.weights not in ("", *shipped_names())
         return replace(recipe, weights=str(Path(self.weights).absolute()) if is_file else self.weights)
 
     def preprocessing(self) -> "Preprocessing":
@@ -128,17 +133,18 @@ class FineTune(Recipe):
         from torch import nn
 
         from vitscratch.transfer import replace_head
-        from vitscratch.weights import build_from
+        from vitscratch.weights import PreLogitsHead, build_from
+        from vitscratch.weights.heads import with_head_of
 
         if self.how == "scratch":
-            return super().build(config)
+            return with_head_of(super().build(config), _pretrained(self.weights, self.image_size, self.num_heads)[3])
         model = build_from(
             self.weights,
             image_size=config.image_size,
             num_heads=self.num_heads,
             num_classes=config.num_classes,
         ).model
-        if not isinstance(model.head, nn.Linear):  # a pre-logits layer belongs to the old classes
+        if isinstance(model.head, PreLogitsHead):  # a pre-logits layer belongs to the old classes
             model.head = nn.Linear(config.embed_dim, config.num_classes)
         replace_head(model, config.num_classes)  # also where the old one has as many classes: they are others
         return model
@@ -171,8 +177,9 @@ class FineTune(Recipe):
 @lru_cache(maxsize=1)
 def _pretrained(
     weights: str, image_size: int | None, num_heads: int | None
-) -> "tuple[ViTConfig, Preprocessing, tuple[str, ...]]":
-    """Architecture and preprocessing of pretrained weights, for pictures of a size, and notes on what was assumed."""
+) -> "tuple[ViTConfig, Preprocessing, tuple[str, ...], dict[str, Tensor]]":
+    """Architecture and preprocessing of pretrained weights, for pictures of a size, notes on what was assumed, and a
+    norm that belongs to the head."""
     from vitscratch.data import Preprocessing
     from vitscratch.weights import build_from
 
@@ -181,7 +188,22 @@ def _pretrained(
     saved = build_from(weights, image_size=image_size, num_heads=num_heads, num_classes=1)
     if not saved.preprocessing:
         raise ValueError(f"{weights} does not say how its pictures are prepared; convert it with vitscratch first")
-    return saved.config, Preprocessing.from_dict(saved.preprocessing), tuple(saved.provenance["notes"])
+    norm = {name: tensor for name, tensor in saved.model.state_dict().items() if name.startswith("head.norm.")}
+    return saved.config, Preprocessing.from_dict(saved.preprocessing), tuple(saved.provenance["notes"]), norm
+
+
+@lru_cache(maxsize=1)  # the file as it was when the run began
+def _digest(weights: str) -> dict[str, str]:
+    """SHA-256 of the file of pretrained weights; nothing for timm's, whose files are timm's own affair."""
+    import hashlib
+
+    from vitscratch.weights.sources import find_file
+
+    path = find_file(weights)
+    if path is None:
+        return {}
+    with path.open("rb") as file:
+        return {"weights_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _probe(experiment: "Experiment", checkpoints: "Checkpoints | None") -> "EpochRecord":
