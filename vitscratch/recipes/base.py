@@ -90,6 +90,10 @@ class Recipe(TrainingConfig):
         """What else to say of the origin of a model that is trained so; "notes" are printed, too."""
         return {}
 
+    def learns(self, config: ViTConfig) -> str:
+        """A line on what of a model is trained; "" if that is everything, and goes without saying."""
+        return ""
+
     @property
     def all_epochs(self) -> int:
         """How many records `fit` returns at most."""

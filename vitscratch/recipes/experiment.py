@@ -30,6 +30,7 @@ from vitscratch.training import (
     evaluate,
     seed_everything,
 )
+from vitscratch.transfer import LogisticProbe
 from vitscratch.vit import VisionTransformer
 
 Part = Literal["train", "validation", "test"]
@@ -45,6 +46,7 @@ class Experiment:
         config, model: architecture, and the model on its device.
         device: "cpu", "cuda", "cuda:1", ...
         notes: what `fit` has to say beside its records.
+        probe: what `fit` found, if it was a probe and no training for epochs.
     """
 
     recipe: Recipe
@@ -54,6 +56,7 @@ class Experiment:
     model: VisionTransformer
     device: str
     notes: list[str] = field(default_factory=list)
+    probe: LogisticProbe | None = None
 
     def batches(self, part: Part, training: bool = False) -> EpochBatches:
         """Batches of one part: for training shuffled and augmented, else in order and as they are.
