@@ -11,8 +11,6 @@ from torch import Tensor
 from vitscratch.config import ViTConfig
 from vitscratch.data import (
     EpochBatches,
-    PictureFiles,
-    Pictures,
     Preprocessing,
     Splits,
     load_splits,
@@ -120,7 +118,7 @@ def load(recipe: Recipe, progress: Progress | None = None) -> Splits:
         raise ValueError("this recipe needs pictures of yours: --data FOLDER, with one folder for each class in it")
     size, channels = recipe.picture_shape()
     wanted = recipe.preprocessing() or Preprocessing(size, channels)
-    splits = load_splits(
+    return load_splits(
         recipe.data,
         seed=recipe.split_seed,
         validation_fraction=recipe.validation_fraction,
@@ -131,24 +129,10 @@ def load(recipe: Recipe, progress: Progress | None = None) -> Splits:
         resize=wanted.resize,
         interpolation=wanted.interpolation,
         fraction=wanted.fraction,
+        max_pictures=recipe.max_pictures,
         data_dir=recipe.data_dir,
         progress=progress,
     )
-    return splits if recipe.max_pictures is None else _fewer(splits, recipe.max_pictures, recipe.split_seed)
-
-
-def _fewer(splits: Splits, most: int, seed: int) -> Splits:
-    """At most so many pictures of each part, drawn at random."""
-
-    def some(part: Pictures | PictureFiles | None) -> Pictures | PictureFiles | None:
-        if part is None or len(part) <= most:
-            return part
-        order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))
-        return part.part(order[:most])
-
-    train = some(splits.train)
-    assert train is not None
-    return replace(splits, train=train, validation=some(splits.validation), test=some(splits.test))
 
 
 def prepare(recipe: Recipe, device: str = "cpu", progress: Progress | None = None) -> Experiment:
