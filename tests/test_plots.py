@@ -1,6 +1,7 @@
 """Figures are looked at by people; here: that they hold what they were given, and can be saved."""
 
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -60,6 +61,26 @@ def test_curves_of_a_few_epochs_have_dots_and_whole_epochs_below(epochs: int) ->
         assert ticks and all(tick == round(tick) for tick in ticks)
         shown = [label.get_text() for label in axes.get_xticklabels()]
         assert not any("." in text for text in shown)
+
+
+def test_curves_show_where_another_part_begins() -> None:
+    parts = [replace(one, part="head" if one.epoch <= 2 else "all") for one in history(0.8, 5)]
+    figure = plots.curves(parts, test_accuracy=0.9)
+    plain = plots.curves(history(0.8, 5), test_accuracy=0.9)
+    for axes, without in zip(figure.axes, plain.axes, strict=True):
+        assert [list(line.get_xdata()) for line in axes.lines[len(without.lines) :]] == [[2.5, 2.5]]
+        assert [text.get_text() for text in axes.texts] == ["head", "all"] and not without.texts
+        assert axes.get_xlim() == without.get_xlim() and axes.get_ylim() == without.get_ylim()
+    assert len(figure.legends[0].get_texts()) == 3
+
+
+def test_regularisation_draws_what_was_tried_and_what_was_chosen() -> None:
+    (axes,) = plots.regularisation([(1e-3, 0.5), (1.0, 0.75), (10.0, 0.625)], 1.0, test_accuracy=0.7).axes
+    tried, chosen, test = axes.lines
+    assert list(tried.get_xdata()) == [1e-3, 1, 10] and list(tried.get_ydata()) == [50, 75, 62.5]
+    assert list(chosen.get_xdata()) == [1, 1] and axes.get_xscale() == "log"
+    assert (list(test.get_xdata()), list(test.get_ydata())) == ([1], [pytest.approx(70)])
+    assert png(plots.regularisation([(1.0, 0.5)], 1.0)).startswith(b"\x89PNG")
 
 
 def test_curves_leave_room_for_every_line_and_keep_the_legend_off_them() -> None:

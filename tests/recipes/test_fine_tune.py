@@ -60,6 +60,27 @@ def test_another_picture_size(weights: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("how", "line"),
+    [
+        ("probe", "The head alone is fitted, to features that are computed once: 130 of 3,982 parameters."),
+        ("head", "The head alone learns: 130 of 3,982 parameters."),
+        ("last-n", "The last 2 blocks, the norm after them and the head learn: 2,522 of 3,982 parameters."),
+        ("full", "Everything learns, lower blocks more slowly: all 3,982 parameters."),
+        ("fine-tune", "The head alone learns for 3 epochs: 130 of 3,982 parameters; then everything, for 1."),
+        ("scratch", "Everything learns, from random weights: all 3,982 parameters."),
+    ],
+)
+def test_what_learns_is_said_and_changes_nothing(weights: str, how: How, line: str) -> None:
+    experiment = prepare(replace(recipe(weights, how), head_epochs=3))
+    before, state = torch.get_rng_state(), experiment.model.state_dict()
+    assert experiment.recipe.learns(experiment.config) == line
+    assert torch.equal(before, torch.get_rng_state()) and all(
+        tensor.requires_grad for tensor in experiment.model.parameters()
+    )
+    assert sum(tensor.numel() for tensor in state.values()) == 3982
+
+
+@pytest.mark.parametrize(
     ("how", "moved", "records"),
     [
         ("probe", {"head"}, 1),

@@ -35,8 +35,11 @@ class RunFolder:
             return None
 
 
-def start_run(path: Path, recipe: Recipe, device: str) -> RunFolder:
+def start_run(path: Path, recipe: Recipe, device: str, doctor: bool) -> RunFolder:
     """Write config.json of a new run.
+
+    Args:
+        doctor: whether it is to be examined before the first step, also if it is resumed before that.
 
     Raises:
         ValueError: there is a run in the folder already.
@@ -45,6 +48,7 @@ def start_run(path: Path, recipe: Recipe, device: str) -> RunFolder:
         "recipe_name": recipe_name(recipe),
         "recipe": recipe_to_json(recipe),
         "device": device,
+        "doctor": doctor,
         "processes": int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1,
         **environment(),
     }

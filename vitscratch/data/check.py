@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -13,7 +14,7 @@ from vitscratch.data.builtin import BUILT_IN
 from vitscratch.data.duplicates import duplicate_findings, groups_of_identical
 from vitscratch.data.findings import Finding, Severity, layout_line
 from vitscratch.data.folders import Entry, Listing, list_folder
-from vitscratch.data.inspect import Inspection, inspect
+from vitscratch.data.inspect import Inspection, inspect, read_bytes
 from vitscratch.data.npz import list_npz
 from vitscratch.data.pictures import MAX_PIXELS
 from vitscratch.data.remember import file_state, remembered, versions
@@ -156,14 +157,20 @@ def scan(
             use(number, picture)
         return inspection
 
-    done: list[Inspection] = []
-    threads = threads or os.cpu_count() or 1
-    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about broken metadata: what matters of them is a finding
-        for first in range(0, len(entries), _CHUNK):
-            done += pool.map(one, range(first, min(first + _CHUNK, len(entries))))
+        return _in_threads(one, len(entries), threads, progress)
+
+
+def _in_threads(
+    one: Callable[[int], Inspection], files: int, threads: int | None, progress: Progress | None
+) -> list[Inspection]:
+    done: list[Inspection] = []
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+        for first in range(0, files, _CHUNK):
+            done += pool.map(one, range(first, min(first + _CHUNK, files)))
             if progress is not None:
-                progress(len(done), len(entries))
+                progress(len(done), files)
     return done
 
 
@@ -174,15 +181,33 @@ def rescan(
 
     Bad files are looked at every time: what could not be read yesterday may be fine today.
     """
+    version = {**versions(), "max_pixels": max_pixels, "channels": channels}
+    look = partial(scan, max_pixels=max_pixels, channels=channels, progress=progress)
+    return _remembering(listing, str(listing.root.resolve()), version, look)
+
+
+def digests(listing: Listing, *, progress: Progress | None = None) -> list[Inspection]:
+    """What is known of every picture before it is decoded: whether it can be read, and a digest of its bytes.
+
+    Likewise remembered.
+    """
+
+    def look(entries: Sequence[Entry]) -> list[Inspection]:
+        return _in_threads(lambda number: read_bytes(entries[number])[0], len(entries), None, progress)
+
+    return _remembering(listing, f"digests {listing.root.resolve()}", {}, look)
+
+
+def _remembering(
+    listing: Listing, about: str, version: dict[str, Any], look: Callable[[Sequence[Entry]], list[Inspection]]
+) -> list[Inspection]:
     entries = listing.entries
     # Before anything is read: a file that changes meanwhile is then looked at again the next time.
     states = [file_state(entry.path) if entry.path is not None else [] for entry in entries]
-    version = {**versions(), "max_pixels": max_pixels, "channels": channels}
-    with remembered(str(listing.root.resolve()), version) as known:
+    with remembered(about, version) as known:
         rows = [known.get(entry.name, [None]) for entry in entries]
         changed = [number for number, row in enumerate(rows) if row[0] != states[number]]
-        new = scan([entries[number] for number in changed], max_pixels=max_pixels, channels=channels, progress=progress)
-        found = dict(zip(changed, new, strict=True))
+        found = dict(zip(changed, look([entries[number] for number in changed]), strict=True))
         inspections = [found.get(n) or Inspection.from_row(entries[n].name, row[1]) for n, row in enumerate(rows)]
         known.clear()
         for entry, state, inspection in zip(entries, states, inspections, strict=True):

@@ -59,12 +59,21 @@ class Inspection:
         return cls(findings, digest, (width, height), mode, form, Traces.from_row(traces))
 
 
-def inspect(entry: Entry, max_pixels: int | None, channels: int = 3) -> tuple[Inspection, Image | None]:
-    """Decode a picture completely: what is known of it, and itself as `open_picture` would return it if it is good."""
-    digest = ""
+def read_bytes(entry: Entry) -> tuple[Inspection, bytes]:
+    """What is known of a file without decoding it, and its bytes."""
     try:
         data = entry.read()
-        digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    except PictureError as error:
+        return Inspection((Finding("bad", _kind(str(error)), entry.name, str(error)),), ""), b""
+    return Inspection((), hashlib.blake2b(data, digest_size=16).hexdigest()), data
+
+
+def inspect(entry: Entry, max_pixels: int | None, channels: int = 3) -> tuple[Inspection, Image | None]:
+    """Decode a picture completely: what is known of it, and itself as `open_picture` would return it if it is good."""
+    found, data = read_bytes(entry)
+    if found.reason is not None:
+        return found, None
+    try:
         stored = decode(data, max_pixels)
         end, damage = jpeg_end(data, stored) if stored.format in ("JPEG", "MPO") else (len(data), None)
         if damage is not None:
@@ -72,10 +81,14 @@ def inspect(entry: Entry, max_pixels: int | None, channels: int = 3) -> tuple[In
         traces = read_traces(stored, len(data))
         picture = to_8_bit(upright(stored), channels)
     except PictureError as error:
-        return Inspection((Finding("bad", _kind(str(error)), entry.name, str(error)),), digest), None
+        return Inspection((Finding("bad", _kind(str(error)), entry.name, str(error)),), found.digest), None
     notes = [Finding("note", kind, entry.name, message) for kind, message in _oddities(entry, data, stored, end)]
+<<<<<<< HEAD
     found = Inspection(tuple(notes), digest, picture.size, _pixels(stored, data), stored.format or "", traces)
     return found, picture
+=======
+    return Inspection(tuple(notes), found.digest, picture.size, _pixels(stored, data), stored.format or ""), picture
+>>>>>>> h2
 
 
 def _kind(reason: str) -> str:

@@ -101,6 +101,34 @@ class FineTune(Recipe):
             "notes": list(_pretrained(self.weights, self.image_size, self.num_heads)[2]),
         }
 
+    def learns(self, config: ViTConfig) -> str:
+        """What of such a model is trained, and how many parameters that is."""
+        from vitscratch.transfer import freeze, unfreeze
+        from vitscratch.vit import VisionTransformer
+        from vitscratch.weights.undrawn import undrawn
+
+        model = undrawn(lambda: VisionTransformer.from_config(config))  # only to be counted
+        parameters = list(model.parameters())
+        every = f"{sum(parameter.numel() for parameter in parameters):,}"
+        if self.how in ("full", "scratch"):
+            how = "from random weights" if self.how == "scratch" else "lower blocks more slowly"
+            return f"Everything learns, {how}: all {every} parameters."
+        freeze(model)
+        if self.how == "last-n":
+            unfreeze(model, last=self.last)
+        some = (
+            f"{sum(parameter.numel() for parameter in parameters if parameter.requires_grad):,} of {every} parameters"
+        )
+        if self.how == "last-n":
+            blocks = "last block" if self.last == 1 else f"last {self.last} blocks"
+            return f"The {blocks}, the norm after them and the head learn: {some}."
+        if self.how == "probe":
+            return f"The head alone is fitted, to features that are computed once: {some}."
+        if self.how == "head":
+            return f"The head alone learns: {some}."
+        epochs = f"{self.head_epochs} epoch{'s' * (self.head_epochs > 1)}"
+        return f"The head alone learns for {epochs}: {some}; then everything, for {self.epochs}."
+
     @property
     def all_epochs(self) -> int:
         """Those of the head alone among them; the probe looks at each picture once."""
@@ -246,6 +274,7 @@ def _probe(experiment: "Experiment", checkpoints: "Checkpoints | None") -> "Epoc
     experiment.model.get_submodule(head_name(experiment.model)).load_state_dict(probe.state_dict())
     experiment.notes.append(f"logistic regression, C = {probe.c:g} of {len(probe.tried)} tried")
     experiment.notes.extend(probe.notes)
+    experiment.probe = probe
     logits = F.linear(train.features, probe.weight, probe.bias)
     _, accuracy, loss = next(row for row in probe.tried if row[0] == probe.c)
     return EpochRecord(
