@@ -2,11 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-<<<<<<< HEAD
-from itertools import cycle
-=======
-from itertools import pairwise
->>>>>>> h2
+from itertools import cycle, pairwise
 from textwrap import fill
 from typing import Any
 
@@ -60,9 +56,13 @@ def curves(history: Sequence[EpochRecord], test_accuracy: float | None = None) -
     rate.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # no factor above the axis, in the title's place
     for axes in (loss, accuracy, rate):
         axes.set_xlabel("epoch")
-<<<<<<< HEAD
         _count_epochs(axes, epochs)
-    figure.legend(handles=accuracy.lines, loc="outside lower center", ncols=3, frameon=False)  # where no line can lie
+    handles = list(accuracy.lines)
+    for before, after in pairwise(history):
+        if before.part != after.part:
+            for axes in (loss, accuracy, rate):
+                _border(axes, before.epoch + 0.5, before.part, after.part)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)  # where no line can lie
     return figure
 
 
@@ -79,18 +79,6 @@ def _count_epochs(axes: Axes, epochs: Sequence[int]) -> None:
     if len(set(epochs)) == 1:
         axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
     axes.grid(alpha=0.25)
-=======
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if len(epochs) == 1:
-            axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
-        axes.grid(alpha=0.25)
-    handles = list(accuracy.lines)
-    for before, after in pairwise(history):
-        if before.part != after.part:
-            for axes in (loss, accuracy, rate):
-                _border(axes, before.epoch + 0.5, before.part, after.part)
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)  # where no line can lie
-    return figure
 
 
 def _border(axes: Axes, x: float, before: str, after: str) -> None:
@@ -109,7 +97,6 @@ def _border(axes: Axes, x: float, before: str, after: str) -> None:
             fontsize=8,
             color="#666666",
         )
->>>>>>> h2
 
 
 def _marked(epochs: Sequence[int]) -> dict[str, Any]:

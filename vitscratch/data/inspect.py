@@ -83,12 +83,9 @@ def inspect(entry: Entry, max_pixels: int | None, channels: int = 3) -> tuple[In
     except PictureError as error:
         return Inspection((Finding("bad", _kind(str(error)), entry.name, str(error)),), found.digest), None
     notes = [Finding("note", kind, entry.name, message) for kind, message in _oddities(entry, data, stored, end)]
-<<<<<<< HEAD
-    found = Inspection(tuple(notes), digest, picture.size, _pixels(stored, data), stored.format or "", traces)
-    return found, picture
-=======
-    return Inspection(tuple(notes), found.digest, picture.size, _pixels(stored, data), stored.format or ""), picture
->>>>>>> h2
+    return Inspection(
+        tuple(notes), found.digest, picture.size, _pixels(stored, data), stored.format or "", traces
+    ), picture
 
 
 def _kind(reason: str) -> str:
