@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +40,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def resnet(
-    name: Literal["resnet18", "resnet34"],
+    name: str,
     num_classes: int,
     *,
     weights: Weights | None = None,
@@ -50,6 +50,7 @@ def resnet(
     """Build a ResNet, pretrained or from torch's random state, with a new head.
 
     Args:
+        name: "resnet18" or "resnet34".
         num_classes: length of the logits. in_channels: 3, or 1 for grey.
         weights: see `Weights`; None: random ones.
         small_stem: begin with a 3 x 3 convolution of stride 1 and no pooling, as is usual for CIFAR's 32 px. The

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from vitscratch.data.sets import Pictures
-from vitscratch.data.splits import stratified_split
+from vitscratch.data.splits import divide
 from vitscratch.randomness import derive_seed
 
 CLASSES = ("FAKE", "REAL")  # in the order in which their folders would be numbered
@@ -38,11 +38,11 @@ def real_and_fake(
     """
     parts = {"train": torch.arange(len(real))}
     if test_fraction > 0:
-        parts["train"], parts["test"] = stratified_split(real.labels, test_fraction, seed, real.class_names)
+        parts["train"], parts["test"] = divide(real.labels, parts["train"], test_fraction, seed, real.class_names)
         validation_fraction /= 1 - test_fraction  # of what is left
     if validation_fraction > 0:
         rest = parts["train"]
-        first, second = stratified_split(real.labels[rest], validation_fraction, seed, real.class_names)
+        first, second = divide(real.labels[rest], rest, validation_fraction, seed, real.class_names)
         parts["train"], parts["validation"] = rest[first], rest[second]
     models = _fitted(real.part(parts["train"]))
     return {
@@ -88,7 +88,8 @@ def _with_fakes(real: Pictures, models: list[_Density], seed: int) -> Pictures:
             for label, (model, count) in enumerate(zip(models, counts, strict=True))
         ]
     )
-    fakes = torch.from_numpy(np.clip(np.rint(drawn * LEVELS), 0, LEVELS)).to(real.images.dtype) / LEVELS
+    levels = np.rint(drawn * LEVELS).clip(0, LEVELS).astype(np.uint8)  # whole numbers: they have no -0 to betray a fake
+    fakes = torch.from_numpy(levels).to(real.images.dtype) / LEVELS
     labels = torch.cat([_all(CLASSES.index("REAL"), len(real)), _all(CLASSES.index("FAKE"), len(fakes))])
     return Pictures(torch.cat([real.images, fakes.view_as(real.images)]), labels, CLASSES)
 
