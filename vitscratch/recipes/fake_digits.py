@@ -4,7 +4,7 @@ The fakes come from principal components and a kernel density, fitted to the tra
 (`vitscratch.data.real_or_fake`): 1,797 scans and 1,797 fakes, of which a fifth is validation and a fifth is test.
 
 Command: `vitscratch train fake-digits`.
-Device and time: one CPU core with bf16 (AVX-512; torch 2.15), about a minute when idle; 4 minutes on a busy one.
+Device and time: one CPU core with bf16 (AVX-512; torch 2.15), 0.56 s of processor time an epoch, 22 s for all 40.
 Accuracy on validation pictures, seed 0, one run (720 pictures: 1 % is 7 of them):
 
 ==========================================  ========
@@ -16,7 +16,7 @@ PCA (20 components) + logistic regression   53.8 %
 ==========================================  ========
 
 The components and C were chosen by validation loss among those of `vitscratch.baselines`; the generator so that the
-linear model sees little and the ViT learns it in a minute.
+linear model sees little and the ViT learns it soon.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from vitscratch.recipes.base import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class FakeDigits(Recipe):
-    """Real handwritten digits against generated ones: a ViT of 338,114 parameters, about a minute on one CPU core."""
+    """Real handwritten digits against generated ones: a ViT of 338,114 parameters, half a minute on one CPU core."""
 
     data: str = "fake-digits"
     preset: str = "vit_nano_8"
