@@ -291,7 +291,7 @@ def test_fractions_that_are_none_are_refused(options: dict, message: str) -> Non
 
 def test_what_is_no_set_is_refused_with_the_names_of_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"cifar is no folder, no .npz file and no built-in set \(digits, cifar10, cif"
+        ValueError, match=r"cifar is no folder, no .npz file and no built-in set \(digits, fake-digits, cif"
     ):
         load("cifar")
 
