@@ -30,6 +30,7 @@ else:
     from typing import Any as Image
 
 MAX_MEMORY = 2 * 2**30
+_DRAWN = "real pictures divided, stratified, by the seed; fakes drawn from a model of the training part"
 
 
 def load_splits(
@@ -61,8 +62,8 @@ def load_splits(
     class; across given parts, and with different labels, they are warnings in the summary.
 
     Args:
-        data: "digits", "cifar10", "cifar100" or "fashion-mnist"; an image folder (see `list_folder`); or an .npz file
-            (see `list_npz`). A folder of such a name is meant by "./digits".
+        data: "digits", "fake-digits", "cifar10", "cifar100" or "fashion-mnist"; an image folder (see `list_folder`); or
+            an .npz file (see `list_npz`). A folder of such a name is meant by "./digits".
         seed: of the division, not of training: keep it when you change that one.
         validation_fraction, test_fraction: of the pictures that are divided, in [0, 1); 0 for no such part. The
             test fraction counts only for undivided sets.
@@ -90,7 +91,14 @@ def load_splits(
     )
     undecoded: Listing | None = None
     if str(data) in BUILT_IN:
-        whole = _built_in(load_built_in(str(data), data_dir), prepare)
+        found = load_built_in(
+            str(data),
+            data_dir,
+            seed=seed,
+            validation_fraction=validation_fraction,
+            test_fraction=test_fraction,
+        )
+        whole = _built_in(found, prepare)
     else:
         listing = list_set(Path(data))
         _refuse_layout(listing)
@@ -101,16 +109,18 @@ def load_splits(
     _refuse_missing_classes(str(data), whole, parts)
     names = whole.pictures.class_names
     counts = {name: class_counts(whole.pictures.labels[indices], names) for name, indices in parts.items()}
-    kept, pictures = parts, whole.pictures
+    kept, pictures, warnings = parts, whole.pictures, whole.notes["warnings"]
     if max_pictures is not None:
         kept = {name: _some(indices, max_pictures, seed) for name, indices in parts.items()}
     if undecoded is not None:
         chosen = torch.cat(list(kept.values())).sort().values  # no picture is in two parts
-        pictures = decode(replace(undecoded, entries=[undecoded.entries[number] for number in chosen])).pictures
+        seen = decode(replace(undecoded, entries=[undecoded.entries[number] for number in chosen]))
+        pictures = seen.pictures
+        warnings += [warning for warning in seen.notes["warnings"] if warning not in warnings]  # of file formats, say
         kept = {name: torch.searchsorted(chosen, indices) for name, indices in kept.items()}
     summary = {
         "data": str(data),
-        "how": _how(whole, parts),
+        "how": _DRAWN if str(data) == "fake-digits" else _how(whole, parts),
         "seed": seed,
         "validation_fraction": validation_fraction,
         "test_fraction": test_fraction,

@@ -14,6 +14,7 @@ from vitscratch.training.mixing import mixing
 from vitscratch.training.nonfinite import explain_out_of_memory, first_nonfinite, is_out_of_memory
 from vitscratch.training.optimizer import adamw, decay_groups
 from vitscratch.training.precision import choose_precision
+from vitscratch.training.predictions import predictions
 from vitscratch.training.run import Run
 from vitscratch.training.schedule import warmup_cosine
 from vitscratch.training.signals import Interrupted, stop_on_signals
@@ -62,6 +63,7 @@ __all__ = [
     "lr_find",
     "mcnemar",
     "mixing",
+    "predictions",
     "random_state",
     "read_checkpoint",
     "save_history",
