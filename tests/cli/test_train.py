@@ -539,11 +539,14 @@ def test_a_folder_with_bad_files_is_refused_and_trained_on_if_told_so(
     assert sum(sum(part.values()) for part in splits["counts"].values()) == 114 and len(splits["skipped"]) == 6
 
 
-def test_a_shortcut_is_named_before_training_starts(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("fewer", [[], ["--max-pictures", "17"]])
+def test_a_shortcut_is_named_before_training_starts(
+    fewer: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     root = write_folder(tmp_path / "set", {"fake": 13, "real": 13}, (8, 8))
     for path in (root / "real").iterdir():
         Image.open(path).save(path, "JPEG")
-    command = ["train", "pictures", "--data", str(root), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    command = ["train", "pictures", "--data", str(root), "--out", str(tmp_path / "run"), "--device", "cpu", *fewer]
     assert main([*command, "--preset", "vit_nano_8", "--epochs", "1", "--padding", "1", "--no-doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     (warning,) = [number for number, line in enumerate(lines) if line.startswith("Warning: shortcut: ")]

@@ -109,14 +109,15 @@ def load_splits(
     _refuse_missing_classes(str(data), whole, parts)
     names = whole.pictures.class_names
     counts = {name: class_counts(whole.pictures.labels[indices], names) for name, indices in parts.items()}
-    kept, pictures, warnings = parts, whole.pictures, whole.notes["warnings"]
+    kept, pictures = parts, whole.pictures
     if max_pictures is not None:
         kept = {name: _some(indices, max_pictures, seed) for name, indices in parts.items()}
     if undecoded is not None:
         chosen = torch.cat(list(kept.values())).sort().values  # no picture is in two parts
         seen = decode(replace(undecoded, entries=[undecoded.entries[number] for number in chosen]))
         pictures = seen.pictures
-        warnings += [warning for warning in seen.notes["warnings"] if warning not in warnings]  # of file formats, say
+        told = whole.notes["warnings"]
+        told += [warning for warning in seen.notes["warnings"] if warning not in told]  # of file formats, say
         kept = {name: torch.searchsorted(chosen, indices) for name, indices in kept.items()}
     summary = {
         "data": str(data),
