@@ -355,3 +355,45 @@ def test_a_write_that_fails_midway_says_why(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left on device"):
         write_checkpoint({"model": torch.randn(500, 500)}, path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("began_with", [True, False])
+def test_a_run_goes_on_in_the_precision_it_began_with(
+    began_with: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a machine where "auto" would mean another."""
+
+    def fast_bf16(answer: bool) -> None:
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: answer)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+
+    ends = []
+    for kill, moves in ((False, False), (True, False), (True, True)):
+        fast_bf16(began_with)
+        folder = tmp_path / f"{kill} {moves}"
+        folder.mkdir()
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+        config = TrainingConfig(epochs=3, learning_rate=0.1)
+        images = torch.randn(21, 3, 2, 2)
+        batches = TensorBatches(images, torch.arange(21) % 3, 4, seed=0)
+        initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+        def stop(run: Any) -> None:
+            if run.epoch == 2:
+                raise Killed
+
+        if kill:
+            with pytest.raises(Killed):
+                fit(
+                    model,
+                    batches,
+                    config,
+                    checkpoints=Checkpoints(folder, seconds=0.0, overhead=math.inf),
+                    on_epoch=stop,
+                )
+            model.load_state_dict(initial)
+        fast_bf16(began_with is not moves)
+        fit(model, batches, config, checkpoints=Checkpoints(folder))
+        ends.append(model[1].weight.detach().clone())
+    assert torch.equal(ends[0], ends[1]) and torch.equal(ends[0], ends[2])

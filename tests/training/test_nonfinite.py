@@ -37,10 +37,11 @@ class Whole(nn.Module):
 
 
 def batch() -> tuple[Tensor, Tensor]:
-    return torch.randn(5, 1, 2, 3), torch.arange(5) % 3
+    return torch.randn(5, 1, 2, 3, generator=torch.Generator().manual_seed(0)), torch.arange(5) % 3
 
 
 def spoiled(name: str, value: float) -> nn.Module:
+    torch.manual_seed(0)  # one model in a hundred overflows a layer later
     model = Whole()
     tensor = dict(model.named_parameters()) | dict(model.named_buffers())
     with torch.no_grad():

@@ -23,7 +23,7 @@ from vitscratch.training.inputs import Batch, check_batches, check_labels, gpu_l
 from vitscratch.training.metrics import Metrics
 from vitscratch.training.mixing import Mix, mixing
 from vitscratch.training.optimizer import adamw, warn_of_coupled_decay
-from vitscratch.training.precision import autocast, choose_precision
+from vitscratch.training.precision import autocast
 from vitscratch.training.run import Run
 from vitscratch.training.schedule import warmup_cosine
 from vitscratch.training.watch import Watch
@@ -175,8 +175,6 @@ def fit(
         raise ValueError(f"patience {config.patience} needs validation pictures; give some, or patience None")
     if config.parallel == "fsdp" and (config.ema_decay or optimizer is not None):
         raise ValueError("parallel fsdp goes without ema_decay and with an optimizer of its own; use parallel ddp")
-    device = next(model.parameters()).device
-    precision = choose_precision(config.precision, device)
     steps = math.ceil(len(train) / config.accumulate)
     schedule = partial(
         warmup_cosine, warmup_steps=round(config.warmup_epochs * steps), total_steps=config.epochs * steps
@@ -188,8 +186,8 @@ def fit(
         model,
         optimizer,
         scheduler=LambdaLR(optimizer, schedule),
-        scaler=GradScaler(device.type, enabled=precision == torch.float16),
         average=MovingAverage(model, config.ema_decay) if config.ema_decay else None,
+        precision=config.precision,
     )
     mix = mixing(num_classes, config.mixup, config.cutmix)
     if checkpoints is not None:
@@ -206,7 +204,7 @@ def fit(
 
     with activation_checkpointing(model) if config.activation_checkpointing else nullcontext():
         while run.epoch < config.epochs and not is_over(run.history, config.monitor, config.patience):
-            with explained(run, precision, config.accumulate, checkpoints):
+            with explained(run, run.dtype, config.accumulate, checkpoints):
                 train_one_epoch(
                     replica,
                     run.unseen(train),
@@ -217,7 +215,7 @@ def fit(
                     class_weights=class_weights,
                     mix=mix,
                     accumulate=config.accumulate,
-                    precision=precision,
+                    precision=run.dtype,
                     scaler=run.scaler,
                     average=run.average,
                     metrics=run.metrics,
@@ -228,7 +226,7 @@ def fit(
             distributed.share_buffers(run.result)
             validated = Metrics()
             if validation is not None:
-                validated = evaluate(run.average.model if run.average else compiled, validation, precision)
+                validated = evaluate(run.average.model if run.average else compiled, validation, run.dtype)
             last_rate = max(map(float, run.scheduler.base_lrs)) * schedule((run.epoch + 1) * steps - 1)
             run.end_epoch(validated.over_processes(), last_rate, config.monitor)
             if checkpoints is not None:

@@ -20,6 +20,7 @@ from vitscratch.training import distributed
 from vitscratch.training.ema import MovingAverage
 from vitscratch.training.history import EpochRecord, Monitor, best_epoch
 from vitscratch.training.metrics import Metrics
+from vitscratch.training.precision import Precision, choose_precision
 from vitscratch.training.watch import Watch
 
 
@@ -39,8 +40,8 @@ class Run:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
-    scaler: GradScaler
     average: MovingAverage | None
+    precision: Precision = "auto"
 
     epoch: int = 0  # epochs that are over
     batch: int = 0  # batches of the next one that went into a step already
@@ -52,11 +53,18 @@ class Run:
     history: list[EpochRecord] = field(default_factory=list)
     best: dict[str, Tensor] | None = None  # weights of the best epoch so far, on the CPU; None without validation
 
+    dtype: torch.dtype = field(init=False)  # what the precision is here; a run that goes on keeps what "auto" was
+    scaler: GradScaler = field(init=False)
     watch: Watch = field(init=False)
     clock: float = field(default_factory=time.perf_counter)  # up to where `seconds` have been counted
 
     def __post_init__(self) -> None:
         self.watch = Watch(self.optimizer)
+        self._compute_in(choose_precision(self.precision, next(self.model.parameters()).device))
+
+    def _compute_in(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.scaler = GradScaler(next(self.model.parameters()).device.type, enabled=dtype == torch.float16)
 
     @property
     def result(self) -> nn.Module:
@@ -145,6 +153,7 @@ class Run:
             "average": {"updates": average.updates, "model": average.model.state_dict()} if average else None,
             "optimizer": distributed.optimizer_state(self.model, self.optimizer),
             "scheduler": self.scheduler.state_dict(),
+            "dtype": str(self.dtype).removeprefix("torch."),
             "scaler": self.scaler.state_dict(),
             "epoch": self.epoch,
             "batch": self.batch,
@@ -168,7 +177,10 @@ class Run:
             self.average.model.load_state_dict(state["average"]["model"])
             self.average.updates = state["average"]["updates"]
         self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
+        if self.precision == "auto":  # another machine would choose another, and end with other weights
+            self._compute_in(getattr(torch, state["dtype"]))
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.seconds, self.waited = state["seconds"], state["waited"]
         self.epoch_random, self.best = state["epoch_random"], state["best"]
