@@ -28,9 +28,10 @@ ALLOWED: dict[str, set[str]] = {
     "weights": {"config", "patches", "encoder", "vit", "files", "data"},
     "training": {"config", "files", "randomness"},  # of config TrainingConfig alone: the loop works on any module
     "transfer": {"config", "vit", "weights", "data", "training", "files", "randomness"},
+    "baselines": {"data", "training", "config"},  # never the model: what a ViT is compared with does not depend on it
     "plots": {"training"},
     "bench": {"config", "vit", "parity", "training", "weights"},
-    "recipes": {"config", "patches", "vit", "data", "training", "bench", "weights", "transfer"},
+    "recipes": {"config", "patches", "vit", "data", "training", "bench", "weights", "transfer", "baselines"},
     "cli": {
         "",
         "config",
@@ -44,6 +45,7 @@ ALLOWED: dict[str, set[str]] = {
         "recipes",
         "weights",
         "transfer",
+        "baselines",
         "files",
     },
     "__main__": {"cli"},

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from textwrap import fill
 from typing import Any
 
@@ -13,12 +14,17 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator
 from torch import Tensor
 
-from vitscratch.training import EpochRecord, LRRange, warmup_cosine
+from vitscratch.training import Calibration, EpochRecord, LRRange, warmup_cosine, wilson_interval
 
 TRAIN, VALIDATION, TEST, MISTAKE = "#1f6f8b", "#d1603d", "#5b2a86", "#c1121f"
+# Okabe and Ito's colours but yellow, too light for a line. The shapes tell models apart where colours do not.
+MODELS = tuple(
+    zip(("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"), "osD^vPX", strict=True)
+)
 
 
 def curves(history: Sequence[EpochRecord], test_accuracy: float | None = None) -> Figure:
@@ -45,19 +51,29 @@ def curves(history: Sequence[EpochRecord], test_accuracy: float | None = None) -
         )
     rate.plot(epochs, [record.learning_rate for record in history], color="#555555", **_marked(epochs))
     loss.set(title="Loss (cross-entropy, nats)", ylim=(0, 1.05 * loss.dataLim.y1 or None))
-    lowest = min(accuracy.dataLim.y0, 90)
-    room = 0.05 * (100 - lowest)
-    accuracy.set(title="Accuracy (%)", ylim=(lowest - room, 100 + room))
+    accuracy.set(title="Accuracy (%)", ylim=_accuracy_limits(accuracy))
     rate.set(title="Learning rate at the end of the epoch", ylim=(0, 1.05 * rate.dataLim.y1 or None))
     rate.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # no factor above the axis, in the title's place
     for axes in (loss, accuracy, rate):
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if len(epochs) == 1:
-            axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
-        axes.grid(alpha=0.25)
+        _count_epochs(axes, epochs)
     figure.legend(handles=accuracy.lines, loc="outside lower center", ncols=3, frameon=False)  # where no line can lie
     return figure
+
+
+def _accuracy_limits(axes: Axes) -> tuple[float, float]:
+    """Of the vertical axis, in percent: up to 100, down to what is drawn, with room for the lines at both ends."""
+    lowest = min(axes.dataLim.y0, 90)
+    room = 0.05 * (100 - lowest)
+    return lowest - room, 100 + room
+
+
+def _count_epochs(axes: Axes, epochs: Sequence[int]) -> None:
+    """Whole epochs below, with room beside a single one."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(set(epochs)) == 1:
+        axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
+    axes.grid(alpha=0.25)
 
 
 def _marked(epochs: Sequence[int]) -> dict[str, Any]:
@@ -84,15 +100,11 @@ def predictions(
     """
     confidence, predicted = probabilities.max(dim=1)
     wrong = torch.zeros_like(predicted, dtype=torch.bool) if labels is None else predicted != labels
+    truths = [None] * len(images) if labels is None else [class_names[int(label)] for label in labels]
     said = [
-        _lines(f"{_short(class_names[int(number)])}  {float(share):.0%}")
-        for number, share in zip(predicted, confidence, strict=True)
+        _verdict(class_names[int(number)], float(share), truth if mistaken else None)
+        for number, share, truth, mistaken in zip(predicted, confidence, truths, wrong, strict=True)
     ]
-    if labels is not None:
-        said = [
-            f"{text}\n{_lines(f'is {_short(class_names[int(label)])}')}" if mistaken else text
-            for text, label, mistaken in zip(said, labels, wrong, strict=True)
-        ]
     heading = "Predicted class and its probability"
     if labels is not None:
         mistakes = int(wrong.sum())
@@ -116,22 +128,29 @@ def predictions(
     return figure
 
 
-def _sheet(heading: str, rows: Sequence[float], columns: int, shape: float) -> Figure:
+def _sheet(heading: str, rows: Sequence[float], columns: int, shape: float, beside: float = 0.0) -> Figure:
     """An empty figure for a grid of pictures, as high as they need.
 
     Args:
         heading: broken where the figure ends.
         rows: room for text in each row, in inches.
         shape: height of a picture / its width.
+        beside: room for text on the left, in inches.
     """
-    width = max(1.15 * columns, 3.0)  # wide enough for the heading, even of one picture
+    width = max(1.15 * columns + beside, 3.0)  # wide enough for the heading, even of one picture
     heading = fill(heading, int(10 * width))
-    below = sum(rows) + len(rows) * width / columns * shape
+    below = sum(rows) + len(rows) * (width - beside) / columns * shape
     height = below + 0.1 + 0.2 * len(heading.splitlines())
     layout = ConstrainedLayoutEngine(rect=(0, 0, 1, below / height), compress=True)
     figure = Figure(figsize=(width, height), layout=layout)
     figure.suptitle(heading, y=1 - 0.06 / height, va="top")  # placed by hand: the engine lets long ones overlap
     return figure
+
+
+def _verdict(predicted: str, share: float, truth: str | None) -> str:
+    """What stands above a picture: the predicted class, its probability, and the truth where it is to be said."""
+    said = _lines(f"{_short(predicted)}  {share:.0%}")
+    return said if truth is None else f"{said}\n{_lines(f'is {_short(truth)}')}"
 
 
 def _lines(name: str) -> str:
@@ -338,6 +357,255 @@ def few_labels(
     axes.set_title(title)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
+
+
+def validation_curves(histories: Mapping[str, Sequence[EpochRecord]], kept: Mapping[str, int]) -> Figure:
+    """Validation loss and accuracy of several models over the epochs, on shared axes; a ring is the epoch kept.
+
+    Args:
+        histories: of each model; one without a validated epoch gets no line.
+        kept: the epoch (1, 2, ...) whose weights each model ended with; a model that is not in it gets no ring.
+    """
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    epochs: list[int] = []
+    for (name, history), (color, marker) in zip(histories.items(), cycle(MODELS), strict=False):
+        measured = [record for record in history if record.validation_loss == record.validation_loss]  # not nan
+        if not measured:
+            continue
+        epochs += [record.epoch for record in measured]
+        for axes, percent, what in ((loss, 1, "validation_loss"), (accuracy, 100, "validation_accuracy")):
+            values = {record.epoch: percent * getattr(record, what) for record in measured}
+            every = max(1, len(values) // 15)
+            axes.plot([*values], [*values.values()], marker, ls="-", color=color, ms=4.5, markevery=every, label=name)
+            if kept.get(name) in values:
+                ring = {"markersize": 12, "markeredgecolor": color, "markerfacecolor": "none", "markeredgewidth": 1.6}
+                axes.plot(kept[name], values[kept[name]], "o", zorder=3, label="_ring", **ring)
+    loss.set(title="Validation loss (cross-entropy, nats)", ylim=(0, 1.05 * loss.dataLim.y1 or None))
+    accuracy.set(title="Validation accuracy (%)", ylim=_accuracy_limits(accuracy))
+    for axes in (loss, accuracy):
+        _count_epochs(axes, epochs)
+        axes.set_xlabel("epoch (ring: the one kept)" if kept else "epoch")
+    _legend(figure, [line for line in loss.lines if line.get_label() != "_ring"])
+    return figure
+
+
+def confusion_matrices(matrices: Mapping[str, Int[Tensor, "classes classes"]], class_names: Sequence[str]) -> Figure:
+    """The confusion matrices of several models side by side; colours are shares of the true class.
+
+    Args:
+        matrices: of each model, with true classes as rows: see `vitscratch.training.confusion_matrix`.
+    """
+    classes, names = len(class_names), [_short(name, 14) for name in class_names]
+    rows, columns = _rows_and_columns(len(matrices))
+    longest, side = max(map(len, names)), min(max(2.1, 0.42 * classes), 5.0)
+    room = 0.085 * longest + 0.4
+    size = (columns * (side + 0.2) + room + 0.8, rows * (side + 0.6) + room + 0.2)
+    figure = Figure(figsize=size, layout="compressed")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    upright = 90 if longest * classes > 7 * side else 0  # names side by side would touch
+    for axes, (name, matrix) in zip(panels.flat, matrices.items(), strict=False):
+        shares = matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)
+        drawn = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
+        right = float(matrix.trace() / matrix.sum().clamp(min=1))
+        axes.set_title(f"{_short(name)}\n{right:.2%} correct", fontsize=10, parse_math=False)
+        axes.tick_params(length=0)
+        if classes <= 30:  # of more, the names would lie on each other: numbers then, as few as fit
+            axes.set_xticks(range(classes), names, rotation=upright, parse_math=False)
+            axes.set_yticks(range(classes), names, parse_math=False)
+        for i, j in ((i, j) for i in range(classes) for j in range(classes) if classes <= 12):
+            text, color = f"{int(matrix[i, j]):,}", "white" if shares[i, j] > 0.55 else "black"
+            text += f"\n{float(shares[i, j]):.1%}" if classes <= 3 else ""
+            axes.text(j, i, text, ha="center", va="center", color=color, fontsize=9 if classes <= 5 else 7)
+    _label_edges(panels, len(matrices), "predicted class", "true class")
+    figure.colorbar(drawn, ax=panels, label="share of the true class", aspect=12 * rows)
+    return figure
+
+
+def reliability(results: Mapping[str, Calibration]) -> Figure:
+    """Reliability diagrams of several models side by side: is a model right as often as it says?
+
+    A point is a bin of `vitscratch.training.calibration`, large where there are many pictures, with the 95 % interval
+    of its accuracy. Below the diagonal a model is too sure of itself.
+    """
+    rows, columns = _rows_and_columns(len(results))
+    figure = Figure(figsize=(max(2.7 * columns + 0.4, 3.4), 3.1 * rows + 0.3), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    lowest = min(part.low for result in results.values() for part in result.bins)
+    for axes, (name, result), (color, _) in zip(panels.flat, results.items(), cycle(MODELS), strict=False):
+        axes.plot([0, 100], [0, 100], "--", color="#555555", linewidth=1)
+        most = max(part.total for part in result.bins)
+        for part in result.bins:
+            said = 100 * part.confidence
+            low, high = wilson_interval(part.correct, part.total)
+            axes.plot([said, said], [100 * low, 100 * high], color=color, alpha=0.5, linewidth=1.5)
+            axes.scatter(said, 100 * part.accuracy, 15 + 110 * part.total / most, color=color, clip_on=False, zorder=3)
+        axes.set_title(f"{_short(name)}\ncalibration error {result.error:.1%}", fontsize=10, parse_math=False)
+        axes.grid(alpha=0.25)
+    panels[0, 0].set(xlim=(100 * lowest - 2, 102), ylim=(-2, 102))
+    _label_edges(panels, len(results), "confidence (%)", "of these, correct (%)")
+    return figure
+
+
+def surest_mistakes(
+    mistakes: Mapping[str, tuple[Float[Tensor, "_ c H W"], Int[Tensor, " _"], Float[Tensor, "_ classes"]]],
+    class_names: Sequence[str],
+) -> Figure:
+    """The mistakes that each model was surest of, a row for each: predicted class, its probability, and the truth.
+
+    Args:
+        mistakes: for each model, pictures in [0, 1], labels and probabilities of its mistakes, the surest first (see
+            `vitscratch.training.surest_mistakes`); a row may be shorter than another, or empty.
+    """
+    columns = max(3, *(len(labels) for _, labels, _ in mistakes.values()))
+    shape = max((images.shape[2] / images.shape[3] for images, _, _ in mistakes.values()), default=1.0)
+    said = {
+        name: [
+            _verdict(class_names[int(row.argmax())], float(row.max()), class_names[int(label)])
+            for row, label in zip(probabilities, labels, strict=True)
+        ]
+        for name, (_, labels, probabilities) in mistakes.items()
+    }
+    room = [0.3 + 0.15 * max((text.count("\n") for text in texts), default=0) for texts in said.values()]
+    figure = _sheet("The surest mistakes of each model, and what they are", room, columns, shape, beside=0.45)
+    for line, (name, (images, _, _)) in zip(
+        figure.subplots(len(mistakes), columns, squeeze=False), mistakes.items(), strict=True
+    ):
+        for axes, image, text in zip(line, images, said[name], strict=False):
+            _picture(axes, image)
+            axes.set_title(text, fontsize=8, parse_math=False)
+        for axes in line[len(images) :]:
+            axes.spines[:].set_visible(False)
+        for axes in line:
+            axes.set(xticks=[], yticks=[], box_aspect=shape)
+        line[0].set_ylabel(_lines(_short(name)), fontsize=9, parse_math=False)
+        if not len(images):
+            line[0].text(0.5, 0.5, "no mistakes", ha="center", va="center", fontsize=9, transform=line[0].transAxes)
+    return figure
+
+
+def accuracy_per_minute(
+    minutes: Mapping[str, float], accuracies: Mapping[str, tuple[float, float, float]], title: str
+) -> Figure:
+    """What accuracy costs: a point for each model, with the interval of its accuracy, over its minutes of training.
+
+    Args:
+        minutes: of each model, above 0. accuracies: of each model (lowest, measured, highest), in [0, 1].
+        title: what was measured, and on which machine.
+    """
+    figure = Figure(figsize=(8.4, max(4.2, 0.3 * len(minutes) + 1.2)), layout="constrained")
+    axes = figure.subplots()
+    for (name, cell), (color, marker) in zip(accuracies.items(), cycle(MODELS), strict=False):
+        _interval(axes, minutes[name], cell, color=color, marker=marker, markersize=7)
+    axes.set(xscale="log", xlim=(min(minutes.values()) / 1.6, max(minutes.values()) * 1.6))
+    axes.xaxis.set_major_locator(
+        LogLocator(subs=(1, 2, 5) if max(minutes.values()) < 200 * min(minutes.values()) else (1,))
+    )
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.minorticks_off()
+    axes.margins(y=0.12)
+    figure.suptitle(fill(title, 80), parse_math=False)
+    axes.set(xlabel="minutes of training (logarithmic)", ylabel="test accuracy (%), with its 95 % interval")
+    axes.grid(alpha=0.25)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    # Names stand in the margin, in the order of accuracy, so that they cannot lie on points or on each other.
+    order = sorted(accuracies, key=lambda name: accuracies[name][1])
+    heights = _spread(
+        [(100 * accuracies[name][1] - low) / (high - low) for name in order], 0.2 / (figure.get_figheight() - 0.9)
+    )
+    for name, height in zip(order, heights, strict=True):
+        color = MODELS[list(accuracies).index(name) % len(MODELS)][0]
+        axes.annotate(
+            f"{_short(name)}  {accuracies[name][1]:.2%}",
+            (minutes[name], 100 * accuracies[name][1]),
+            (1.04, height),
+            textcoords="axes fraction",
+            va="center",
+            color=color,
+            arrowprops={"arrowstyle": "-", "color": color, "alpha": 0.5, "linewidth": 0.8, "relpos": (0, 0.5)},
+            parse_math=False,
+        )
+    return figure
+
+
+def robustness(accuracies: Mapping[str, Mapping[str, tuple[float, float, float]]], chance: float) -> Figure:
+    """Accuracy of several models on pictures as they are and damaged, with intervals; the dashed line is chance.
+
+    Args:
+        accuracies: for each model and each kind of pictures, the same kinds for all: (lowest, measured, highest).
+        chance: accuracy of always naming the most frequent class. All in [0, 1].
+    """
+    kinds = list(next(iter(accuracies.values())))
+    figure = Figure(figsize=(max(6.5, 1.25 * len(kinds) + 1), 4.4), layout="constrained")
+    axes = figure.subplots()
+    step = 0.7 / len(accuracies)
+    handles = []
+    for i, ((name, cells), (color, marker)) in enumerate(zip(accuracies.items(), cycle(MODELS), strict=False)):
+        for j, kind in enumerate(kinds):
+            drawn = _interval(axes, j + (i - (len(accuracies) - 1) / 2) * step, cells[kind], color=color, marker=marker)
+        drawn.set_label(name)
+        handles.append(drawn)
+    handles.append(
+        axes.axhline(100 * chance, color="#555555", linestyle="--", linewidth=1, label=f"chance: {chance:.1%}")
+    )
+    for j in range(1, len(kinds)):
+        axes.axvline(j - 0.5, color="#dddddd", linewidth=0.8)
+    axes.set_xticks(range(len(kinds)), [fill(kind, 12) for kind in kinds], parse_math=False)
+    axes.set(xlim=(-0.5, len(kinds) - 0.5), ylabel="accuracy (%), with its 95 % interval")
+    axes.set_title("What is left of the accuracy on damaged pictures")
+    axes.grid(axis="y", alpha=0.25)
+    _legend(figure, handles)
+    return figure
+
+
+def _interval(axes: Axes, x: float, cell: tuple[float, float, float], **look: Any) -> Line2D:
+    """A point with a whisker, in percent, from (lowest, measured, highest) in [0, 1]; returns the point."""
+    low, middle, high = (100 * value for value in cell)
+    drawn = axes.errorbar(x, middle, [[middle - low], [high - middle]], capsize=3, **look)
+    point: Line2D = drawn[0]
+    return point
+
+
+def _rows_and_columns(count: int) -> tuple[int, int]:
+    """For panels: at most four in a row, and rows as full as they can be."""
+    rows = -(-count // 4)
+    return rows, -(-count // rows)
+
+
+def _label_edges(panels: Any, count: int, below: str, left: str) -> None:
+    """Labels of the axes that the first `count` panels share: below those with none below them, and on the left."""
+    columns = panels.shape[1]
+    for i, axes in enumerate(panels.flat):
+        if i >= count:
+            axes.axis("off")
+            continue
+        if i + columns >= count:
+            axes.set_xlabel(below)
+            axes.tick_params(labelbottom=True)
+        if i % columns == 0:
+            axes.set_ylabel(left)
+
+
+def _spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Heights in [0, 1], in rising order, moved as little as needed to lie `gap` apart."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(max(height, placed[-1] + gap) if placed else height)
+    top = 1.0
+    for i in reversed(range(len(placed))):
+        placed[i] = min(placed[i], top)
+        top = placed[i] - gap
+    return placed
+
+
+def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """Below the axes, where no line can lie, in columns that fit."""
+    widest = max((len(str(handle.get_label())) for handle in handles), default=1)
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / (0.085 * widest + 0.6))))
+    legend = figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _picture(axes: Axes, image: Float[Tensor, "c H W"]) -> None:

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 from tests.data.make import encoded, picture, write_folder, write_npz
 from vitscratch.data import PictureFiles, Pictures, Preprocessing, Splits, load_splits, open_picture
+from vitscratch.data.preprocessing import to_bytes
 
 
 def load(data: object, **options: object) -> Splits:
@@ -71,6 +73,41 @@ def test_given_parts_are_kept_and_validation_is_made_from_training(tmp_path: Pat
         write_folder(root / "val", {name: 3}, seed=100 if name == "cat" else 200)
     splits = load(root)
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [50, 6, 5]
+
+
+@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Train", "TEST")])
+def test_the_layout_of_cifake_is_loaded_as_it_comes(tmp_path: Path, train: str, test: str) -> None:
+    """The same file names in every folder, with blanks and brackets; validation from the training part alone."""
+    counts = {f"{train}/REAL": 30, f"{train}/FAKE": 20, f"{test}/REAL": 3, f"{test}/FAKE": 7}
+    root = write_folder(tmp_path / "cifake", counts, size=(32, 32))
+    for file in root.glob("*/*/*.png"):
+        with Image.open(file) as image:
+            image.save(file.with_name(f"{file.stem} (2).jpg"), quality=95)
+        file.unlink()
+    splits = load(root, image_size=(32, 32), test_fraction=0.5)
+    assert splits.class_names == ("FAKE", "REAL") and splits.summary["warnings"] == []
+    assert splits.summary["counts"] == {
+        "train": {"FAKE": 16, "REAL": 24},
+        "validation": {"FAKE": 4, "REAL": 6},
+        "test": {"FAKE": 7, "REAL": 3},
+    }
+    given = {to_bytes(open_picture(path), 3).numpy().tobytes() for path in (root / test).glob("*/*.jpg")}
+    assert rows(splits.test, splits) == given and not rows(splits.validation, splits) & given
+
+
+def test_the_layout_of_the_competition_is_divided(tmp_path: Path) -> None:
+    """Two folders, no test part, pictures of many sizes and formats, and a table beside them."""
+    root = write_folder(tmp_path / "set", {"fake_images": 25, "real_images": 0}, size=(37, 41))
+    for i in range(35):
+        (root / "real_images" / f"{i}.jpg").write_bytes(encoded(picture(500 + i, (50 + i, 43)), "JPEG"))
+    (root / "train.csv").write_text("file,label")
+    splits = load(root, image_size=(32, 32), test_fraction=0.2)
+    assert splits.class_names == ("fake_images", "real_images") and splits.summary["warnings"] == []
+    assert splits.summary["counts"] == {
+        "train": {"fake_images": 15, "real_images": 21},
+        "validation": {"fake_images": 5, "real_images": 7},
+        "test": {"fake_images": 5, "real_images": 7},
+    }
 
 
 def test_an_npz_is_loaded(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ class Show(Common):
     """Draw pictures of a set beside what a model would see of them, resized, cut and augmented as a recipe says."""
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH|RECIPE")]
-    """A recipe, whose pictures are then drawn; or an image folder, an .npz file or a built-in set (digits, cifar10,
-    cifar100, fashion-mnist) for the recipe `pictures`."""
+    """A recipe, whose pictures are then drawn; or an image folder, an .npz file or a built-in set (digits,
+    fake-digits, cifar10, cifar100, fashion-mnist) for the recipe `pictures`."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="PNG")]
     """The picture to write."""
@@ -108,7 +108,7 @@ class Show(Common):
         preprocessing = Preprocessing(size, channels)
         seen = augmented_views(examples.pictures, preprocessing, recipe.augmentation(), self.views, self.seed)
         originals = [to_float(to_bytes(picture, preprocessing.channels)) for picture in examples.pictures]
-        if data == "digits":  # whose numbers are ink on paper
+        if data in ("digits", "fake-digits"):  # whose numbers are ink on paper
             originals, seen = [1 - picture for picture in originals], 1 - seen
         figure = plots.augmented(originals, seen, examples.labels, examples.class_names)
         figure.savefig(self.out, dpi=110, format="png")

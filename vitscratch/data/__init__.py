@@ -5,6 +5,7 @@ from vitscratch.data.batches import EpochBatches, TensorBatches
 from vitscratch.data.builtin import BUILT_IN, digits
 from vitscratch.data.check import Report, check_set
 from vitscratch.data.contents import content_digest
+from vitscratch.data.corrupt import CORRUPTIONS, Corruption
 from vitscratch.data.files import FileBatches, make_batches
 from vitscratch.data.findings import Finding
 from vitscratch.data.folders import list_folder
@@ -18,8 +19,10 @@ from vitscratch.data.splits import class_counts, stratified_split
 
 __all__ = [
     "BUILT_IN",
+    "CORRUPTIONS",
     "Augmentation",
     "Chain",
+    "Corruption",
     "Cutout",
     "EpochBatches",
     "Examples",

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from vitscratch.data.download import download
+from vitscratch.data.real_or_fake import real_and_fake
 from vitscratch.data.remember import default_data_dir
 from vitscratch.data.sets import Pictures
 
@@ -45,7 +46,7 @@ SOURCES = {
         )
     ),
 }
-BUILT_IN = ("digits", *SOURCES)
+BUILT_IN = ("digits", "fake-digits", *SOURCES)
 _FASHION_NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
@@ -60,20 +61,33 @@ def digits() -> Pictures:
     return Pictures(images, torch.tensor(bunch.target), tuple("0123456789"))
 
 
-def load_built_in(name: str, data_dir: str | os.PathLike[str] | None = None) -> dict[str | None, Pictures]:
+def load_built_in(
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    seed: int = 0,
+    validation_fraction: float = 0.2,
+    test_fraction: float = 0.2,
+) -> dict[str | None, Pictures]:
     """The parts of a set of `BUILT_IN`: "train" and "test", or None for one that is not divided.
+
+    The set "fake-digits" is `digits` against what a generative model of their training part draws (`real_and_fake`),
+    so it comes divided, into "train", "validation" and "test", as the last three arguments say.
 
     CIFAR (Krizhevsky, 2009) is read from its binary version, because the Python version would have to be unpickled;
     Fashion-MNIST (arXiv 1708.07747) from its four idx files. Checksums are compared every time.
 
     Args:
         data_dir: folder of these files; what is not there is downloaded to it. None: `default_data_dir()`.
+        seed, validation_fraction, test_fraction: of "fake-digits" alone; see `load_splits`.
 
     Raises:
         RuntimeError: a file that is not there and cannot be downloaded. ValueError: one that is not what it should be.
     """
     if name == "digits":
         return {None: digits()}
+    if name == "fake-digits":
+        return real_and_fake(digits(), seed=seed, validation_fraction=validation_fraction, test_fraction=test_fraction)
     folder = Path(data_dir) if data_dir is not None else default_data_dir()
     files = [obtain(source, folder) for source in SOURCES[name]]
     if name == "fashion-mnist":

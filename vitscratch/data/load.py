@@ -28,6 +28,7 @@ else:
     from typing import Any as Image
 
 MAX_MEMORY = 2 * 2**30
+_DRAWN = "real pictures divided, stratified, by the seed; fakes drawn from a model of the training part"
 
 
 def load_splits(
@@ -58,8 +59,8 @@ def load_splits(
     class; across given parts, and with different labels, they are warnings in the summary.
 
     Args:
-        data: "digits", "cifar10", "cifar100" or "fashion-mnist"; an image folder (see `list_folder`); or an .npz file
-            (see `list_npz`). A folder of such a name is meant by "./digits".
+        data: "digits", "fake-digits", "cifar10", "cifar100" or "fashion-mnist"; an image folder (see `list_folder`); or
+            an .npz file (see `list_npz`). A folder of such a name is meant by "./digits".
         seed: of the division, not of training: keep it when you change that one.
         validation_fraction, test_fraction: of the pictures that are divided, in [0, 1); 0 for no such part. The
             test fraction counts only for undivided sets.
@@ -80,7 +81,14 @@ def load_splits(
     _check_fractions(validation_fraction, test_fraction)
     prepare = _Wanted(image_size, channels, resize, interpolation, fraction)
     if str(data) in BUILT_IN:
-        whole = _built_in(load_built_in(str(data), data_dir), prepare)
+        found = load_built_in(
+            str(data),
+            data_dir,
+            seed=seed,
+            validation_fraction=validation_fraction,
+            test_fraction=test_fraction,
+        )
+        whole = _built_in(found, prepare)
     else:
         whole = _from_files(Path(data), prepare, skip_bad, max_memory, max_pixels, progress)
     parts = _divide(str(data), whole, validation_fraction, test_fraction, seed)
@@ -89,7 +97,7 @@ def load_splits(
     counts = {name: class_counts(whole.pictures.labels[indices], names) for name, indices in parts.items()}
     summary = {
         "data": str(data),
-        "how": _how(whole, parts),
+        "how": _DRAWN if str(data) == "fake-digits" else _how(whole, parts),
         "seed": seed,
         "validation_fraction": validation_fraction,
         "test_fraction": test_fraction,

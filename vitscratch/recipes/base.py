@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vitscratch.vit import VisionTransformer
 
 
-BUILT_IN = ("digits", "cifar10", "cifar100", "fashion-mnist")  # what `data` may name
+BUILT_IN = ("digits", "fake-digits", "cifar10", "cifar100", "fashion-mnist")  # what `data` may name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Recipe(TrainingConfig):
 
     data: str
     """The pictures: a folder (FOLDER/class/*.jpg or FOLDER/{train,val,test}/class/*.jpg), a built-in set (digits,
-    cifar10, cifar100, fashion-mnist), or an .npz of JPEG files."""
+    fake-digits, cifar10, cifar100, fashion-mnist), or an .npz of JPEG files."""
 
     data_dir: Path | None = None
     """Where files of built-in sets lie, or are downloaded to; by default a cache folder in your home."""

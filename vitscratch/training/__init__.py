@@ -14,18 +14,32 @@ from vitscratch.training.mixing import mixing
 from vitscratch.training.nonfinite import explain_out_of_memory, first_nonfinite, is_out_of_memory
 from vitscratch.training.optimizer import adamw, decay_groups
 from vitscratch.training.precision import choose_precision
+from vitscratch.training.predictions import predictions
 from vitscratch.training.run import Run
 from vitscratch.training.schedule import warmup_cosine
 from vitscratch.training.signals import Interrupted, stop_on_signals
+from vitscratch.training.statistics import (
+    Calibration,
+    CalibrationBin,
+    McNemar,
+    calibration,
+    confusion_matrix,
+    mcnemar,
+    surest_mistakes,
+    wilson_interval,
+)
 from vitscratch.training.watch import NonFiniteLoss
 from vitscratch.training.weighting import balanced_weights
 
 __all__ = [
+    "Calibration",
+    "CalibrationBin",
     "Checkpoints",
     "Diagnosis",
     "EpochRecord",
     "Interrupted",
     "LRRange",
+    "McNemar",
     "Metrics",
     "MovingAverage",
     "NonFiniteLoss",
@@ -35,8 +49,10 @@ __all__ = [
     "adamw",
     "balanced_weights",
     "best_epoch",
+    "calibration",
     "checkpoint_activations",
     "choose_precision",
+    "confusion_matrix",
     "decay_groups",
     "doctor",
     "evaluate",
@@ -45,14 +61,18 @@ __all__ = [
     "fit",
     "is_out_of_memory",
     "lr_find",
+    "mcnemar",
     "mixing",
+    "predictions",
     "random_state",
     "read_checkpoint",
     "save_history",
     "seed_everything",
     "set_random_state",
     "stop_on_signals",
+    "surest_mistakes",
     "train_one_epoch",
     "warmup_cosine",
+    "wilson_interval",
     "write_checkpoint",
 ]
