@@ -250,7 +250,7 @@ def introduce(experiment: "Experiment") -> None:
     precision = str(choose_precision(recipe.precision, device)).removeprefix("torch.")
     processes = f", {distributed.processes()} processes" if distributed.is_running() else ""
     say(
-        f"{experiment.config.num_parameters:,} parameters on {experiment.device}{processes}, "
+        f"{experiment.parameters:,} parameters on {experiment.device}{processes}, "
         f"{precision}; "
         f"{len(splits.class_names)} classes; pictures: {counts}"
     )
@@ -288,7 +288,7 @@ def measure(experiment: "Experiment", history: "list[EpochRecord]", seconds: flo
         "kept_epoch": kept,
         "train_loss": record.train_loss,
         "train_accuracy": record.train_accuracy,
-        "parameters": experiment.config.num_parameters,
+        "parameters": experiment.parameters,
         "images_per_second": round(record.images_per_second, 1),
         "seconds": round(sum(record.seconds for record in history), 2),
         "seconds_since_last_start": round(seconds, 2),
@@ -327,7 +327,6 @@ def save(folder: Path, experiment: "Experiment", history: "list[EpochRecord]", m
     """Write the model, the curves and the numbers; metrics.json last: it says that the run is over."""
     from vitscratch import plots
     from vitscratch.training import save_history
-    from vitscratch.weights import save_model
 
     save_history(history, folder / HISTORY)
     provenance: dict[str, Any] = {
@@ -336,14 +335,7 @@ def save(folder: Path, experiment: "Experiment", history: "list[EpochRecord]", m
         **experiment.recipe.provenance(),
         **{key: metrics[key] for key in ("kept_epoch", "validation_accuracy", "test_accuracy") if key in metrics},
     }
-    save_model(
-        folder / MODEL,
-        experiment.model,
-        experiment.config,
-        experiment.splits.class_names,
-        experiment.preprocessing.to_dict(),
-        provenance,
-    )
+    experiment.recipe.save(folder / MODEL, experiment, provenance)
     part = folder / f"{CURVES}.part"
     plots.curves(history, metrics.get("test_accuracy")).savefig(part, dpi=110, format="png")
     part.replace(folder / CURVES)
