@@ -35,8 +35,11 @@ class RunFolder:
             return None
 
 
-def start_run(path: Path, recipe: Recipe, device: str) -> RunFolder:
+def start_run(path: Path, recipe: Recipe, device: str, part_of: str | None = None) -> RunFolder:
     """Write config.json of a new run.
+
+    Args:
+        part_of: of a run that cannot be resumed alone, the command that goes on with the whole.
 
     Raises:
         ValueError: there is a run in the folder already.
@@ -46,6 +49,7 @@ def start_run(path: Path, recipe: Recipe, device: str) -> RunFolder:
         "recipe": recipe_to_json(recipe),
         "device": device,
         "processes": int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1,
+        **({"part_of": part_of} if part_of is not None else {}),
         **environment(),
     }
     if not is_first_process():

@@ -8,6 +8,21 @@ from typing import Any, ClassVar, Literal
 from vitscratch.recipes.base import BUILT_IN, Recipe
 from vitscratch.recipes.pictures import PicturesRecipe
 
+SHARED = (
+    "data",
+    "data_dir",
+    "validation_fraction",
+    "test_fraction",
+    "split_seed",
+    "skip_bad",
+    "max_pictures",
+    "epochs",
+    "batch_size",
+    "seed",
+    "precision",
+    "workers",
+    "threads",
+)
 PIXELS = {"pca": "PCA + logistic regression", "svm": "RBF-SVM"}
 
 
@@ -112,12 +127,8 @@ class Comparison(ABC):
 
     def shared(self, **changes: Any) -> dict[str, Any]:
         """Fields that the recipes of all models have in common; `changes` replace some."""
-        names = (
-            "data data_dir validation_fraction test_fraction split_seed skip_bad max_pictures batch_size seed precision "
-            "workers threads epochs"
-        ).split()
         patience = changes.get("epochs", self.epochs) if self.patience >= self.epochs else self.patience
-        return {name: getattr(self, name) for name in names} | {"patience": patience} | changes
+        return {name: getattr(self, name) for name in SHARED} | {"patience": patience} | changes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +169,7 @@ class PictureComparison(Comparison):
         """In the order of `known`."""
         from vitscratch.recipes.fine_tune import FineTune
 
-        small = PicturesRecipe(**self.shared(), image_size=self.image_size, label_smoothing=0.0)
+        small = PicturesRecipe(**self.shared(), image_size=self.image_size, label_smoothing=0.0, position="sincos")
         tuning = self._tuning()
         shipped = FineTune(**tuning, weights="cifar10", image_size=self.image_size)
         large = FineTune(**{**tuning, "batch_size": min(self.batch_size, 64)}, weights=self.vit_weights)

@@ -49,6 +49,15 @@ def is_over(history: Sequence[EpochRecord], monitor: Monitor, patience: int | No
     return history[-1].epoch - (best_epoch(history, monitor) or 0) >= patience
 
 
+def read_history(path: Path) -> list[EpochRecord]:
+    """What `save_history` wrote."""
+    with path.open(newline="") as file:
+        return [
+            EpochRecord(**{field.name: field.type(row[field.name]) for field in fields(EpochRecord)})  # type: ignore[operator]
+            for row in csv.DictReader(file)
+        ]
+
+
 def save_history(history: Sequence[EpochRecord], path: Path) -> None:
     """Write the records as CSV, one row for each epoch."""
 
