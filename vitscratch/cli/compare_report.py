@@ -50,7 +50,7 @@ def report(
     order = sorted(results, key=lambda name: (-results[name][0].validation_accuracy, results[name][0].validation_loss))
     results = {name: results[name] for name in order}
     counts = part.labels.bincount(minlength=len(splits.class_names))
-    chance = float(counts.max() / counts.sum())
+    chance = int(counts.max()) / len(part)
     rows = {name: _row(*result, chance) for name, result in results.items()}
     for name, (_, verdict) in results.items():
         predicted = verdict.probabilities.argmax(dim=1)
