@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import cycle, pairwise
 from textwrap import fill
 from typing import Any
 
@@ -31,7 +31,7 @@ def curves(history: Sequence[EpochRecord], test_accuracy: float | None = None) -
     """Loss, accuracy and learning rate over the epochs; test_accuracy, measured once at the end, as a dot.
 
     Args:
-        history: at least one record; validation is drawn where it was measured.
+        history: at least one record; validation is drawn where it was measured. A thin line stands between two parts.
         test_accuracy: in [0, 1].
     """
     figure = Figure(figsize=(12, 3.8), layout="constrained")
@@ -57,7 +57,12 @@ def curves(history: Sequence[EpochRecord], test_accuracy: float | None = None) -
     for axes in (loss, accuracy, rate):
         axes.set_xlabel("epoch")
         _count_epochs(axes, epochs)
-    figure.legend(handles=accuracy.lines, loc="outside lower center", ncols=3, frameon=False)  # where no line can lie
+    handles = list(accuracy.lines)
+    for before, after in pairwise(history):
+        if before.part != after.part:
+            for axes in (loss, accuracy, rate):
+                _border(axes, before.epoch + 0.5, before.part, after.part)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)  # where no line can lie
     return figure
 
 
@@ -74,6 +79,24 @@ def _count_epochs(axes: Axes, epochs: Sequence[int]) -> None:
     if len(set(epochs)) == 1:
         axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
     axes.grid(alpha=0.25)
+
+
+def _border(axes: Axes, x: float, before: str, after: str) -> None:
+    """A thin line between two parts of a run, their names on its sides."""
+    axes.axvline(x, color="#888888", linewidth=0.8, linestyle=":")
+    for name, side, shift in ((before, "right", -3), (after, "left", 3)):
+        axes.annotate(
+            name,
+            (x, 0.5),
+            (shift, 0),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha=side,
+            va="center",
+            rotation=90,
+            fontsize=8,
+            color="#666666",
+        )
 
 
 def _marked(epochs: Sequence[int]) -> dict[str, Any]:
@@ -285,6 +308,29 @@ def learning_rate_range(result: LRRange) -> Figure:
         axes.text(0.5, 0.08, why, ha="center", transform=axes.transAxes, color=MISTAKE)
     axes.legend(frameon=False, loc="lower left" if result.suggestion is not None else "upper left")
     axes.grid(alpha=0.25)
+    return figure
+
+
+def regularisation(tried: Sequence[tuple[float, float]], chosen: float, test_accuracy: float | None = None) -> Figure:
+    """What a linear probe tried: validation accuracy over the strength of the regularisation.
+
+    Args:
+        tried: (c, validation accuracy in [0, 1]), from the smallest c on; a small one means strong regularisation.
+        chosen: the c that was kept. test_accuracy: in [0, 1], of the head that was fitted with it.
+    """
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    strengths, accuracies = zip(*tried, strict=True)
+    percent = [100 * accuracy for accuracy in accuracies]
+    axes.plot(strengths, percent, color=VALIDATION, marker="o", markersize=4, label="validation")
+    axes.axvline(chosen, color=VALIDATION, linestyle="--", linewidth=1, label=f"chosen: c = {chosen:g}")
+    if test_accuracy is not None:
+        label = f"test, measured once: {test_accuracy:.2%}"
+        axes.plot(chosen, 100 * test_accuracy, "D", color=TEST, markersize=7, zorder=3, label=label)
+    axes.set(xscale="log", xlabel="c: regularisation is strong on the left, weak on the right", ylabel="accuracy (%)")
+    axes.set_title(f"Linear probe: {len(tried)} logistic regressions on the same features")
+    axes.grid(alpha=0.25)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

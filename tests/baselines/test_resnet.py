@@ -69,7 +69,7 @@ def test_fit_trains_it_even_on_a_last_batch_of_one_picture() -> None:
 
 
 def config() -> TrainingConfig:
-    return TrainingConfig(epochs=1, learning_rate=1e-3)
+    return TrainingConfig(epochs=1, learning_rate=1e-3, precision="fp32")  # see `resnet`
 
 
 def test_batch_norm_of_many_values_is_torchs() -> None:

@@ -19,7 +19,7 @@ from vitscratch.parity import awaken, timm_twin, torchvision_twin
 from vitscratch.weights import SavedModel, build_from, load_model, save_model
 from vitscratch.weights import convert as module
 from vitscratch.weights.convert import ENDINGS, convert
-from vitscratch.weights.heads import PreLogitsHead
+from vitscratch.weights.heads import NormedHead, PreLogitsHead
 
 CONFIG = ViTConfig(
     image_size=10, patch_size=5, in_channels=3, num_classes=7, embed_dim=22, depth=2, num_heads=2, mlp_dim=13
@@ -82,7 +82,9 @@ def test_timm_loads_it(tmp_path: Path, capsys: pytest.CaptureFixture, ending: st
     printed = capsys.readouterr().out
     assert f" MB, {len(tensors(out))} tensors in float32; read back, they are equal bit for bit" in printed
     assert ("global_pool='avg', fc_norm=False" in printed) == (pool == "mean")
-    assert "does not say: that there are 2 heads" in printed and "class names; preprocessing" in printed
+    said = "in its header, which vitscratch reads and timm does not:"
+    said = said if ending == ".safetensors" else "that file does not say:"
+    assert f"{said} that there are 2 heads; " in printed and "class names; preprocessing" in printed
 
 
 @pytest.mark.parametrize("ending", ENDINGS["torchvision"])
@@ -174,6 +176,36 @@ def test_a_run_folder_and_all_the_way_round(tmp_path: Path) -> None:
     assert read.class_names == NAMES and read.preprocessing == PREPROCESSING and read.config == CONFIG
 
 
+@pytest.mark.parametrize(("to", "pool"), [("timm", "mean"), ("torchvision", "cls")])
+def test_the_header_keeps_what_the_layout_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture, to: str, pool: Any
+) -> None:
+    """ours -> theirs -> ours, with nothing to be assumed on the way."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    saved, there, back = made(replace(CONFIG, pool=pool)), tmp_path / "there.safetensors", tmp_path / "b.safetensors"
+    assert main(["convert", str(saved_in(tmp_path, saved)), str(there), "--to", to]) == 0
+    capsys.readouterr()
+    assert main(["convert", str(there), str(back), "--to", "vitscratch"]) == 0
+    assert "note: " not in capsys.readouterr().out
+    found = load_model(back)
+    assert_same_bits(found.model, saved)
+    assert (found.class_names, found.preprocessing, found.config) == (NAMES, PREPROCESSING, saved.config)
+    assert found.provenance["trained_on"] == "nothing" and found.provenance["ecosystem"] == to
+    with safe_open(there, framework="pt") as file:
+        header = file.metadata()
+    save_file(
+        tensors(there), there, header | {"config": header["config"].replace('"embed_dim": 22', '"embed_dim": 24')}
+    )
+    assert main(["convert", str(there), str(tmp_path / "x.npz"), "--to", "npz", "--num-heads", "2"]) == 0
+    assert "note: its header is of another model (embed_dim 24): not used" in capsys.readouterr().out
+    save_file(tensors(there), there, header | {"class_names": "["})
+    assert main(["convert", str(there), str(back), "--to", "vitscratch", "--overwrite"]) == 2
+    error = capsys.readouterr().err
+    assert "there.safetensors: its header is damaged" in error and error.count("\n") == 1
+
+
 @pytest.mark.parametrize("to", ["torchvision", "npz"])
 def test_a_pre_logits_layer_goes_where_there_is_a_place_for_it(tmp_path: Path, to: Any) -> None:
     saved = made()
@@ -189,6 +221,26 @@ def test_a_pre_logits_layer_goes_where_there_is_a_place_for_it(tmp_path: Path, t
         assert_says_the_same(theirs, saved)
     else:
         assert_same_bits(build_from(out).model, saved)
+
+
+def test_a_norm_after_the_mean_goes_to_timm_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from timm.models.vision_transformer import VisionTransformer as Theirs
+
+    saved = made(replace(CONFIG, pool="mean"))
+    saved.model.norm, saved.model.head = nn.Identity(), NormedHead(22, 7)  # type: ignore[assignment]
+    awaken(saved.model, seed=5)
+    path, out = saved_in(tmp_path, saved), tmp_path / "out.pth"
+    assert main(["convert", str(path), str(out), "--to", "timm"]) == 0
+    assert "that the head reads the mean (timm: global_pool='avg', fc_norm=True)" in capsys.readouterr().out
+    theirs = Theirs(10, 5, 3, 7, "avg", embed_dim=22, depth=2, num_heads=2, mlp_ratio=13 / 22)
+    theirs.load_state_dict(tensors(out), strict=True)
+    assert_says_the_same(theirs, saved)
+    for to in ("torchvision", "hf", "npz"):
+        assert main(["convert", str(path), str(tmp_path / f"no{ENDINGS[to][0]}"), "--to", to]) == 2
+        error = capsys.readouterr().err
+        assert f"{to} cannot hold this model: its head norms the mean of the patch tokens; timm and onnx" in error
+        assert error.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == sorted([path, out])
 
 
 def test_what_had_to_be_assumed_of_the_input_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -270,7 +322,7 @@ def test_heads_that_have_no_name_elsewhere(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="has a pre-logits layer; torchvision and npz have a place for that"):
             convert(saved, tmp_path / f"out{ENDINGS[to][0]}", to)  # type: ignore[arg-type]
     saved.model.head = nn.Sequential(nn.Dropout(), nn.Linear(22, 7))  # type: ignore[assignment]
-    with pytest.raises(ValueError, match="its head is a Sequential; expected one linear layer"):
+    with pytest.raises(ValueError, match="its head is a Sequential; expected a linear layer, NormedHead or"):
         convert(saved, tmp_path / "out.pth", "timm")
     assert list(tmp_path.iterdir()) == []
 
@@ -282,7 +334,9 @@ def test_heads_that_have_no_name_elsewhere(tmp_path: Path) -> None:
         ("out", "npz", "out: expected a file whose name ends in .npz for --to npz"),
         ("no/out.npz", "npz", "does not exist; make it first"),
         ("file.npz", "npz", "file.npz exists; --overwrite replaces it"),
-        ("file.npz", "hf", "file.npz is a file; --to hf makes the other"),
+        ("file.npz", "hf", "file.npz: --to hf makes a folder; expected a name without .npz, such as file"),
+        ("out.safetensors", "hf", "--to hf makes a folder; expected a name without .safetensors, such as out"),
+        ("file", "hf", "file is a file; --to hf makes the other"),
         ("folder", "hf", "folder has notes.txt of something else in it; name another folder"),
     ],
 )
@@ -292,6 +346,7 @@ def test_a_bad_place_is_refused_before_any_work(
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "notes.txt").write_text("mine")
     (tmp_path / "file.npz").write_bytes(b"mine")
+    (tmp_path / "file").touch()
     overwrite = ["--overwrite"] * (out == "folder")  # not even then
     assert main(["convert", str(tmp_path / "in does not exist"), str(tmp_path / out), "--to", to, *overwrite]) == 2
     error = capsys.readouterr().err

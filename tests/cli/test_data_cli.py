@@ -44,6 +44,29 @@ def test_check_lists_bad_files_and_exits_1(folder: Path, tmp_path: Path, capsys:
     assert "bad6" in capsys.readouterr().out
 
 
+def test_check_warns_of_a_shortcut(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    root = write_folder(tmp_path / "set", {"fake": 11, "real": 11}, (17, 13))
+    for path in (root / "real").iterdir():
+        Image.open(path).save(path, "JPEG")
+    assert main(["data", "check", str(root), "--json", str(tmp_path / "out.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "told by  file format 100%!" in printed and "(chance 50%)" in printed
+    assert "Warnings: the class can be told without a look at the pictures" in printed
+    assert "    file format: tells the class with 100.0% balanced accuracy (chance 50.0%)" in printed
+    assert printed.splitlines()[-1].startswith("GOOD: 22 good pictures, 2 classes, 1 warning, ")
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["shortcuts"][0] == {
+        "feature": "file format",
+        "accuracy": 1.0,
+        "chance": 0.5,
+        "needed": pytest.approx(0.926, abs=1e-3),
+        "pictures": 22,
+        "severity": "warning",
+        "typical": {"fake": "PNG (100%)", "real": "JPEG (100%)"},
+    }
+    assert [finding["where"] for finding in report["findings"] if finding["severity"] == "warning"] == ["file format"]
+
+
 def test_check_takes_a_limit(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["data", "check", str(folder), "--max-pixels", "220"]) == 1
     assert "17 x 13 px is over the limit of 220 px" in capsys.readouterr().out

@@ -3,14 +3,19 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.data.make import encoded, picture, write_folder
 from vitscratch.cli import main
+from vitscratch.cli.evaluate import class_numbers
 from vitscratch.cli.run_folder import read_run
+from vitscratch.parity import awaken
 from vitscratch.recipes.experiment import load
+from vitscratch.weights import load_model, save_model
 
 EVALUATE = ["evaluate", "--device", "cpu"]
 
@@ -107,3 +112,72 @@ def test_copies_of_training_pictures_in_another_folder_are_counted(
     config["recipe"]["data"] = str(tmp_path / "gone")
     (copy / "run" / "config.json").write_text(json.dumps(config))
     assert "byte-identical" not in printed(other, copy / "run")
+
+
+# weights that are no run's
+
+
+@pytest.fixture
+def three(trained: Path, tmp_path: Path) -> Path:
+    """A file of weights for three classes, and the folder "other" with pictures of two of them."""
+    saved = load_model(trained / "run" / "model.safetensors")
+    saved.model.head = torch.nn.Linear(saved.config.embed_dim, 3)
+    awaken(saved.model, seed=3)
+    file = tmp_path / "three.safetensors"
+    config = replace(saved.config, num_classes=3)
+    save_model(file, saved.model, config, ["eel", "dog", "cat"], saved.preprocessing, {})
+    write_folder(tmp_path / "other", {"cat": 5, "dog": 7}, (8, 8), seed=500)
+    return file
+
+
+def test_weights_are_measured_by_the_names_of_their_classes(
+    three: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Each picture's likeliest class is what `predict` says; the order of the folders has no say."""
+    out = tmp_path / "out.json"
+    for data in (tmp_path / "other", tmp_path / "divided"):
+        assert main([*EVALUATE, str(three), "--data", str(data), "--json", str(out)]) == 0
+        measured = json.loads(out.read_text())
+        assert measured["per_class"].keys() == {"dog", "cat"}, "eel has no pictures"
+        for name, total in (("cat", 5), ("dog", 7)):
+            pictures = str(tmp_path / "other" / name)
+            assert main(["predict", str(three), pictures, "--top", "1", "--device", "cpu", "--json", str(out)]) == 0
+            said = [max(row, key=row.get) for row in json.loads(out.read_text()).values()]
+            assert measured["per_class"][name] == {"correct": said.count(name), "total": total}
+        if data.name == "other":  # then the same as the test part of a set that comes divided
+            shutil.copytree(data, tmp_path / "divided" / "test")
+            write_folder(tmp_path / "divided" / "train", {"cat": 3, "dog": 4}, (8, 8), seed=900)
+    assert "test part of" in capsys.readouterr().out
+    assert 0 < measured["correct"] < 12
+
+
+def test_what_weights_cannot_be_measured_on_is_said_in_a_line(
+    trained: Path, three: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = ["--data", str(tmp_path / "other")]
+    (tmp_path / "other" / "dog").rename(tmp_path / "other" / "hound")
+    for arguments, message in (
+        ([str(trained / "run"), "--pool", "mean"], "run is a run, which knows its architecture; leave out --num-heads"),
+        ([str(three)], "three.safetensors is no folder of a run, which knows its pictures; name pictures with --data"),
+        ([str(three), *data], "has the classes cat, hound; the model knows eel, dog, cat: hound cannot be counted, so"),
+        ([str(tmp_path / "no"), *data], "no does not exist; expected the folder of a run, a file or folder of weights"),
+    ):
+        assert main([*EVALUATE, *arguments]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+
+
+def test_weights_that_do_not_name_their_classes(three: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    saved, two = load_model(three), tmp_path / "theirs.pth"
+    tensors = saved.model.state_dict()
+    torch.save(tensors | {name: tensors[name][1:] for name in ("head.weight", "head.bias")}, two)
+    assert main([*EVALUATE, str(two), "--data", str(tmp_path / "other"), "--num-heads", "4"]) == 0
+    printed = capsys.readouterr()
+    assert "theirs.pth does not name its classes: taken to be, in this order, cat, dog" in printed.err
+    assert "of      5" in printed.out and "of 12)" in printed.out
+
+
+def test_a_class_that_the_model_knows_twice_is_refused() -> None:
+    assert class_numbers(["b", "a"], ["a", "c", "b"], "x").tolist() == [2, 0]
+    with pytest.raises(ValueError, match=r"x has the classes crane; the model knows crane, eel, crane: crane cannot"):
+        class_numbers(["crane"], ["crane", "eel", "crane"], "x")

@@ -1,15 +1,22 @@
 """`vitscratch finetune`: a run folder like any other, a table beside training from scratch, one line for bad input."""
 
+import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from vitscratch import plots
 from vitscratch.cli import main
+from vitscratch.cli import train as train_command
+from vitscratch.cli.run_folder import read_run, start_run
 from vitscratch.config import ViTConfig
 from vitscratch.data import Preprocessing
 from vitscratch.parity import awaken
+from vitscratch.recipes import FineTune
+from vitscratch.training import Checkpoints
 from vitscratch.vit import VisionTransformer
 from vitscratch.weights import load_model, save_model
 
@@ -37,18 +44,31 @@ def test_a_run_folder_like_any_other(weights: str, tmp_path: Path, capsys: pytes
     assert saved.config.embed_dim == 12 and saved.class_names == tuple("0123456789")
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["epochs"] == 2 and metrics["kept_epoch"] == 2 and metrics["test_total"] == 97
-    assert len((out / "history.csv").read_text().splitlines()) == 3
+    rows = list(csv.DictReader((out / "history.csv").open()))
+    assert [(row["epoch"], row["part"]) for row in rows] == [("1", "head"), ("2", "all")]
     config = json.loads((out / "config.json").read_text())
     assert config["recipe_name"] == "fine-tune" and config["recipe"]["weights"] == weights
-    assert "epoch 1/2" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    learns = "The head alone learns for 1 epoch: 130 of 2,798 parameters; then everything, for 1."
+    assert 0 < printed.index(learns) < printed.index("epoch 1/2")
     assert main(["evaluate", str(out)]) == 0
     assert f"{metrics['test_correct']} of 97" in capsys.readouterr().out
     assert main(["train", "--resume", str(out)]) == 0
     assert "is finished" in capsys.readouterr().out
 
 
-def test_compare_with_scratch_and_again(weights: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_compare_with_scratch_and_again(
+    weights: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "run"
+    drawn: list[str] = []
+    for figure in (plots.curves, plots.regularisation):
+
+        def told(*given: object, draw: Any = figure) -> object:
+            drawn.append(draw.__name__)
+            return draw(*given)
+
+        monkeypatch.setattr(plots, figure.__name__, told)
     told = tmp_path / "told.json"
     command = ["finetune", weights, "digits", "--how", "probe", "--compare", "--out", str(out), *FEW]
     assert main([*command, "--lr", "1e-3", "--json", str(told)]) == 0
@@ -60,11 +80,14 @@ def test_compare_with_scratch_and_again(weights: str, tmp_path: Path, capsys: py
     ]
     table = (out / "comparison.md").read_text()
     assert "| from scratch | scratch | 1 |" in table and table in capsys.readouterr().out
+    assert "\n\nOne run of each, with seed 0: " in table
+    assert "the probe looked at each picture once, without augmentation; from scratch had 1 epochs." in table
     body = load_model(out / "model.safetensors").model.state_dict()
     pretrained = load_model(Path(weights)).model.state_dict()
     assert all(torch.equal(body[name], pretrained[name]) for name in body if not name.startswith("head."))
     command += ["--lr", "1e-3"]
     assert rows[0]["notes"][0].startswith("logistic regression, C = ")
+    assert drawn == ["regularisation", "curves"]
     assert main(command) == 0  # the same command again finds both finished
     assert capsys.readouterr().out.count("is finished") == 2
     assert main([*command, "--last", "1"]) == 2  # another recipe in the same folder
@@ -74,7 +97,10 @@ def test_compare_with_scratch_and_again(weights: str, tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{tmp}/none.pth", "digits"], "none.pth does not exist; expected a file or folder of weights"),
+        (
+            ["{tmp}/none.pth", "digits"],
+            "none.pth does not exist; expected the folder of a run, a file or folder of weights",
+        ),
         (["{weights}", "{tmp}/empty"], "empty"),
         (["{weights}", "digits", "--layer-decay", "2"], "layer_decay 2.0: expected above 0, at most 1"),
         (["{weights}", "digits", "--how", "last-n", "--last", "3"], "has 2 blocks; expected 1 to 2"),
@@ -90,3 +116,30 @@ def test_bad_input(
     told = capsys.readouterr().err.strip()
     assert message in told and len(told.splitlines()) == 1
     assert not out.exists()
+
+
+@pytest.mark.parametrize("doctor", [True, False])
+def test_a_run_killed_before_its_first_checkpoint_is_examined_as_it_was_begun(
+    doctor: bool, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examined: list[str] = []
+    monkeypatch.setattr(train_command, "examine", lambda experiment: examined.append(experiment.recipe.data))
+    recipe = FineTune(weights=weights, data="digits", epochs=1, max_pictures=29)
+    (tmp_path / "run").mkdir()
+    start_run(tmp_path / "run", recipe, "cpu", doctor)
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert examined == ["digits"] * doctor
+
+
+def test_the_wish_for_no_doctor_is_kept_in_the_folder(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*given: object) -> None:
+        raise SystemError("killed")
+
+    monkeypatch.setattr(Checkpoints, "resume", killed)
+    monkeypatch.setattr(train_command, "forget_run", lambda path: None)
+    command = ["finetune", weights, "digits", *FEW, "--debug", "--out", str(tmp_path / "run")]
+    with pytest.raises(SystemError, match="killed"):
+        main(command)
+    assert read_run(tmp_path / "run").config["doctor"] is False

@@ -131,7 +131,7 @@ def test_weights_that_come_with_the_package_go_by_name(
     assert main(["predict", "pets", str(pictures)]) == 0
     assert capsys.readouterr() == expected
     assert main(["predict", "pet", str(pictures)]) == 2
-    assert "pet does not exist; expected the folder of a run, a file of weights, timm:NAME, hf:ORG/NAME, pets" in (
+    assert "pet does not exist; expected the folder of a run, a file or folder of weights, pets, timm:NAME or hf:" in (
         capsys.readouterr().err
     )
 
@@ -156,9 +156,9 @@ def test_names_of_other_libraries_are_asked_for(
     [
         (["{run}"], "name at least one picture, or a folder of pictures, after the run"),
         (["{run}", "{tmp}/empty"], "empty has no picture files in it (.jpg, "),
-        (["{tmp}/empty", "x.png"], "there is no run in {tmp}/empty; `vitscratch train"),
+        (["{tmp}/empty", "x.png"], "{tmp}/empty has no weights; expected one of model.safetensors, "),
         (["{tmp}/absent", "x.png"], "{tmp}/absent does not exist; expected the folder of a run"),
-        (["{tmp}/begun", "x.png"], "model.safetensors does not exist; a finished run has it"),
+        (["{tmp}/begun", "x.png"], "(a finished run has the first; `vitscratch train --resume` finishes one)"),
         (["{tmp}/begun/last.pt", "x.png"], "last.pt is a checkpoint; name the run's folder, {tmp}/begun"),
         (["{run}", "x.png", "--out", "y.jpg"], "--out y.jpg: expected a file whose name ends in .png"),
         (["{run}", "x.png", "--out", "absent/y.png"], "--out absent/y.png: expected a file in a folder that exists"),

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 from safetensors.torch import load_file
 
+from tests.data.make import write_folder
 from vitscratch.cli import main
 from vitscratch.training import Checkpoints, read_checkpoint
 
@@ -229,7 +231,7 @@ def test_two_runs_in_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -
         (["train", "--resume={tmp}/nothing"], "has no config.json, so there is no run in it"),
         (["train", "digits", "--resume", "{tmp}/nothing"], "has no config.json, so there is no run in it"),
         (["train", "digits", "--out", "{tmp}/taken"], "has last.pt of something else in it"),
-        (["evaluate", "{tmp}/nothing"], "has no config.json"),
+        (["evaluate", "{tmp}/nothing"], "nothing is no folder of a run, which knows its pictures; name pictures with"),
         (["predict", "{tmp}/nothing", "x.png"], "nothing does not exist; expected the folder of a run"),
         (["predict", "{tmp}/odd", "x.png", "--top", "0"], "--top 0: expected at least 1"),
         (
@@ -535,6 +537,22 @@ def test_a_folder_with_bad_files_is_refused_and_trained_on_if_told_so(
     assert main([*command, *small, "--skip-bad"]) == 0
     splits = json.loads((tmp_path / "run" / "splits.json").read_text())
     assert sum(sum(part.values()) for part in splits["counts"].values()) == 114 and len(splits["skipped"]) == 6
+
+
+@pytest.mark.parametrize("fewer", [[], ["--max-pictures", "17"]])
+def test_a_shortcut_is_named_before_training_starts(
+    fewer: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    root = write_folder(tmp_path / "set", {"fake": 13, "real": 13}, (8, 8))
+    for path in (root / "real").iterdir():
+        Image.open(path).save(path, "JPEG")
+    command = ["train", "pictures", "--data", str(root), "--out", str(tmp_path / "run"), "--device", "cpu", *fewer]
+    assert main([*command, "--preset", "vit_nano_8", "--epochs", "1", "--padding", "1", "--no-doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (warning,) = [number for number, line in enumerate(lines) if line.startswith("Warning: shortcut: ")]
+    assert "file format tells the class with 100.0% balanced accuracy (chance 50.0%): fake PNG" in lines[warning]
+    assert warning < next(number for number, line in enumerate(lines) if line.startswith("epoch 1/1"))
+    assert any("shortcut" in line for line in json.loads((tmp_path / "run" / "splits.json").read_text())["warnings"])
 
 
 def test_a_run_does_not_go_on_with_other_pictures(

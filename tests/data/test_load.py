@@ -1,5 +1,6 @@
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from PIL import Image
 from torch.testing import assert_close
 
 from tests.data.make import encoded, picture, write_folder, write_npz
-from vitscratch.data import PictureFiles, Pictures, Preprocessing, Splits, load_splits, open_picture
+from vitscratch.data import PictureFiles, Pictures, Preprocessing, Splits, check, load_splits, open_picture
+from vitscratch.data.folders import Entry
+from vitscratch.data.inspect import read_bytes
 from vitscratch.data.preprocessing import to_bytes
 
 
@@ -291,7 +294,7 @@ def test_fractions_that_are_none_are_refused(options: dict, message: str) -> Non
 
 def test_what_is_no_set_is_refused_with_the_names_of_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"cifar is no folder, no .npz file and no built-in set \(digits, cifar10, cif"
+        ValueError, match=r"cifar is no folder, no .npz file and no built-in set \(digits, fake-digits, cif"
     ):
         load("cifar")
 
@@ -312,3 +315,61 @@ def test_too_few_pictures_to_divide_are_counted_and_the_part_is_named(tmp_path: 
     with pytest.raises(ValueError, match=r"no validation part .* but 2 of 10 .*; or --validation-fraction 0$"):
         load(root, test_fraction=0.0)
     assert load(root, test_fraction=0.0, validation_fraction=0.0).validation is None
+
+
+@pytest.mark.parametrize("make", [write_folder, write_npz])
+def test_fewer_pictures_are_the_same_ones_whether_the_rest_is_decoded_or_not(
+    make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = {"cat": 41, "dog": 19} if make is write_folder else {"train": 41, "test": 19}
+    path = make(tmp_path / ("set" if make is write_folder else "set.npz"), counts)
+    if make is write_folder:
+        for i in range(7):
+            (path / "cat" / f"copy{i}.png").write_bytes((path / "cat" / f"{i:03}.png").read_bytes())
+    wanted = {"image_size": (8, 6), "channels": 3, "max_pictures": 11, "validation_fraction": 0.25, "seed": 3}
+    decoded: list[str] = []
+    inspect = check.inspect
+
+    def told(entry: Entry, *arguments: object) -> object:
+        decoded.append(entry.name)
+        return inspect(entry, *arguments)
+
+    monkeypatch.setattr(check, "inspect", told)
+    reference = load(path, **wanted, skip_bad=True)  # which has to decode all
+    assert len(decoded) == sum(counts.values()) + 7 * (make is write_folder)
+    for _ in range(2):  # the second time digests are remembered
+        decoded.clear()
+        few = load(path, **wanted)
+        parts = [(few.train, reference.train), (few.validation, reference.validation), (few.test, reference.test)]
+        assert len(decoded) == len(set(decoded)) == sum(len(part) for part, _ in parts) < sum(counts.values())
+        for part, expected in parts:
+            assert len(part) <= 11
+            assert_close((part.images, part.labels), (expected.images, expected.labels), rtol=0, atol=0)
+            assert part.digests == expected.digests
+        assert few.summary == reference.summary and few.preprocessing == reference.preprocessing
+    whole = load(path, **{**wanted, "max_pictures": None})
+    order = torch.randperm(len(whole.train), generator=torch.Generator().manual_seed(3))[:11]
+    assert_close(few.train.images, whole.train.images[order], rtol=0, atol=0)
+
+
+def test_bad_files_among_the_chosen_are_refused_and_others_not_looked_at(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "set", {"cat": 20, "dog": 20})
+    wanted = {"image_size": (8, 6), "channels": 3, "max_pictures": 3}
+    few = load(root, **wanted)
+    names = {digest: name for name in root.rglob("*.png") for digest in [inspect_one(name)]}
+    kept = {names[digest] for part in (few.train, few.validation, few.test) for digest in part.digests}
+    other = next(path for path in sorted(names.values()) if path not in kept)
+    other.write_bytes(other.read_bytes()[:70])
+    again = load(root, **wanted)
+    assert_close(again.train.images, few.train.images, rtol=0, atol=0)
+    assert again.summary["fingerprint"] != few.summary["fingerprint"]
+    chosen = sorted(kept)[0]
+    chosen.write_bytes(chosen.read_bytes()[:70])
+    with pytest.raises(ValueError, match=r"1 of 9 files are bad .*--skip-bad trains on the rest"):
+        load(root, **wanted)
+    with pytest.raises(ValueError, match=r"2 of 40 files are bad"):  # too many to keep: all are looked at
+        load(root, **wanted, max_memory=3 * 3 * 8 * 6 * 3 - 1)
+
+
+def inspect_one(path: Path) -> str:
+    return read_bytes(Entry(path.name, 0, None, path))[0].digest

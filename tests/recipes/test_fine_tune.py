@@ -1,5 +1,6 @@
 """The recipe that fine-tunes: what it builds from the weights, and what each way to train changes."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from vitscratch.recipes.experiment import prepare
 from vitscratch.recipes.fine_tune import How
 from vitscratch.training import Checkpoints, Interrupted
 from vitscratch.vit import VisionTransformer
-from vitscratch.weights import PreLogitsHead, save_model
+from vitscratch.weights import NormedHead, PreLogitsHead, save_model
 
 CONFIG = ViTConfig(8, 4, 1, 7, embed_dim=12, depth=3, num_heads=2, mlp_dim=20)
 PREPROCESSING = Preprocessing((8, 8), 1, mean=(0.3,), std=(0.4,))
@@ -56,6 +57,27 @@ def test_another_picture_size(weights: str) -> None:
     assert experiment.preprocessing == replace(PREPROCESSING, image_size=(12, 12))
     images, _ = next(iter(experiment.batches("train")))
     assert images.shape[1:] == (1, 12, 12) and experiment.model(images).shape[1] == 10
+
+
+@pytest.mark.parametrize(
+    ("how", "line"),
+    [
+        ("probe", "The head alone is fitted, to features that are computed once: 130 of 3,982 parameters."),
+        ("head", "The head alone learns: 130 of 3,982 parameters."),
+        ("last-n", "The last 2 blocks, the norm after them and the head learn: 2,522 of 3,982 parameters."),
+        ("full", "Everything learns, lower blocks more slowly: all 3,982 parameters."),
+        ("fine-tune", "The head alone learns for 3 epochs: 130 of 3,982 parameters; then everything, for 1."),
+        ("scratch", "Everything learns, from random weights: all 3,982 parameters."),
+    ],
+)
+def test_what_learns_is_said_and_changes_nothing(weights: str, how: How, line: str) -> None:
+    experiment = prepare(replace(recipe(weights, how), head_epochs=3))
+    before, state = torch.get_rng_state(), experiment.model.state_dict()
+    assert experiment.recipe.learns(experiment.config) == line
+    assert torch.equal(before, torch.get_rng_state()) and all(
+        tensor.requires_grad for tensor in experiment.model.parameters()
+    )
+    assert sum(tensor.numel() for tensor in state.values()) == 3982
 
 
 @pytest.mark.parametrize(
@@ -127,10 +149,26 @@ def test_a_pre_logits_layer_stays_with_the_old_classes(tmp_path: Path) -> None:
     assert isinstance(head, torch.nn.Linear) and head.weight.shape == (10, 12)
 
 
+def test_a_norm_after_the_mean_belongs_to_the_body(tmp_path: Path) -> None:
+    config, path = replace(CONFIG, num_classes=10, pool="mean"), tmp_path / "normed.safetensors"
+    model = VisionTransformer.from_config(config)
+    model.norm, model.head = torch.nn.Identity(), NormedHead(12, 10)  # type: ignore[assignment]
+    torch.nn.init.normal_(model.head.norm.weight)  # type: ignore[arg-type, union-attr]
+    save_model(path, model, config, [f"class {i}" for i in range(10)], PREPROCESSING.to_dict(), {})
+    new = prepare(recipe(str(path))).model
+    torch.testing.assert_close(new.head.norm.weight, model.head.norm.weight, rtol=0, atol=0)
+    assert not new.head.linear.weight.any()
+    scratch = prepare(replace(recipe(str(path)), how="scratch")).model  # the same model at random
+    assert scratch.state_dict().keys() == new.state_dict().keys()
+    assert scratch.head.norm.weight.eq(1).all() and not scratch.head.linear.weight.any()
+
+
 def test_what_was_assumed_of_the_weights_is_told(tmp_path: Path) -> None:
     theirs = torchvision_twin(replace(CONFIG, in_channels=3, embed_dim=64, num_heads=1))[0]
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
     tuned = replace(recipe(str(tmp_path / "theirs.pth")), image_size=16, num_heads=1)
     notes = tuned.provenance()["notes"]
+    digest = hashlib.sha256((tmp_path / "theirs.pth").read_bytes()).hexdigest()
+    assert tuned.provenance()["weights_sha256"] == digest
     assert any("pos_embed: 2 x 2 -> 4 x 4" in note for note in notes) and len(notes) > 1
     assert replace(tuned, how="scratch").provenance() == {"how": "scratch"}

@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -273,6 +274,12 @@ def test_history_is_csv(tmp_path) -> None:  # type: ignore[no-untyped-def]
         "1,0.001,2.3,0.1,nan,nan,0.5,300.0,0.25",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["history.csv"]
+    save_history([replace(record, part="head"), replace(record, epoch=2, part="all")], tmp_path / "history.csv")
+    assert [line.split(",")[-1] for line in (tmp_path / "history.csv").read_text().splitlines()] == [
+        "part",
+        "head",
+        "all",
+    ]
 
 
 def test_a_small_vit_learns_a_batch_by_heart() -> None:

@@ -7,12 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from vitscratch import VisionTransformer
+from vitscratch.weights import NormedHead
 
 CLASSES = 5
 
 
 def ours(pool: Any) -> nn.Module:
     return VisionTransformer(10, 5, 3, CLASSES, 14, 3, 2, 22, dropout=0.3, attention_dropout=0.2, pool=pool)
+
+
+def ours_normed() -> nn.Module:
+    model = ours("mean")
+    model.norm, model.head = nn.Identity(), NormedHead(14, CLASSES)
+    return model
 
 
 def torchvision_vit(representation_size: int | None = None) -> nn.Module:
@@ -46,6 +53,7 @@ def timm_resnet() -> nn.Module:
 KINDS: dict[str, tuple[Callable[[], nn.Module], int, tuple[str, ...]]] = {
     "ours": (lambda: ours("cls"), 3, ("norm",)),
     "ours, mean": (lambda: ours("mean"), 3, ("norm",)),
+    "ours, norm after the mean": (ours_normed, 3, ("head.norm",)),
     "torchvision's ViT": (torchvision_vit, 3, ("encoder.ln",)),
     "torchvision's ViT, pre-logits": (lambda: torchvision_vit(13), 3, ("encoder.ln", "heads.pre_logits")),
     "torchvision's ResNet": (torchvision_resnet, 4, ()),

@@ -12,7 +12,7 @@ from vitscratch import VisionTransformer
 from vitscratch.config import TrainingConfig
 from vitscratch.data import TensorBatches
 from vitscratch.parity import awaken
-from vitscratch.training import Checkpoints, Interrupted, Run, evaluate
+from vitscratch.training import Checkpoints, Interrupted, Run, best_epoch, evaluate, read_checkpoint
 from vitscratch.transfer import fine_tune, replace_head, train_all, train_head, train_last
 
 CONFIG = TrainingConfig(epochs=3, learning_rate=1e-3, warmup_epochs=1.0)
@@ -106,6 +106,35 @@ def test_the_best_epoch_of_both_parts_is_kept() -> None:
     assert min(losses) == losses[1] and min(losses[2:]) > losses[1]
     assert_close(weights(model), after_head, rtol=0, atol=0)
     assert_close(evaluate(model, validation).loss, losses[1])
+
+
+@pytest.mark.parametrize(("rate", "best"), [(0.3, "head"), (1e-3, "all")])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_best_is_of_both_parts(rate: float, best: str, interrupted: bool, tmp_path: Path) -> None:
+    config = TrainingConfig(epochs=2, learning_rate=rate, clip_norm=None)
+    seen: list[dict[str, Tensor]] = []
+    checkpoints = Checkpoints(tmp_path / "run")
+
+    def keep(run: Run) -> None:
+        seen.append(weights(run.model))
+        assert [record.part for record in run.history] == ["head", "head", "all", "all"][: run.epoch]
+
+    def stop(run: Run) -> None:
+        if interrupted and run.epoch == 3:
+            checkpoints.stop.signal_number = 15
+
+    options: Any = dict(head_epochs=2, head_learning_rate=1e-2, validation=batches(None), layer_decay=1.0)
+    tuned = pretrained()
+    if interrupted:
+        with pytest.raises(Interrupted):
+            fine_tune(tuned, batches(), config, checkpoints=checkpoints, on_step=stop, on_epoch=keep, **options)
+        checkpoints, tuned = Checkpoints(tmp_path / "run"), pretrained()
+    history = fine_tune(tuned, batches(), config, checkpoints=checkpoints, on_epoch=keep, **options)
+    epoch = best_epoch(history, "validation_loss")
+    assert epoch is not None and history[epoch - 1].part == best
+    kept = read_checkpoint(tmp_path / "run" / "best.pt")
+    assert kept["epoch"] == epoch
+    assert_close(kept["model"], seen[epoch - 1], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2, 3])

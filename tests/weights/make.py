@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from vitscratch import VisionTransformer
 from vitscratch.config import ViTConfig
 from vitscratch.parity import awaken
-from vitscratch.weights import PreLogitsHead, Weights
+from vitscratch.weights import NormedHead, PreLogitsHead, Weights
+from vitscratch.weights.heads import with_head_of
 
 # Prime and distinct where it can be: no two axes of any tensor can be mistaken for each other, but D x D.
 CONFIG = ViTConfig(
@@ -18,11 +19,14 @@ HIDDEN = 17
 ENDINGS = {"torchvision": ".pth", "timm": ".safetensors", "huggingface": ".bin", "google": ".npz"}
 
 
-def our_model(config: ViTConfig = CONFIG, hidden: int | None = None) -> VisionTransformer:
-    """Ours, awake, in float64; `hidden`: with a pre-logits layer of this width."""
+def our_model(config: ViTConfig = CONFIG, hidden: int | None = None, normed: bool = False) -> VisionTransformer:
+    """Ours, awake, in float64; `hidden`: with a pre-logits layer of this width; `normed`: with a `NormedHead`."""
     model = VisionTransformer.from_config(config)
     if hidden is not None:
         model.head = PreLogitsHead(config.embed_dim, hidden, config.num_classes)  # type: ignore[assignment]
+    if normed:
+        model.norm = nn.Identity()  # type: ignore[assignment]
+        model.head = NormedHead(config.embed_dim, config.num_classes)  # type: ignore[assignment]
     awaken(model, seed=7)
     return model.double().eval()
 
@@ -42,12 +46,11 @@ def assert_same_tensors(found: dict[str, Tensor], expected: dict[str, Tensor]) -
 
 def ours_with(weights: Weights) -> VisionTransformer:
     """Our model with weights that were read, which have to be complete."""
-    hidden = weights.tensors.get("head.pre_logits.bias")
     model = VisionTransformer.from_config(replace(weights.config, num_classes=weights.config.num_classes or 1)).double()
     if not weights.config.num_classes:
         model.head = nn.Identity()  # type: ignore[assignment]
-    elif hidden is not None:
-        model.head = PreLogitsHead(weights.config.embed_dim, len(hidden), weights.config.num_classes).double()  # type: ignore[assignment]
+    else:
+        with_head_of(model, weights.tensors).double()
     model.load_state_dict(weights.tensors)
     return model.eval()
 

@@ -46,6 +46,14 @@ def test_there_and_back_with_a_pre_logits_layer(ecosystem: str, tmp_path: Path) 
     there_and_back(tmp_path, our_model(hidden=HIDDEN), ecosystem)
 
 
+def test_there_and_back_with_a_norm_after_the_mean(tmp_path: Path) -> None:
+    model, path = our_model(MEAN, normed=True), tmp_path / "model.safetensors"
+    write_tensors(path, to_ecosystem(model.state_dict(), MEAN, "timm"))
+    weights = read_weights(path, num_heads=5)
+    assert weights.unexpected == () and weights.config == MEAN  # the norm tells that the head reads the mean
+    assert_same_tensors(weights.tensors, model.state_dict())
+
+
 @pytest.mark.parametrize("ecosystem", ENDINGS)
 def test_there_and_back_without_a_head(ecosystem: str, tmp_path: Path) -> None:
     model = our_model()
@@ -131,6 +139,35 @@ def test_timm_computes_the_same_with_ours(config: ViTConfig) -> None:
     ours, (theirs, _) = our_model(config), timm_twin(config)
     theirs.double().eval().load_state_dict(to_ecosystem(ours.state_dict(), config, "timm"))
     assert_logits_match(ours, theirs)
+
+
+def timm_with_fc_norm() -> nn.Module:
+    """timm's default for global_pool="avg", as MAE's fine-tuned models have it."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    theirs = VisionTransformer(21, 7, 3, 11, "avg", embed_dim=15, depth=2, num_heads=5, mlp_ratio=13 / 15)
+    awaken(theirs, seed=5)
+    assert isinstance(theirs.norm, nn.Identity) and theirs.fc_norm.weight.std() > 0.1
+    return theirs.double().eval()
+
+
+@pytest.mark.parametrize("normed", [True, False])
+def test_timm_computes_the_same_with_its_norm_after_the_mean(normed: bool, tmp_path: Path) -> None:
+    theirs, path = timm_with_fc_norm(), tmp_path / "theirs.pth"
+    torch.save(theirs.state_dict(), path)
+    weights = read_weights(path, num_heads=5)
+    assert weights.unexpected == () and weights.config == MEAN
+    ours = ours_with(weights)
+    if not normed:  # planted: the same numbers, and the norm where models of ours have it
+        ours.norm, ours.head.norm = ours.head.norm, nn.Identity()
+        with pytest.raises(AssertionError, match="not close"):
+            assert_logits_match(ours, theirs)
+        return
+    assert_logits_match(ours, theirs)
+    assert_same_tensors(to_ecosystem(ours.state_dict(), MEAN, "timm"), theirs.state_dict())
+    again = timm_with_fc_norm()
+    again.load_state_dict(to_ecosystem(our_model(MEAN, normed=True).state_dict(), MEAN, "timm"))
+    assert_logits_match(our_model(MEAN, normed=True), again)
 
 
 def test_timm_computes_the_same_without_a_head() -> None:

@@ -101,6 +101,11 @@ def test_what_is_no_weights_is_one_line(content: bytes, message: str, ending: st
 def test_what_is_not_there_or_no_tensors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no\.pth does not exist"):
         read_tensors(tmp_path / "no.pth")
+    (tmp_path / "m.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch\x1a\x06")
+    with pytest.raises(
+        ValueError, match=r"m\.onnx is an ONNX program, from which nobody reads weights back; name what"
+    ):
+        read_tensors(tmp_path / "m.onnx")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(ValueError, match="holds a list, not tensors by name"):
         read_tensors(tmp_path / "list.pth")

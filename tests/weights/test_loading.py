@@ -17,7 +17,7 @@ from torchvision.models import VisionTransformer as TheirTransformer
 from vitscratch import VisionTransformer, ViTConfig
 from vitscratch.data import Preprocessing
 from vitscratch.parity import awaken
-from vitscratch.transfer import replace_head
+from vitscratch.transfer import extract_features, replace_head
 from vitscratch.weights import (
     LoadReport,
     PreLogitsHead,
@@ -267,7 +267,7 @@ def test_load_wants_a_model_of_ours_that_has_memory(theirs: Path) -> None:
         empty = VisionTransformer.from_config(TINY)
     with pytest.raises(ValueError, match="on the meta device, where nothing can be loaded; build_from"):
         load(empty, theirs)
-    with pytest.raises(ValueError, match=r"absent.pth does not exist; expected a file or folder of weights"):
+    with pytest.raises(ValueError, match=r"absent.pth does not exist; expected the folder of a run, a file"):
         load(model_of(), theirs.with_name("absent.pth"))
 
 
@@ -398,6 +398,49 @@ def test_a_pre_logits_layer_is_built_or_refused(tmp_path: Path) -> None:
     save_model(saved, taken, TINY, ["x"] * 7, Preprocessing((12, 12), 3).to_dict(), {})
     for again in (build_from(saved).model, load_model(saved).model):
         assert_close(again(images), taken(images), rtol=0, atol=0)
+
+
+def test_a_norm_after_the_mean_is_built_and_stays(tmp_path: Path) -> None:
+    theirs = timm.models.VisionTransformer(
+        img_size=12, patch_size=3, num_classes=7, embed_dim=15, depth=2, num_heads=5, mlp_ratio=2, global_pool="avg"
+    )
+    awaken(theirs)
+    path = tmp_path / "mae.pth"
+    torch.save({"model": theirs.state_dict()}, path)
+    saved = build_from(path, num_heads=5)
+    images, model = images_for(saved.model), saved.model
+    assert_close(model(images), theirs.eval()(images), rtol=0, atol=1e-5)
+    ours = tmp_path / "ours.safetensors"
+    save_model(ours, model, saved.config, saved.class_names, saved.preprocessing, {})
+    for again in (build_from(ours).model, load_model(ours).model):
+        assert_close(again(images), model(images), rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"the model head.weight, head.bias; head=False keeps .*; build_from builds"):
+        load(model_of(replace(TINY, pool="mean")), path)
+
+    other = build_from(path, num_heads=5, num_classes=3).model  # a new head behind the norm that the body came with
+    assert other.head.linear.weight.shape == (3, 15) and not other.head.linear.weight.any()
+    assert_close(other.head.norm.state_dict(), model.head.norm.state_dict(), rtol=0, atol=0)
+    with torch.no_grad():
+        other.head.norm.weight.zero_()
+    report = load(other, path, head=False)
+    assert report.ignored == ("head.linear.weight", "head.linear.bias") and other.head.norm.weight.any()
+    replace_head(model, 4)
+    features, _ = extract_features(model, [(images, torch.zeros(len(images), dtype=torch.long))])
+    assert_close(features, theirs.forward_head(theirs.forward_features(images), pre_logits=True), rtol=0, atol=1e-5)
+    assert_close(model.features(images), theirs.forward_features(images)[:, 1:].mean(dim=1), rtol=0, atol=1e-5)
+    assert model.head.linear.weight.shape == (4, 15)
+
+
+def test_what_is_missing_beside_a_new_head_is_drawn(tmp_path: Path) -> None:
+    theirs = timm.models.VisionTransformer(
+        img_size=12, patch_size=3, num_classes=7, embed_dim=15, depth=2, num_heads=5, mlp_ratio=2, global_pool="avg"
+    )
+    awaken(theirs)
+    part = {n: t for n, t in theirs.state_dict().items() if n not in ("fc_norm.weight", "blocks.1.mlp.fc2.weight")}
+    torch.save(part, tmp_path / "part.pth")
+    model = build_from(tmp_path / "part.pth", num_heads=5, num_classes=3, partial=True).model
+    assert model.head.norm.weight.eq(1).all() and model.blocks[1].mlp.fc2.weight.std() > 0.1
+    assert not model.head.linear.weight.any() and not model.head.linear.bias.any()
 
 
 def test_half_precision_files_give_float32_models(ours: Path) -> None:

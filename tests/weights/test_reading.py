@@ -15,7 +15,6 @@ from vitscratch.config import PRESETS
 from vitscratch.weights import (
     Weights,
     build_from,
-    load,
     load_model,
     read_tensors,
     read_weights,
@@ -117,14 +116,14 @@ def test_many_of_a_kind_make_one_note(tmp_path: Path) -> None:
 
 def test_a_norm_after_the_mean_is_seen(tmp_path: Path) -> None:
     """MAE's fine-tuned models: they pool the patches and have fc_norm in place of norm."""
-    theirs = without("norm.weight", "norm.bias") | {f"fc_norm.{n}": torch.ones(15) for n in ("weight", "bias")}
-    weights = read(tmp_path, theirs)
-    assert weights.config.pool == "mean" and set(weights.unexpected) == {"fc_norm.weight", "fc_norm.bias"}
-    assert any("after the mean over the patches" in note for note in weights.notes)
-    with pytest.raises(ValueError, match=r"ours comes before it, .* load the rest with head=False, partial=True"):
-        build_from(tmp_path / "weights.pth", num_heads=5)
-    report = load(our_model(replace(CONFIG, pool="mean")), tmp_path / "weights.pth", head=False, partial=True)
-    assert report.missing == ("norm.weight", "norm.bias")  # the way out is one
+    fc_norm = {f"fc_norm.{n}": torch.ones(15) for n in ("weight", "bias")}
+    weights = read(tmp_path, without("norm.weight", "norm.bias") | fc_norm)
+    assert weights.config.pool == "mean" and weights.unexpected == ()
+    assert {"head.norm.weight", "head.norm.bias", "head.linear.weight", "head.linear.bias"} < weights.tensors.keys()
+    assert "head.weight" not in weights.tensors
+    torch.save(STATE | fc_norm, tmp_path / "both.pth")  # nobody's: the norm before the mean is not dropped in silence
+    with pytest.raises(ValueError, match=r"both.pth does not fit: unexpected: norm.weight, norm.bias; partial=True"):
+        build_from(tmp_path / "both.pth", num_heads=5)
 
 
 def test_qkv_without_bias_is_noted(tmp_path: Path) -> None:

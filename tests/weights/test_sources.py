@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import vitscratch
 from vitscratch import VisionTransformer, ViTConfig, config
 from vitscratch.data import Preprocessing, open_picture
 from vitscratch.parity import awaken
+from vitscratch.recipes import FineTune
 from vitscratch.weights import (
     build_from,
     load,
@@ -31,7 +33,7 @@ from vitscratch.weights import (
     sources,
     to_ecosystem,
 )
-from vitscratch.weights.sources import _of_torchvision
+from vitscratch.weights.sources import _of_torchvision, find_file
 
 SMALL = ViTConfig(32, 16, num_classes=1000, embed_dim=192, depth=1, num_heads=3, mlp_dim=31)
 MEMBER = ViT_B_16_Weights.IMAGENET1K_V1
@@ -185,22 +187,39 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_shipped_weights_are_found_by_name(package: Path) -> None:
+def test_shipped_weights_are_found_by_name(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shipped_names() == ("digits",) and shipped("digits") == package
     built = vitscratch.vit_nano_8(weights="digits")
     assert built.head.bias.dtype == torch.float32 and built.head.bias.std() > 0.1
     assert build_from("digits").class_names[3] == "3"
     with pytest.raises(ValueError, match="no weights 'letters' come with vitscratch; there are digits"):
         shipped("letters")
-    with pytest.raises(ValueError, match="letters does not exist; expected a file or folder of weights, digits, timm:"):
+    with pytest.raises(ValueError, match=r"letters does not exist; expected the folder of .*, digits, timm:"):
         read_weights("letters")
     with pytest.raises(ValueError, match="weights='letters' are unknown to vit_nano_8; expected digits, a path, "):
         vitscratch.vit_nano_8(weights="letters")
     with pytest.raises(ValueError, match="does not fit: "):
         vitscratch.vit_nano_32(weights="digits")
+    assert find_file("digits") == shipped("digits") and find_file(shipped("digits")) == shipped("digits")
+    assert FineTune(weights="digits", data="digits").absolute().weights == "digits"
+    monkeypatch.chdir(tmp_path)
+    Path("digits").mkdir()  # pictures, say
+    assert FineTune(weights="digits", data="digits").absolute().weights == "digits"
+    assert "'digits' means the weights that come with vitscratch; ./digits is a" in read_weights("digits").notes[-1]
+    with pytest.raises(ValueError, match=r"digits has no weights; expected one of model.safetensors, "):
+        read_weights("./digits")
 
 
 # timm's
+
+
+NO_WAY_TO = sources._no_way_to
+
+
+@pytest.fixture(autouse=True)
+def way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test asks the network whether it is there."""
+    monkeypatch.setattr(sources, "_no_way_to", lambda address: None)
 
 
 @pytest.fixture
@@ -245,6 +264,42 @@ def test_what_timm_does_not_have_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sources, "find_spec", lambda package: None)
     with pytest.raises(ImportError, match=r"timm:x needs timm; pip install 'vitscratch\[timm\]' brings it"):
         read_weights("timm:x")
+
+
+def test_without_a_network_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client is told to look on this machine alone; what it knows there still loads."""
+    from huggingface_hub import constants, hf_hub_download
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(sources, "_no_way_to", lambda address: "no name service")
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: hf_hub_download("org/vit", "x", cache_dir="no"))
+    with pytest.raises(OSError, match=r"timm could not download it \(no name service\); on a machine with a network"):
+        read_weights("timm:vit_tiny_patch16_224")
+    with pytest.raises(
+        OSError, match=r"config.json of hf:org/of-nobody is not on this .* Hub \(no name service\); put"
+    ):
+        read_weights("hf:org/of-nobody")
+    assert constants.HF_HUB_OFFLINE is False
+    seen = []
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: seen.append(constants.HF_HUB_OFFLINE))
+    with suppress(AttributeError):
+        read_weights("timm:vit_tiny_patch16_224")
+    assert seen == [True]
+
+
+@pytest.mark.parametrize(
+    ("error", "waits"),
+    [("ConnectError", False), ("ConnectionError", False), ("ConnectTimeout", True), ("ReadTimeout", True)],
+)
+def test_a_slow_network_is_one(error: str, waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """httpx's and requests' names of errors, by which versions of the Hub's client differ."""
+
+    class Session:
+        def head(self, address: str, timeout: float) -> None:
+            raise type(error, (Exception,), {})("no name service. Look.")
+
+    monkeypatch.setattr("huggingface_hub.utils.get_session", Session)
+    assert NO_WAY_TO("https://nowhere") == (None if waits else "no name service")
 
 
 def test_a_model_of_timms_that_is_no_vit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

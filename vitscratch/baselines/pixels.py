@@ -17,10 +17,12 @@ Choice = Literal["validation_loss", "validation_accuracy"]
 COMPONENTS = (2, 5, 10, 20, 50, 100)
 SVM_C = (1.0, 10.0)
 MAX_VALUES = 2**28
-"""Numbers of training pictures kept, 1 GiB (scikit-learn needs about four times that): 87,381 pictures of 32 px."""
+"""Pixel values of training pictures kept, 1 GiB (scikit-learn needs about four times that): 87,381 colour pictures of
+32 px."""
 
 MAX_SVM_WORK = 2 * 10**10
-"""Limit on pictures² x values of a picture, as an SVM compares all pairs: 2,551 pictures of 32 px, 17,677 of 8 px."""
+"""Limit on pictures² x values of a picture, as an SVM compares all pairs: 2,551 colour pictures of 32 px, 17,677 grey
+ones of 8 px. 1,180 of 32 px, a fifth of that, took 15 s of a CPU core."""
 
 FOLDS = 5  # of the training part, to turn an SVM's distances into probabilities
 
@@ -109,7 +111,7 @@ def fit_pca_logistic(
     if left_out := [str(number) for number in components if number > most]:
         notes.append(f"{' and '.join(left_out)} components left out: there are only {most}")
     scaler = StandardScaler()
-    pca = PCA(max(possible), random_state=seed)
+    pca = PCA(max(possible), random_state=seed % 2**32)
     scores = pca.fit_transform(scaler.fit_transform(pixels))
     fitted = []
     for number in possible:
@@ -126,7 +128,7 @@ def fit_pca_logistic(
 
 
 def fit_rbf_svm(
-    train: Batches, validation: Batches, *, num_classes: int, monitor: Choice = "validation_loss"
+    train: Batches, validation: Batches, *, num_classes: int, seed: int, monitor: Choice = "validation_loss"
 ) -> PixelModel | LeftOut:
     """A support vector machine with a Gaussian kernel on standardised pixels, if so many pictures are affordable.
 
@@ -134,9 +136,10 @@ def fit_rbf_svm(
     distances, fitted by cross-validation inside the training part (Platt, 1999).
 
     Args:
-        train, validation, num_classes, monitor: see `fit_pca_logistic`.
+        train, validation, num_classes, monitor: see `fit_pca_logistic`. seed: of the cross-validation.
     """
     from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.model_selection import StratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
@@ -152,9 +155,11 @@ def fit_rbf_svm(
     if (fewest := np.bincount(labels)[np.unique(labels)].min()) < FOLDS:
         return LeftOut(name, f"a class has {fewest} training pictures; its probabilities need at least {FOLDS}")
     held_out = _read(validation)[:2]
+    # Shuffled: in a set in order, folds are unlike each other, and the sigmoid may even turn the classes round.
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32)
     fitted = []
     for c in SVM_C:
-        machine = make_pipeline(StandardScaler(), CalibratedClassifierCV(SVC(C=c), ensemble=False, cv=FOLDS))
+        machine = make_pipeline(StandardScaler(), CalibratedClassifierCV(SVC(C=c), ensemble=False, cv=folds))
         machine, converged = _fitted(machine, pixels, labels)
         predict = partial(_predict, machine, num_classes)
         fitted.append((_trial(f"C {c:g}", predict, held_out, converged), predict, machine))

@@ -174,7 +174,7 @@ class Compare(Common):
 
         with only_writer(folder):
             there = (folder / CONFIG).exists()
-            run = read_run(folder) if there else start_run(folder, candidate.recipe, self.device, part_of=command)
+            run = read_run(folder) if there else start_run(folder, candidate.recipe, self.device, self.doctor, command)
             if recipe_to_json(run.recipe) != recipe_to_json(candidate.recipe):
                 raise ValueError(f"{folder} has a run of other settings in it; name another --out")
             if run.metrics is None:

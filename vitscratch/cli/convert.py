@@ -64,6 +64,9 @@ class Convert(Common):
             print(
                 f"{self.out}: {size}, {converted.tensors} tensors in {precision}; read back, they are equal bit for bit"
             )
+        if converted.in_header:
+            listed = "; ".join(converted.in_header)
+            print(f"in its header, which vitscratch reads and {self.to} does not: {listed}")
         if converted.left_out:
             print(f"that file does not say: {'; '.join(converted.left_out)}")
         return 0

@@ -155,7 +155,14 @@ def print_report(report: "Report", examples: int) -> None:
     print(f"\nsizes    {_listed(sizes)}")
     print(f"pixels   {_listed([f'{mode}: {number:,}' for mode, number in report.modes.items()])}")
     print(f"formats  {_listed([f'{name}: {number:,}' for name, number in report.formats.items()])}")
-    for severity, title in (("bad", "Bad: refused"), ("note", "Notes: works, but you should know")):
+    if report.shortcuts:
+        told = [f"{one.feature} {one.accuracy:.0%}{'!' * (one.severity == 'warning')}" for one in report.shortcuts]
+        print(f"told by  {', '.join(told)} (chance {report.shortcuts[-1].chance:.0%})")
+    for severity, title in (
+        ("bad", "Bad: refused"),
+        ("warning", "Warnings: the class can be told without a look at the pictures, and a model may learn just that"),
+        ("note", "Notes: works, but you should know"),
+    ):
         found = [finding for finding in report.findings if finding.severity == severity]
         if found:
             print(f"\n{title}")

@@ -1,6 +1,8 @@
-"""`vitscratch evaluate`: measure a finished run again, or on other pictures."""
+"""`vitscratch evaluate`: measure a finished run again, or any weights on pictures with labels."""
 
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,30 +11,41 @@ import tyro
 
 from vitscratch.cli.common import Common, Device, check_writable, pick_device, write_json
 from vitscratch.cli.data import file_progress
-from vitscratch.cli.run_folder import MODEL, SPLITS, RunFolder, read_run
+from vitscratch.cli.run_folder import MODEL, SPLITS, RunFolder, is_run, read_run
+from vitscratch.recipes import FineTune, Recipe
 from vitscratch.recipes.base import BUILT_IN
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vitscratch.data import PictureFiles, Pictures, Splits
+    from vitscratch.weights import SavedModel
 
 
 @dataclass(kw_only=True)
 class Evaluate(Common):
-    """Measure the model of a finished run: on a part of the pictures that it was made from, divided as they were for
-    the training, or with --data on another folder of pictures."""
+    """Measure the model of a finished run on a part of the pictures that it was made from, divided as they were for the
+    training; or, with --data, any model on other pictures."""
 
-    path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Folder of the run."""
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
+    """Folder of a run; with --data also weights, as `vitscratch predict` takes them: a file, "timm:NAME",
+    "hf:ORG/NAME", or the name of weights that come with the package."""
 
     split: Literal["test", "validation", "train"] = "test"
     """Which part."""
 
     data: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Other pictures, FOLDER/class/*.jpg with the classes of the model, of which all count; or with folders train,
-    val and test, of which `--split` counts."""
+    """Other pictures, FOLDER/class/*.jpg with classes of the model, of which all count; or a set that comes divided
+    (folders train, val and test; an .npz; a built-in set), of which `--split` counts."""
 
     skip_bad: bool = False
     """With --data: leave out files that cannot be decoded, instead of refusing the folder."""
+
+    num_heads: int | None = None
+    """Of weights that do not say so, as for `vitscratch predict`."""
+
+    pool: Literal["cls", "mean"] | None = None
+    """Of weights that do not say so, as for `vitscratch predict`."""
 
     batch_size: int = 128
     """Pictures at a time; changes nothing but memory and time."""
@@ -45,7 +58,11 @@ class Evaluate(Common):
 
     def run(self) -> int:
         check_writable(self.json)
-        run = read_run(self.path)
+        run = read_run(Path(self.model)) if is_run(Path(self.model)) else None
+        if run is None and self.data is None:
+            raise ValueError(f"{self.model} is no folder of a run, which knows its pictures; name pictures with --data")
+        if run is not None and (self.num_heads, self.pool) != (None, None):
+            raise ValueError(f"{self.model} is a run, which knows its architecture; leave out --num-heads and --pool")
         device = pick_device(self.device)
 
         import torch
@@ -54,14 +71,18 @@ class Evaluate(Common):
         from vitscratch.training import choose_precision, evaluate
         from vitscratch.weights import load_model
 
-        saved = load_model(self.path / MODEL)
+        if run is None:
+            saved, recipe = self._weights()
+        else:
+            saved, recipe = load_model(run.path / MODEL), run.recipe
         preprocessing = Preprocessing.from_dict(saved.preprocessing)
-        what, pictures, skipped = self._pictures(run, saved.class_names)
-        batches = make_batches(pictures, preprocessing, self.batch_size, device=device, workers=run.recipe.workers)
-        precision = choose_precision(run.recipe.precision, torch.device(device))
+        what, pictures, skipped = self._pictures(run, recipe, saved)
+        batches = make_batches(pictures, preprocessing, self.batch_size, device=device, workers=recipe.workers)
+        precision = choose_precision(recipe.precision, torch.device(device))
         metrics = evaluate(saved.model.to(device), batches, precision)
-        width = max(len(name) for name in saved.class_names)
-        per_class = list(zip(saved.class_names, metrics.per_class, strict=True))
+        numbers = pictures.labels.unique().tolist()  # not the 998 others of ImageNet's
+        per_class = [(saved.class_names[number], metrics.per_class[number]) for number in numbers]
+        width = max(len(name) for name, _ in per_class)
         for name, (correct, total) in per_class:
             print(f"{name:<{width}}  {correct:>6,} of {total:>6,}" + (f"  {correct / total:7.2%}" if total else ""))
         print(
@@ -79,30 +100,46 @@ class Evaluate(Common):
             write_json({"what": what, **numbers, "loss": metrics.loss, "per_class": classes}, self.json)
         return 0
 
-    def _pictures(self, run: RunFolder, class_names: tuple[str, ...]) -> "tuple[str, Pictures | PictureFiles, int]":
-        """What is measured, in words and as pictures, and how many files were skipped."""
+    def _weights(self) -> "tuple[SavedModel, Recipe]":
+        """The model of weights that are no run's, and a recipe that reads pictures as they want them."""
+        from vitscratch.weights import build_from
+
+        saved = build_from(self.model, num_heads=self.num_heads, pool=self.pool)
+        for note in saved.provenance["notes"]:
+            print(f"vitscratch: {self.model}: {note}", file=sys.stderr)
+        recipe = FineTune(weights=self.model, num_heads=self.num_heads)
+        recipe.preprocessing()  # says so if the weights have none
+        return saved, recipe
+
+    def _pictures(
+        self, run: RunFolder | None, recipe: Recipe, saved: "SavedModel"
+    ) -> "tuple[str, Pictures | PictureFiles, int]":
+        """What is measured, in words and as pictures with the model's labels, and how many files were skipped."""
         from vitscratch.recipes.experiment import load
 
-        recipe, part = run.recipe, self.split
-        what = f"{part} part of {self.data or recipe.data}"
-        if self.data is not None:
+        part = self.split
+        if self.data is not None:  # what is not divided counts whole
             recipe = replace(recipe, data=str(self.data), skip_bad=self.skip_bad)
-            if not (self.data / "train").is_dir():  # undivided: all of it counts
-                recipe = replace(recipe, validation_fraction=0.0, test_fraction=0.0)
-                part, what = "train", str(self.data)
+            recipe = replace(recipe, validation_fraction=0.0, test_fraction=0.0)
+        what = f"{part} part of {recipe.data if self.data is None else self.data}"
         with file_progress("pictures") as loading:
             splits = load(recipe, loading)
-        self._compare(run, splits, part)
-        if splits.class_names != class_names:
-            raise ValueError(
-                f"{what} has the classes {', '.join(splits.class_names)}; the model knows {', '.join(class_names)}"
-            )
+        if self.data is not None and splits.validation is None and splits.test is None:
+            part, what = "train", str(self.data)
+        if run is not None:
+            self._compare(run, splits, part)
         pictures: Pictures | PictureFiles | None = getattr(splits, part)
         if pictures is None:
             raise ValueError(f"{recipe.data} has no {part} part; name another --split")
-        if self.data is not None:
-            known = training_digests(run)
-            if copies := sum(digest in known for digest in pictures.digests):
+        known = saved.class_names
+        if len(known) == len(splits.class_names) and known == tuple(f"class {i}" for i in range(len(known))):
+            known = splits.class_names
+            print(f"{self.model} does not name its classes: taken to be, in this order, {_few(known)}", file=sys.stderr)
+        numbers = class_numbers(splits.class_names, known, what)
+        pictures = replace(pictures, labels=numbers[pictures.labels.long()])
+        if run is not None and self.data is not None:
+            trained_on = training_digests(run)
+            if copies := sum(digest in trained_on for digest in pictures.digests):
                 print(
                     f"Warning: {copies:,} of {len(pictures):,} pictures are byte-identical to some that the model was "
                     "trained on, which flatters it"
@@ -131,6 +168,27 @@ class Evaluate(Common):
                 f"Warning: {self.data} holds the run's own pictures, so those that it was trained on are counted, too; "
                 "without --data only its test part is measured"
             )
+
+
+def class_numbers(found: Sequence[str], known: Sequence[str], what: str) -> "Tensor":
+    """The model's number of each class of some pictures, which may be fewer than the model knows, in another order.
+
+    Raises:
+        ValueError: a class that the model does not know, or knows twice.
+    """
+    import torch
+
+    if wrong := [name for name in found if list(known).count(name) != 1]:
+        raise ValueError(
+            f"{what} has the classes {_few(found)}; the model knows {_few(known)}: {_few(wrong)} cannot be counted, so "
+            "call the folders as the model calls its classes"
+        )
+    return torch.tensor([list(known).index(name) for name in found])
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more
 
 
 def training_digests(run: RunFolder) -> set[str]:

@@ -9,7 +9,7 @@ import tyro
 from vitscratch.cli.common import check_writable, write_json
 from vitscratch.cli.progress import say
 from vitscratch.cli.recipe import checked, recipe_name, recipe_to_json
-from vitscratch.cli.run_folder import CONFIG, is_first_process, read_run
+from vitscratch.cli.run_folder import CONFIG, RunFolder, is_first_process, read_run
 from vitscratch.cli.train import Resume, Start
 from vitscratch.files import write_atomically
 from vitscratch.recipes import FineTune
@@ -97,9 +97,25 @@ def _tell(out: Path, json: Path | None) -> int:
         lines.append(
             f"| {row['model']} | {row['how']} | {row['epochs']} | {row['seconds']:.0f} | {' | '.join(accuracies)} |"
         )
-    text = "\n".join(lines)
+    text = "\n".join([*lines, "", _caveat(*runs.values())])
     write_atomically(out / TABLE, lambda file: file.write(f"{text}\n"), "w")
     for path in (out / NUMBERS, *([json] if json is not None else [])):
         write_json(rows, path)
     say(f"\n{text}\n{out}: {TABLE}, {NUMBERS}")
     return 0
+
+
+def _caveat(pretrained: RunFolder, scratch: RunFolder) -> str:
+    """What the table compares, and what it does not show."""
+    recipe = pretrained.recipe
+    assert isinstance(recipe, FineTune)
+    first, second = ((run.metrics or {})["epochs"] for run in (pretrained, scratch))
+    if recipe.how == "probe":
+        epochs = f"the probe looked at each picture once, without augmentation; from scratch had {second} epochs"
+    else:
+        epochs = f"both had {first} epochs" if first == second else f"they had {first} and {second} epochs"
+    return (
+        f"One run of each, with seed {recipe.seed}: another seed gives other numbers. Same pictures, same division, "
+        f"same settings, tuned for neither; {epochs}. From scratch, more epochs or another learning rate "
+        "may do better."
+    )

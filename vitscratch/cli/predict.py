@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from vitscratch.cli.common import Common, Device, check_png, check_writable, pick_device, write_json
-from vitscratch.cli.run_folder import CONFIG, MODEL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from vitscratch.data import Preprocessing
 
 AT_ONCE = 64  # pictures in memory and in a batch
-CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")  # of a run
 DRAWN = 200  # pictures on a sheet; laying out more takes minutes
 
 
@@ -58,7 +56,6 @@ class Predict(Common):
         check_png(self.out)
         if self.top < 1:
             raise ValueError(f"--top {self.top}: expected at least 1")
-        source = model_source(self.model)
         paths = picture_files(self.images)
         device = pick_device(self.device)
 
@@ -67,12 +64,12 @@ class Predict(Common):
         from vitscratch.data import Preprocessing
         from vitscratch.weights import build_from
 
-        saved = build_from(source, num_heads=self.num_heads, pool=self.pool)
+        saved = build_from(self.model, num_heads=self.num_heads, pool=self.pool)
         for note in saved.provenance["notes"]:
-            print(f"vitscratch: {source}: {note}", file=sys.stderr)
+            print(f"vitscratch: {self.model}: {note}", file=sys.stderr)
         if not saved.preprocessing:
             raise ValueError(
-                f"{source} does not say how its pictures were prepared; in Python, build_from leaves that to you"
+                f"{self.model} does not say how its pictures were prepared; in Python, build_from leaves that to you"
             )
         preprocessing = Preprocessing.from_dict(saved.preprocessing)
         class_names = unique(saved.class_names)
@@ -112,37 +109,6 @@ class Predict(Common):
         figure.savefig(out, dpi=110, format="png")
         which = "the pictures" if count == len(said) else f"the first {count} of {len(said):,} pictures"
         print(f"{out}: {which} as the model sees them")
-
-
-def model_source(name: str) -> str | Path:
-    """What `build_from` takes; says what is wrong with a run's folder.
-
-    Raises:
-        ValueError: nothing of that name, or no weights in a folder.
-    """
-    from vitscratch.weights.sources import HUB, TIMM, TORCHVISION
-
-    path = Path(name)
-    if name.startswith((HUB, TIMM)) or TORCHVISION.fullmatch(name):
-        return name
-    if not path.exists():
-        from vitscratch.weights import shipped_names
-
-        if name in shipped_names():
-            return name
-        shipped = "".join(f", {known}" for known in shipped_names())
-        raise ValueError(
-            f"{path} does not exist; expected the folder of a run, a file of weights, timm:NAME, hf:ORG/NAME{shipped}"
-        )
-    if path.is_dir() and not any((path / file).exists() for file in (MODEL, "pytorch_model.bin")):
-        if not (path / CONFIG).exists():
-            raise ValueError(f"there is no run in {path}; `vitscratch train RECIPE --out {path}` makes one")
-        raise ValueError(
-            f"{path / MODEL} does not exist; a finished run has it (vitscratch train --resume finishes one)"
-        )
-    if path.name in CHECKPOINTS and (path.parent / CONFIG).exists():
-        raise ValueError(f"{path} is a checkpoint; name the run's folder, {path.parent}")
-    return path
 
 
 def unique(class_names: Sequence[str]) -> list[str]:

@@ -35,10 +35,11 @@ class RunFolder:
             return None
 
 
-def start_run(path: Path, recipe: Recipe, device: str, part_of: str | None = None) -> RunFolder:
+def start_run(path: Path, recipe: Recipe, device: str, doctor: bool, part_of: str | None = None) -> RunFolder:
     """Write config.json of a new run.
 
     Args:
+        doctor: whether it is to be examined before the first step, also if it is resumed before that.
         part_of: of a run that cannot be resumed alone, the command that goes on with the whole.
 
     Raises:
@@ -48,6 +49,7 @@ def start_run(path: Path, recipe: Recipe, device: str, part_of: str | None = Non
         "recipe_name": recipe_name(recipe),
         "recipe": recipe_to_json(recipe),
         "device": device,
+        "doctor": doctor,
         "processes": int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1,
         **({"part_of": part_of} if part_of is not None else {}),
         **environment(),
@@ -72,6 +74,12 @@ def forget_run(path: Path) -> None:
             (path / name).unlink(missing_ok=True)
         if not any(path.iterdir()):
             path.rmdir()
+
+
+def is_run(path: Path) -> bool:
+    """Whether config.json of a folder is of a run; weights of other libraries have one, too."""
+    file = path / CONFIG
+    return file.is_file() and '"recipe_name"' in file.read_text(errors="replace")
 
 
 def read_run(path: Path) -> RunFolder:

@@ -108,7 +108,7 @@ class Training(Common):
             say(f"Going on from {checkpoints.resumed_from}.")
         elif any(run.path.rglob("*.pt")):
             say("Going on from the first part of this run.")
-        elif self.doctor and first and experiment.config is not None:  # its checks are those of a ViT
+        elif self.doctor and run.config.get("doctor", True) and first:  # also of a run that was killed this early
             examine(experiment)
         progress = Progress(run.recipe.all_epochs, len(experiment.batches("train")))
         started = time.perf_counter()
@@ -163,7 +163,7 @@ class Training(Common):
 
             def write_event(record: "EpochRecord") -> None:
                 for name, value in asdict(record).items():
-                    if name != "epoch" and value == value:
+                    if name not in ("epoch", "part") and value == value:
                         writer.add_scalar(re.sub("^(train|validation)_", r"\1/", name), value, record.epoch)
 
             yield write_event
@@ -190,7 +190,7 @@ class Start(Training):
         recipe = recipe.quick() if self.quick else recipe
         out = self.out if self.out is not None else Path("runs") / recipe_name(recipe)
         with only_writer(out):
-            run = start_run(out, recipe, self.device)
+            run = start_run(out, recipe, self.device, self.doctor)
             say(f"{recipe_name(recipe)} in {out}: loading ...")
             try:
                 return self.carry_out(run, self.device)
@@ -277,6 +277,8 @@ def introduce(experiment: "Experiment") -> None:
         f"{precision}; "
         f"{len(splits.class_names)} classes; pictures: {counts}"
     )
+    if experiment.config is not None and (learns := recipe.learns(experiment.config)):
+        say(learns)
 
 
 def examine(experiment: "Experiment") -> None:
@@ -285,6 +287,8 @@ def examine(experiment: "Experiment") -> None:
     Raises:
         ValueError: something is broken.
     """
+    if experiment.config is None:  # its checks are those of a ViT
+        return
     started = time.perf_counter()
     diagnosis = diagnose(experiment)
     if not diagnosis.passed:
@@ -360,6 +364,11 @@ def save(folder: Path, experiment: "Experiment", history: "list[EpochRecord]", m
     }
     experiment.recipe.save(folder / MODEL, experiment, provenance)
     part = folder / f"{CURVES}.part"
-    plots.curves(history, metrics.get("test_accuracy")).savefig(part, dpi=110, format="png")
+    test_accuracy = metrics.get("test_accuracy")
+    if (probe := experiment.probe) is not None:
+        figure = plots.regularisation([row[:2] for row in probe.tried], probe.c, test_accuracy)
+    else:
+        figure = plots.curves(history, test_accuracy)
+    figure.savefig(part, dpi=110, format="png")
     part.replace(folder / CURVES)
     write_json(metrics, folder / METRICS)

@@ -14,6 +14,7 @@ from vitscratch.data.npz import list_npz
 from vitscratch.data.pictures import PictureError, open_picture
 from vitscratch.data.preprocessing import Preprocessing
 from vitscratch.data.sets import PictureFiles, Pictures, Splits, Statistics
+from vitscratch.data.shortcuts import Shortcut
 from vitscratch.data.show import Examples, augmented_views, choose_examples
 from vitscratch.data.splits import class_counts, stratified_split
 
@@ -35,6 +36,7 @@ __all__ = [
     "RandomAffine",
     "RandomCropFlip",
     "Report",
+    "Shortcut",
     "Splits",
     "Statistics",
     "TensorBatches",

@@ -6,17 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from vitscratch.data.builtin import BUILT_IN
 from vitscratch.data.duplicates import duplicate_findings, groups_of_identical
-from vitscratch.data.findings import Finding, layout_line
+from vitscratch.data.findings import Finding, Severity, layout_line
 from vitscratch.data.folders import Entry, Listing, list_folder
-from vitscratch.data.inspect import Inspection, inspect
+from vitscratch.data.inspect import Inspection, inspect, read_bytes
 from vitscratch.data.npz import list_npz
 from vitscratch.data.pictures import MAX_PIXELS
 from vitscratch.data.remember import file_state, remembered, versions
+from vitscratch.data.shortcuts import Shortcut, find_shortcuts, shortcut_findings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,7 +39,8 @@ class Report:
         root: what was checked. class_names: in the order of the labels.
         counts: good pictures: split ("all" if the set is not divided) -> class -> number.
         sizes: (width, height) -> number. modes, formats: Pillow's names -> number. All of good pictures.
-        findings: bad ones first.
+        findings: bad ones first, then warnings.
+        shortcuts: how well properties of the files tell the class, those that do not included (`find_shortcuts`).
     """
 
     root: str
@@ -47,6 +50,7 @@ class Report:
     modes: dict[str, int]
     formats: dict[str, int]
     findings: tuple[Finding, ...]
+    shortcuts: tuple[Shortcut, ...] = ()
 
     @property
     def bad_files(self) -> tuple[Finding, ...]:
@@ -66,8 +70,11 @@ class Report:
     def verdict(self) -> str:
         """One line: whether training takes the set, and if not, what to do."""
         good = sum(sum(classes.values()) for classes in self.counts.values())
-        notes = sum(item.severity == "note" for item in self.findings)
-        tail = ", ".join((_many(good, "good picture"), _many(len(self.class_names), "class"), _many(notes, "note")))
+        number = Counter(item.severity for item in self.findings)
+        tail = ", ".join((_many(good, "good picture"), _many(len(self.class_names), "class")))
+        tail += (
+            f", {_many(number['warning'], 'warning')}" * bool(number["warning"]) + f", {_many(number['note'], 'note')}"
+        )
         bad = _many(len(self.bad_files), "file")
         if self.layout_errors:
             first = ", ".join(finding.where for finding in self.bad_files[:3])
@@ -150,14 +157,20 @@ def scan(
             use(number, picture)
         return inspection
 
-    done: list[Inspection] = []
-    threads = threads or os.cpu_count() or 1
-    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about broken metadata: what matters of them is a finding
-        for first in range(0, len(entries), _CHUNK):
-            done += pool.map(one, range(first, min(first + _CHUNK, len(entries))))
+        return _in_threads(one, len(entries), threads, progress)
+
+
+def _in_threads(
+    one: Callable[[int], Inspection], files: int, threads: int | None, progress: Progress | None
+) -> list[Inspection]:
+    done: list[Inspection] = []
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+        for first in range(0, files, _CHUNK):
+            done += pool.map(one, range(first, min(first + _CHUNK, files)))
             if progress is not None:
-                progress(len(done), len(entries))
+                progress(len(done), files)
     return done
 
 
@@ -168,15 +181,33 @@ def rescan(
 
     Bad files are looked at every time: what could not be read yesterday may be fine today.
     """
+    version = {**versions(), "max_pixels": max_pixels, "channels": channels}
+    look = partial(scan, max_pixels=max_pixels, channels=channels, progress=progress)
+    return _remembering(listing, str(listing.root.resolve()), version, look)
+
+
+def digests(listing: Listing, *, progress: Progress | None = None) -> list[Inspection]:
+    """What is known of every picture before it is decoded: whether it can be read, and a digest of its bytes.
+
+    Likewise remembered.
+    """
+
+    def look(entries: Sequence[Entry]) -> list[Inspection]:
+        return _in_threads(lambda number: read_bytes(entries[number])[0], len(entries), None, progress)
+
+    return _remembering(listing, f"digests {listing.root.resolve()}", {}, look)
+
+
+def _remembering(
+    listing: Listing, about: str, version: dict[str, Any], look: Callable[[Sequence[Entry]], list[Inspection]]
+) -> list[Inspection]:
     entries = listing.entries
     # Before anything is read: a file that changes meanwhile is then looked at again the next time.
     states = [file_state(entry.path) if entry.path is not None else [] for entry in entries]
-    version = {**versions(), "max_pixels": max_pixels, "channels": channels}
-    with remembered(str(listing.root.resolve()), version) as known:
+    with remembered(about, version) as known:
         rows = [known.get(entry.name, [None]) for entry in entries]
         changed = [number for number, row in enumerate(rows) if row[0] != states[number]]
-        new = scan([entries[number] for number in changed], max_pixels=max_pixels, channels=channels, progress=progress)
-        found = dict(zip(changed, new, strict=True))
+        found = dict(zip(changed, look([entries[number] for number in changed]), strict=True))
         inspections = [found.get(n) or Inspection.from_row(entries[n].name, row[1]) for n, row in enumerate(rows)]
         known.clear()
         for entry, state, inspection in zip(entries, states, inspections, strict=True):
@@ -189,11 +220,13 @@ def make_report(listing: Listing, inspections: Sequence[Inspection]) -> Report:
     """Put together what was found in the layout, in each file and between files."""
     groups = groups_of_identical([found.digest if found.reason is None else "" for found in inspections])
     good = [(entry, found) for entry, found in zip(listing.entries, inspections, strict=True) if found.reason is None]
+    shortcuts = find_shortcuts([entry for entry, _ in good], [found for _, found in good], listing.class_names)
     findings = [
         *listing.findings,
         *(finding for found in inspections for finding in found.findings),
         *duplicate_findings(listing.entries, groups, listing.class_names),
         *_of_the_other_kind(good),
+        *shortcut_findings(shortcuts),
     ]
     counts = {split: {name: 0 for name in listing.class_names} for split in (listing.splits or ("all",))}
     for entry, _ in good:
@@ -205,7 +238,8 @@ def make_report(listing: Listing, inspections: Sequence[Inspection]) -> Report:
         sizes=dict(Counter(found.size for _, found in good).most_common()),
         modes=dict(Counter(found.mode for _, found in good).most_common()),
         formats=dict(Counter(found.form for _, found in good).most_common()),
-        findings=tuple(sorted(findings, key=lambda finding: finding.severity)),  # "bad" comes before "note"
+        findings=tuple(sorted(findings, key=lambda finding: get_args(Severity).index(finding.severity))),
+        shortcuts=shortcuts,
     )
 
 

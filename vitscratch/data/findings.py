@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Severity = Literal["bad", "note"]
+Severity = Literal["bad", "warning", "note"]
 
 
 @dataclass(frozen=True)
@@ -13,10 +13,10 @@ class Finding:
     """One thing found.
 
     Args:
-        severity: "bad": cannot be decoded or is unsafe, so training refuses it or skips it; "note": works, but you
-            should know.
+        severity: "bad": cannot be decoded or is unsafe, so training refuses it or skips it; "warning": works, but what
+            comes of it may be worthless; "note": works, but you should know.
         kind: a few words that are the same for all findings of this kind, such as "truncated".
-        where: the file or folder, relative to what was checked.
+        where: the file or folder, relative to what was checked; or the property of files that tells the class.
         message: what is the matter with this one.
     """
 

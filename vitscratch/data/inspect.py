@@ -9,6 +9,7 @@ from vitscratch.data.findings import Finding
 from vitscratch.data.folders import Entry
 from vitscratch.data.jpeg import jpeg_end
 from vitscratch.data.pictures import EXTENSIONS, PictureError, decode, open_header, to_8_bit, upright
+from vitscratch.data.traces import NO_TRACES, Traces, read_traces
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,6 +26,7 @@ class Inspection:
     Args:
         findings: what is odd about it. digest: of its bytes; "" if it could not be read.
         size: (width, height), upright. mode, form: Pillow's names for pixels and file format; "" if it is bad.
+        traces: what else its header says.
     """
 
     findings: tuple[Finding, ...]
@@ -32,6 +34,7 @@ class Inspection:
     size: tuple[int, int] = (0, 0)
     mode: str = ""
     form: str = ""
+    traces: Traces = NO_TRACES
 
     @property
     def reason(self) -> str | None:
@@ -46,31 +49,43 @@ class Inspection:
     def to_row(self) -> list[Any]:
         """What there is to remember of a good file, for JSON."""
         notes = [[finding.kind, finding.message] for finding in self.findings]
-        return [self.digest, list(self.size), self.mode, self.form, notes]
+        return [self.digest, list(self.size), self.mode, self.form, notes, self.traces.to_row()]
 
     @classmethod
     def from_row(cls, name: str, row: list[Any]) -> "Inspection":
         """The opposite of `to_row`, for the file of this name."""
-        digest, (width, height), mode, form, notes = row
+        digest, (width, height), mode, form, notes, traces = row
         findings = tuple(Finding("note", kind, name, message) for kind, message in notes)
-        return cls(findings, digest, (width, height), mode, form)
+        return cls(findings, digest, (width, height), mode, form, Traces.from_row(traces))
+
+
+def read_bytes(entry: Entry) -> tuple[Inspection, bytes]:
+    """What is known of a file without decoding it, and its bytes."""
+    try:
+        data = entry.read()
+    except PictureError as error:
+        return Inspection((Finding("bad", _kind(str(error)), entry.name, str(error)),), ""), b""
+    return Inspection((), hashlib.blake2b(data, digest_size=16).hexdigest()), data
 
 
 def inspect(entry: Entry, max_pixels: int | None, channels: int = 3) -> tuple[Inspection, Image | None]:
     """Decode a picture completely: what is known of it, and itself as `open_picture` would return it if it is good."""
-    digest = ""
+    found, data = read_bytes(entry)
+    if found.reason is not None:
+        return found, None
     try:
-        data = entry.read()
-        digest = hashlib.blake2b(data, digest_size=16).hexdigest()
         stored = decode(data, max_pixels)
         end, damage = jpeg_end(data, stored) if stored.format in ("JPEG", "MPO") else (len(data), None)
         if damage is not None:
             raise PictureError(f"damaged: {damage}")
+        traces = read_traces(stored, len(data))
         picture = to_8_bit(upright(stored), channels)
     except PictureError as error:
-        return Inspection((Finding("bad", _kind(str(error)), entry.name, str(error)),), digest), None
+        return Inspection((Finding("bad", _kind(str(error)), entry.name, str(error)),), found.digest), None
     notes = [Finding("note", kind, entry.name, message) for kind, message in _oddities(entry, data, stored, end)]
-    return Inspection(tuple(notes), digest, picture.size, _pixels(stored, data), stored.format or ""), picture
+    return Inspection(
+        tuple(notes), found.digest, picture.size, _pixels(stored, data), stored.format or "", traces
+    ), picture
 
 
 def _kind(reason: str) -> str:

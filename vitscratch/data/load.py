@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,14 @@ import torch
 from torch import Tensor
 
 from vitscratch.data.builtin import BUILT_IN, load_built_in
-from vitscratch.data.check import Progress, Report, list_set, make_report, rescan, scan
+from vitscratch.data.check import Progress, Report, digests, list_set, make_report, rescan, scan
 from vitscratch.data.findings import layout_line
 from vitscratch.data.folders import Entry, Listing
 from vitscratch.data.inspect import Inspection
 from vitscratch.data.pictures import MAX_PIXELS, PictureError, as_picture, open_picture
 from vitscratch.data.preprocessing import Interpolation, Preprocessing, Resize
 from vitscratch.data.sets import PictureFiles, Pictures, Splits
+from vitscratch.data.shortcuts import shortcut_line
 from vitscratch.data.splits import class_counts, divide
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def load_splits(
     interpolation: Interpolation = "bilinear",
     fraction: float = 1.0,
     max_pixels: int | None = MAX_PIXELS,
+    max_pictures: int | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Splits:
@@ -71,6 +74,9 @@ def load_splits(
         channels: 3 or 1; None: 1 if all pictures are grey.
         resize, interpolation, fraction: see `Preprocessing`.
         max_pixels: larger pictures are bad; None for no limit.
+        max_pictures: keep at most so many pictures of each part, drawn at random by the seed; None for all. Of the
+            others the bytes are read, to find copies, but nothing is decoded, so bad ones go unnoticed. All are decoded
+            where the choice depends on it (skip_bad), where size or channels are not given, or for too many to keep.
         data_dir: where files of built-in sets are, or are downloaded to.
         progress: see `check_set`.
 
@@ -80,6 +86,10 @@ def load_splits(
     """
     _check_fractions(validation_fraction, test_fraction)
     prepare = _Wanted(image_size, channels, resize, interpolation, fraction)
+    decode = partial(
+        _decoded, wanted=prepare, skip_bad=skip_bad, max_memory=max_memory, max_pixels=max_pixels, progress=progress
+    )
+    undecoded: Listing | None = None
     if str(data) in BUILT_IN:
         found = load_built_in(
             str(data),
@@ -90,23 +100,37 @@ def load_splits(
         )
         whole = _built_in(found, prepare)
     else:
-        whole = _from_files(Path(data), prepare, skip_bad, max_memory, max_pixels, progress)
+        listing = list_set(Path(data))
+        _refuse_layout(listing)
+        if max_pictures is not None and not skip_bad and prepare.fits(3 * max_pictures, max_memory):
+            undecoded = listing
+        whole = decode(listing) if undecoded is None else _undecoded(listing, prepare, progress)
     parts = _divide(str(data), whole, validation_fraction, test_fraction, seed)
     _refuse_missing_classes(str(data), whole, parts)
     names = whole.pictures.class_names
     counts = {name: class_counts(whole.pictures.labels[indices], names) for name, indices in parts.items()}
+    kept, pictures = parts, whole.pictures
+    if max_pictures is not None:
+        kept = {name: _some(indices, max_pictures, seed) for name, indices in parts.items()}
+    if undecoded is not None:
+        chosen = torch.cat(list(kept.values())).sort().values  # no picture is in two parts
+        seen = decode(replace(undecoded, entries=[undecoded.entries[number] for number in chosen]))
+        pictures = seen.pictures
+        told = whole.notes["warnings"]
+        told += [warning for warning in seen.notes["warnings"] if warning not in told]  # of file formats, say
+        kept = {name: torch.searchsorted(chosen, indices) for name, indices in kept.items()}
     summary = {
         "data": str(data),
         "how": _DRAWN if str(data) == "fake-digits" else _how(whole, parts),
         "seed": seed,
         "validation_fraction": validation_fraction,
         "test_fraction": test_fraction,
-        "in_memory": isinstance(whole.pictures, Pictures),
+        "in_memory": isinstance(pictures, Pictures),
         "counts": counts,
         **whole.notes,
     }
     train, validation, test = (
-        whole.pictures.part(parts[name]) if name in parts else None for name in ("train", "validation", "test")
+        pictures.part(kept[name]) if name in kept else None for name in ("train", "validation", "test")
     )
     assert train is not None  # no division is without it
     return Splits(train, validation, test, names, whole.preprocessing, summary)
@@ -121,6 +145,12 @@ class _Wanted:
     resize: Resize
     interpolation: Interpolation
     fraction: float
+
+    def fits(self, pictures: int, memory: int) -> bool:
+        """Whether so many pictures, as bytes, take no more memory; False if it is not known yet what one takes."""
+        if self.image_size is None or self.channels is None:
+            return False
+        return pictures * self.channels * self.image_size[0] * self.image_size[1] <= memory
 
     def preprocessing(self, image_size: tuple[int, int], channels: int) -> Preprocessing:
         """With the pictures' size and channels where none were asked for."""
@@ -163,11 +193,30 @@ def _built_in(parts: dict[str | None, Pictures], wanted: _Wanted) -> _Whole:
     return _Whole(pictures, given, preprocessing, {"warnings": [], "skipped": [], "files": 0})
 
 
-def _from_files(
-    path: Path, wanted: _Wanted, skip_bad: bool, max_memory: int, max_pixels: int | None, progress: Progress | None
+def _undecoded(listing: Listing, wanted: _Wanted, progress: Progress | None) -> _Whole:
+    """What it takes to divide a set, of which the bytes have been read and no more."""
+    assert wanted.image_size is not None
+    assert wanted.channels is not None
+    inspections = digests(listing, progress=progress)
+    report = make_report(listing, inspections)
+    _refuse_bad(listing.root, report, len(inspections), skip_bad=False)
+    labels = torch.tensor([entry.label for entry in listing.entries])
+    paths = tuple(entry.path or Path(entry.name) for entry in listing.entries)
+    pictures = PictureFiles(paths, labels, listing.class_names, tuple(found.digest for found in inspections))
+    preprocessing = wanted.preprocessing(wanted.image_size, wanted.channels)
+    given = [entry.split for entry in listing.entries]
+    return _Whole(pictures, given, preprocessing, _notes(report, listing, inspections))
+
+
+def _decoded(
+    listing: Listing,
+    wanted: _Wanted,
+    skip_bad: bool,
+    max_memory: int,
+    max_pixels: int | None,
+    progress: Progress | None,
 ) -> _Whole:
-    listing = list_set(path)
-    _refuse_layout(path, listing)
+    path = listing.root
     size = wanted.image_size or _first_size(listing.entries, max_pixels)
     preprocessing = wanted.preprocessing(size, 3)
     fits = len(listing.entries) * preprocessing.channels * size[0] * size[1] <= max_memory
@@ -208,10 +257,10 @@ def _from_files(
     return _Whole(pictures, given, preprocessing, _notes(report, listing, inspections))
 
 
-def _refuse_layout(path: Path, listing: Listing) -> None:
+def _refuse_layout(listing: Listing) -> None:
     errors = [finding for finding in listing.findings if finding.severity == "bad"]
     if errors:
-        raise ValueError(layout_line(path, errors))
+        raise ValueError(layout_line(listing.root, errors))
 
 
 def _refuse_bad(path: Path, report: Report, files: int, skip_bad: bool) -> None:
@@ -268,6 +317,7 @@ def _notes(report: Report, listing: Listing, inspections: Sequence[Inspection]) 
         "warnings": [
             *_unused(report, listing),
             *(f"{finding.kind}: {finding.message}" for finding in report.findings if finding.kind in kinds[:2]),
+            *filter(None, [shortcut_line(report.shortcuts, report.root)]),
         ],
         "notes": dict(found),
         "files": len(inspections),  # those that were skipped included
@@ -315,6 +365,13 @@ def _named(data: str, part: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{data}: no {part} part can be divided off: {error}; or --{part}-fraction 0") from error
+
+
+def _some(indices: Tensor, most: int, seed: int) -> Tensor:
+    """At most so many of them, drawn at random."""
+    if len(indices) <= most:
+        return indices
+    return indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed))[:most]]
 
 
 def _refuse_missing_classes(data: str, whole: _Whole, parts: dict[str, Tensor]) -> None:

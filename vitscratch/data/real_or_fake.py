@@ -63,6 +63,7 @@ class _Density:
         self.density = KernelDensity(bandwidth="scott").fit(self.components.fit_transform(pixels))
 
     def draw(self, count: int, seed: int) -> np.ndarray:
+        """(count, pixels), in the scale of the pictures, but neither whole numbers nor within their limits."""
         return self.components.inverse_transform(self.density.sample(count, random_state=seed % 2**32))
 
 

@@ -57,7 +57,8 @@ class Recipe(TrainingConfig):
     """Processes that decode pictures when the set does not fit into memory; 0 decodes in the loop."""
 
     max_pictures: int | None = None
-    """Use at most so many pictures of each part, drawn at random: for trying things out."""
+    """Use at most so many pictures of each part, drawn at random: for trying things out. Of a
+    folder only these are decoded, unless bad files are skipped."""
 
     threads: int | None = None
     """CPU threads to compute with; None leaves it to torch."""
@@ -91,6 +92,10 @@ class Recipe(TrainingConfig):
     def provenance(self) -> dict[str, Any]:
         """What else to say of the origin of a model that is trained so; "notes" are printed, too."""
         return {}
+
+    def learns(self, config: ViTConfig) -> str:
+        """A line on what of a model is trained; "" if that is everything, and goes without saying."""
+        return ""
 
     @property
     def all_epochs(self) -> int:

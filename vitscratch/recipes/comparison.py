@@ -208,8 +208,9 @@ class PictureComparison(Comparison):
         return "" if "cifar10" in shipped_names() else "its weights do not come with this version"
 
     def quick(self) -> "PictureComparison":
-        """The same, one epoch on a few hundred pictures."""
-        return replace(self, epochs=1, max_pictures=min(self.max_pictures or 300, 300))
+        """The same, one epoch on a few hundred pictures, in small batches, so that there are some steps."""
+        most = min(self.max_pictures or 300, 300)
+        return replace(self, epochs=1, batch_size=min(self.batch_size, 32), max_pictures=most)
 
     def absolute(self) -> "PictureComparison":
         """Likewise; weights may be files, too."""

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from vitscratch.config import ViTConfig
 from vitscratch.data import (
     EpochBatches,
-    PictureFiles,
-    Pictures,
     Preprocessing,
     Splits,
     load_splits,
@@ -31,6 +29,7 @@ from vitscratch.training import (
     evaluate,
     seed_everything,
 )
+from vitscratch.transfer import LogisticProbe
 
 Part = Literal["train", "validation", "test"]
 
@@ -45,6 +44,7 @@ class Experiment:
         config, model: architecture (None if the model is none of ours), and the model on its device.
         device: "cpu", "cuda", "cuda:1", ...
         notes: what `fit` has to say beside its records.
+        probe: what `fit` found, if it was a probe and no training for epochs.
     """
 
     recipe: Recipe
@@ -54,6 +54,7 @@ class Experiment:
     model: nn.Module
     device: str
     notes: list[str] = field(default_factory=list)
+    probe: LogisticProbe | None = None
 
     @property
     def num_classes(self) -> int:
@@ -130,7 +131,7 @@ def load(recipe: Recipe, progress: Progress | None = None, max_memory: int = MAX
         raise ValueError("this recipe needs pictures of yours: --data FOLDER, with one folder for each class in it")
     size, channels = recipe.picture_shape()
     wanted = recipe.preprocessing() or Preprocessing(size, channels)
-    splits = load_splits(
+    return load_splits(
         recipe.data,
         seed=recipe.split_seed,
         validation_fraction=recipe.validation_fraction,
@@ -142,24 +143,10 @@ def load(recipe: Recipe, progress: Progress | None = None, max_memory: int = MAX
         interpolation=wanted.interpolation,
         fraction=wanted.fraction,
         max_memory=max_memory,
+        max_pictures=recipe.max_pictures,
         data_dir=recipe.data_dir,
         progress=progress,
     )
-    return splits if recipe.max_pictures is None else _fewer(splits, recipe.max_pictures, recipe.split_seed)
-
-
-def _fewer(splits: Splits, most: int, seed: int) -> Splits:
-    """At most so many pictures of each part, drawn at random."""
-
-    def some(part: Pictures | PictureFiles | None) -> Pictures | PictureFiles | None:
-        if part is None or len(part) <= most:
-            return part
-        order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))
-        return part.part(order[:most])
-
-    train = some(splits.train)
-    assert train is not None
-    return replace(splits, train=train, validation=some(splits.validation), test=some(splits.test))
 
 
 def normalised(recipe: Recipe, splits: Splits) -> Preprocessing:

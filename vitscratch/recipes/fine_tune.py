@@ -28,6 +28,8 @@ from vitscratch.config import ViTConfig
 from vitscratch.recipes.base import Recipe
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vitscratch.data import Augmentation, Preprocessing
     from vitscratch.recipes.experiment import Experiment
     from vitscratch.training import Checkpoints, EpochRecord
@@ -89,14 +91,43 @@ class FineTune(Recipe):
                 raise ValueError(f"{option} {value} has no effect in a probe; leave it out, or use how head")
 
     def provenance(self) -> dict[str, Any]:
-        """The weights, how they were trained on, and what was assumed of them."""
+        """The weights and the SHA-256 of their file, how they were trained on, and what was assumed of them."""
         if self.how == "scratch":  # of them it has nothing but the shape
             return {"how": self.how}
         return {
             "weights": self.weights,
+            **_digest(self.weights),
             "how": self.how,
             "notes": list(_pretrained(self.weights, self.image_size, self.num_heads)[2]),
         }
+
+    def learns(self, config: ViTConfig) -> str:
+        """What of such a model is trained, and how many parameters that is."""
+        from vitscratch.transfer import freeze, unfreeze
+        from vitscratch.vit import VisionTransformer
+        from vitscratch.weights.undrawn import undrawn
+
+        model = undrawn(lambda: VisionTransformer.from_config(config))  # only to be counted
+        parameters = list(model.parameters())
+        every = f"{sum(parameter.numel() for parameter in parameters):,}"
+        if self.how in ("full", "scratch"):
+            how = "from random weights" if self.how == "scratch" else "lower blocks more slowly"
+            return f"Everything learns, {how}: all {every} parameters."
+        freeze(model)
+        if self.how == "last-n":
+            unfreeze(model, last=self.last)
+        some = (
+            f"{sum(parameter.numel() for parameter in parameters if parameter.requires_grad):,} of {every} parameters"
+        )
+        if self.how == "last-n":
+            blocks = "last block" if self.last == 1 else f"last {self.last} blocks"
+            return f"The {blocks}, the norm after them and the head learn: {some}."
+        if self.how == "probe":
+            return f"The head alone is fitted, to features that are computed once: {some}."
+        if self.how == "head":
+            return f"The head alone learns: {some}."
+        epochs = f"{self.head_epochs} epoch{'s' * (self.head_epochs > 1)}"
+        return f"The head alone learns for {epochs}: {some}; then everything, for {self.epochs}."
 
     @property
     def all_epochs(self) -> int:
@@ -104,10 +135,12 @@ class FineTune(Recipe):
         return {"probe": 1, "fine-tune": self.head_epochs + self.epochs}.get(self.how, self.epochs)
 
     def absolute(self) -> "FineTune":
-        """Likewise; weights may be a file, too."""
+        """Likewise; weights may be a file, too (the name of shipped ones never is)."""
+        from vitscratch.weights import shipped_names
+
         recipe = super().absolute()
         assert isinstance(recipe, FineTune)
-        is_file = Path(self.weights).exists() and bool(self.weights)
+        is_file = Path(self.weights).exists() and self.weights not in ("", *shipped_names())
         return replace(recipe, weights=str(Path(self.weights).absolute()) if is_file else self.weights)
 
     def preprocessing(self) -> "Preprocessing":
@@ -128,17 +161,18 @@ class FineTune(Recipe):
         from torch import nn
 
         from vitscratch.transfer import replace_head
-        from vitscratch.weights import build_from
+        from vitscratch.weights import PreLogitsHead, build_from
+        from vitscratch.weights.heads import with_head_of
 
         if self.how == "scratch":
-            return super().build(config)
+            return with_head_of(super().build(config), _pretrained(self.weights, self.image_size, self.num_heads)[3])
         model = build_from(
             self.weights,
             image_size=config.image_size,
             num_heads=self.num_heads,
             num_classes=config.num_classes,
         ).model
-        if not isinstance(model.head, nn.Linear):  # a pre-logits layer belongs to the old classes
+        if isinstance(model.head, PreLogitsHead):  # a pre-logits layer belongs to the old classes
             model.head = nn.Linear(config.embed_dim, config.num_classes)
         replace_head(model, config.num_classes)  # also where the old one has as many classes: they are others
         return model
@@ -171,8 +205,9 @@ class FineTune(Recipe):
 @lru_cache(maxsize=1)
 def _pretrained(
     weights: str, image_size: int | None, num_heads: int | None
-) -> "tuple[ViTConfig, Preprocessing, tuple[str, ...]]":
-    """Architecture and preprocessing of pretrained weights, for pictures of a size, and notes on what was assumed."""
+) -> "tuple[ViTConfig, Preprocessing, tuple[str, ...], dict[str, Tensor]]":
+    """Architecture and preprocessing of pretrained weights, for pictures of a size, notes on what was assumed, and a
+    norm that belongs to the head."""
     from vitscratch.data import Preprocessing
     from vitscratch.weights import build_from
 
@@ -181,7 +216,22 @@ def _pretrained(
     saved = build_from(weights, image_size=image_size, num_heads=num_heads, num_classes=1)
     if not saved.preprocessing:
         raise ValueError(f"{weights} does not say how its pictures are prepared; convert it with vitscratch first")
-    return saved.config, Preprocessing.from_dict(saved.preprocessing), tuple(saved.provenance["notes"])
+    norm = {name: tensor for name, tensor in saved.model.state_dict().items() if name.startswith("head.norm.")}
+    return saved.config, Preprocessing.from_dict(saved.preprocessing), tuple(saved.provenance["notes"]), norm
+
+
+@lru_cache(maxsize=1)  # the file as it was when the run began
+def _digest(weights: str) -> dict[str, str]:
+    """SHA-256 of the file of pretrained weights; nothing for timm's, whose files are timm's own affair."""
+    import hashlib
+
+    from vitscratch.weights.sources import find_file
+
+    path = find_file(weights)
+    if path is None:
+        return {}
+    with path.open("rb") as file:
+        return {"weights_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _probe(experiment: "Experiment", checkpoints: "Checkpoints | None") -> "EpochRecord":
@@ -224,6 +274,7 @@ def _probe(experiment: "Experiment", checkpoints: "Checkpoints | None") -> "Epoc
     experiment.model.get_submodule(head_name(experiment.model)).load_state_dict(probe.state_dict())
     experiment.notes.append(f"logistic regression, C = {probe.c:g} of {len(probe.tried)} tried")
     experiment.notes.extend(probe.notes)
+    experiment.probe = probe
     logits = F.linear(train.features, probe.weight, probe.bias)
     _, accuracy, loss = next(row for row in probe.tried if row[0] == probe.c)
     return EpochRecord(

@@ -131,11 +131,8 @@ def fit_pixels(candidate: Candidate, splits: Splits) -> Finished | LeftOut:
         make_batches(part, preprocessing, 512, workers=recipe.workers) for part in (splits.train, splits.validation)
     )
     classes = len(splits.class_names)
-    model: PixelModel | LeftOut
-    if candidate.pixels == "pca":
-        model = fit_pca_logistic(train, validation, num_classes=classes, seed=recipe.seed, monitor=recipe.monitor)
-    else:
-        model = fit_rbf_svm(train, validation, num_classes=classes, monitor=recipe.monitor)
+    fit: Callable[..., PixelModel | LeftOut] = fit_pca_logistic if candidate.pixels == "pca" else fit_rbf_svm
+    model = fit(train, validation, num_classes=classes, seed=recipe.seed, monitor=recipe.monitor)
     if isinstance(model, LeftOut):
         return model
     return Finished(

@@ -63,6 +63,8 @@ class ResNetRecipe(Recipe):
         super().__post_init__()
         if self.image_size is None:
             raise ValueError("image_size None: a ResNet takes pictures of any size, so say which")
+        if self.precision == "auto" and self.image_size <= 16:  # see `vitscratch.baselines.resnet`
+            object.__setattr__(self, "precision", "fp32")
         if not 0 < self.layer_decay <= 1 or self.head_epochs < 1:
             raise ValueError(
                 f"layer_decay {self.layer_decay}, head_epochs {self.head_epochs}: expected above 0 and at most 1, and "

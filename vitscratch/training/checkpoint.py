@@ -3,6 +3,7 @@
 import errno
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from vitscratch.files import sync_folder, write_atomically
 from vitscratch.training import distributed
-from vitscratch.training.history import Monitor, best_epoch
+from vitscratch.training.history import EpochRecord, Monitor, best_epoch
 from vitscratch.training.run import Run
 from vitscratch.training.signals import Interrupted, StopRequest
 
@@ -86,6 +87,7 @@ class Checkpoints:
         self.found: dict[str, Any] | None = None
         self.spoilt: Path | None = None  # last.pt, if it could not be used
         self.refused: list[str] = []  # one line for each checkpoint that was there and could not be used
+        self.earlier: list[EpochRecord] = []  # epochs of a part that went before
 
     def find(self) -> dict[str, Any] | None:
         """The newest checkpoint that is whole, for `resume`; None if there is none.
@@ -137,9 +139,17 @@ class Checkpoints:
 
     def after_epoch(self, run: Run) -> None:
         """Write best.pt if this epoch is the best so far, and save the run as after a step."""
-        if best_epoch(run.history, self.monitor) == run.epoch and distributed.rank() == 0:
-            write_checkpoint({"model": run.best, "epoch": run.epoch, "monitor": self.monitor}, self.folder / BEST)
+        whole = [*self.earlier, *(replace(one, epoch=one.epoch + len(self.earlier)) for one in run.history)]
+        if best_epoch(whole, self.monitor) == len(whole) and distributed.rank() == 0:
+            write_checkpoint({"model": run.best, "epoch": len(whole), "monitor": self.monitor}, self.folder / BEST)
         self.after_step(run)
+
+    def go_on_after(self, part: Path, history: list[EpochRecord]) -> None:
+        """Let the run be the next part of one that left its records and, in a folder, its best.pt: as long as no epoch
+        of this part is better, best.pt is that one."""
+        self.earlier = history
+        if distributed.rank() == 0 and (part / BEST).exists() and not (self.folder / BEST).exists():
+            write_checkpoint(read_checkpoint(part / BEST), self.folder / BEST)
 
     def save_batch(self, images: Tensor, labels: Tensor) -> Path:
         """Write a batch that broke the run to nonfinite.pt, for somebody to look at; another process adds its rank."""

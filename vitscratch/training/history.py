@@ -17,7 +17,8 @@ class EpochRecord:
 
     Validation is nan when there is no validation set. Training numbers are measured on the augmented
     pictures while the model learns, so they may lie below the validation's. `images_per_second` counts training alone;
-    `data_wait` is the share in [0, 1] of that time in which the loop had no batch yet.
+    `data_wait` is the share in [0, 1] of that time in which the loop had no batch yet. `part` says what learned in a
+    run of several parts; "" in others.
     """
 
     epoch: int
@@ -29,6 +30,7 @@ class EpochRecord:
     seconds: float
     images_per_second: float
     data_wait: float
+    part: str = ""
 
 
 def best_epoch(history: Sequence[EpochRecord], monitor: Monitor) -> int | None:
@@ -59,10 +61,12 @@ def read_history(path: Path) -> list[EpochRecord]:
 
 
 def save_history(history: Sequence[EpochRecord], path: Path) -> None:
-    """Write the records as CSV, one row for each epoch."""
+    """Write the records as CSV, one row for each epoch; a column says the part where there are several."""
+    parts = any(record.part for record in history)
+    names = [field.name for field in fields(EpochRecord) if parts or field.name != "part"]
 
     def write(file: TextIO) -> None:
-        writer = csv.DictWriter(file, [field.name for field in fields(EpochRecord)])
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(asdict(record) for record in history)
 

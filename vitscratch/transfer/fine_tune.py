@@ -14,6 +14,7 @@ Each is `fit` with other parameters and rates, takes all of `fit`'s options, and
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from vitscratch.training.loop import Batches
 from vitscratch.transfer.freeze import freeze, unfreeze
 from vitscratch.transfer.groups import parameter_groups
 
-HEAD = "head"  # folder, in that of the run, of the checkpoints of the first part of `fine_tune`
+HEAD, ALL = "head", "all"  # the parts of `fine_tune`; checkpoints of the first lie in a folder of its name in the run's
 
 
 def train_head(model: nn.Module, train: Batches, config: TrainingConfig, **options: Any) -> list[EpochRecord]:
@@ -87,12 +88,12 @@ def fine_tune(
         head_epochs: of the first part, at least 1; `config.epochs` counts the second alone.
         head_learning_rate: of the first part; default ten times `config.learning_rate`, as a linear layer bears more.
         layer_decay: of the second part.
-        checkpoints: those of the first part lie in its folder's folder "head".
+        checkpoints: those of the first part lie in its folder's folder "head"; best.pt is the best of both parts.
         on_step, on_epoch, options: as for `fit`; records and epochs are counted through both parts.
 
     Returns:
-        The records of both parts. With `patience` the model ends with the weights of the best epoch of all, which
-        may be one of the first part.
+        The records of both parts, "head" and "all". With `patience` the model ends with the weights of the best epoch
+        of all, which may be one of the first part.
     """
     rate = 10 * config.learning_rate if head_learning_rate is None else head_learning_rate
     warmup = min(config.warmup_epochs, head_epochs / 5)
@@ -100,7 +101,19 @@ def fine_tune(
     own = None
     if checkpoints is not None:
         own = Checkpoints(checkpoints.folder / HEAD, checkpoints.monitor, stop=checkpoints.stop)
-    before = train_head(model, train, first, checkpoints=own, on_step=on_step, on_epoch=on_epoch, **options)
+    joined: Callable[[list[EpochRecord]], list[EpochRecord]] = partial(_joined, after=[])
+    before = train_head(
+        model,
+        train,
+        first,
+        checkpoints=own,
+        on_step=_retold(on_step, joined),
+        on_epoch=_retold(on_epoch, joined),
+        **options,
+    )
+    if checkpoints is not None:
+        checkpoints.go_on_after(checkpoints.folder / HEAD, before)
+    joined = partial(_joined, before)
     kept = copy.deepcopy(model.state_dict()) if config.patience is not None else {}
     after = train_all(
         model,
@@ -108,11 +121,11 @@ def fine_tune(
         config,
         layer_decay,
         checkpoints=checkpoints,
-        on_step=_counting_on(before, on_step),
-        on_epoch=_counting_on(before, on_epoch),
+        on_step=_retold(on_step, joined),
+        on_epoch=_retold(on_epoch, joined),
         **options,
     )
-    history = _joined(before, after)
+    history = joined(after)
     if config.patience is not None and (best_epoch(history, config.monitor) or len(history)) <= len(before):
         model.load_state_dict(kept)  # nothing of the second part was better
     return history
@@ -128,17 +141,21 @@ def _fit(
 
 def _joined(before: list[EpochRecord], after: list[EpochRecord]) -> list[EpochRecord]:
     """The records of both parts, numbered through."""
-    return [*before, *(replace(record, epoch=record.epoch + len(before)) for record in after)]
+    first = [replace(record, part=HEAD) for record in before]
+    return first + [replace(record, epoch=record.epoch + len(before), part=ALL) for record in after]
 
 
-def _counting_on(before: list[EpochRecord], call: Callable[[Run], None] | None) -> Callable[[Run], None] | None:
-    """The same, told of a run that began with the first part."""
+def _retold(
+    call: Callable[[Run], None] | None, joined: Callable[[list[EpochRecord]], list[EpochRecord]]
+) -> Callable[[Run], None] | None:
+    """The same, told of the whole run, whose records are `joined` of those of the part."""
     if call is None:
         return None
 
     def told(run: Run) -> None:
         whole = copy.copy(run)
-        whole.history, whole.epoch = _joined(before, run.history), run.epoch + len(before)
+        whole.history = joined(run.history)
+        whole.epoch = run.epoch + len(whole.history) - len(run.history)
         call(whole)
 
     return told

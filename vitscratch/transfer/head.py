@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-# Where classifiers keep the layer that makes logits: ours and timm's ViTs, ours with a pre-logits layer, torchvision's
-# ViTs, ResNets, others of timm's.
+# Where classifiers keep the layer that makes logits: ours and timm's ViTs, ours with a norm or a pre-logits layer,
+# torchvision's ViTs, ResNets, others of timm's.
 _PLACES = ("head", "head.linear", "heads.head", "fc", "classifier", "head.fc")
 
 

@@ -3,7 +3,7 @@
 from vitscratch.weights.builders import pretrained
 from vitscratch.weights.contents import Weights
 from vitscratch.weights.files import read_tensors, write_tensors
-from vitscratch.weights.heads import PreLogitsHead
+from vitscratch.weights.heads import NormedHead, PreLogitsHead
 from vitscratch.weights.loading import LoadReport, build_from, load
 from vitscratch.weights.reading import ECOSYSTEMS, recognise
 from vitscratch.weights.resize import adapt_channels, resize_position_embedding
@@ -16,6 +16,7 @@ __all__ = [
     "ECOSYSTEMS",
     "FORMAT",
     "LoadReport",
+    "NormedHead",
     "PreLogitsHead",
     "SavedModel",
     "Source",

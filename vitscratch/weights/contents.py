@@ -15,7 +15,8 @@ class Weights:
     Args:
         tensors: by our names; only what has a counterpart in our models. A pre-logits layer is
             "head.pre_logits.weight" and "head.pre_logits.bias" beside "head.linear.weight" and "head.linear.bias"
-            (`PreLogitsHead`).
+            (`PreLogitsHead`); a norm that follows the mean over the patches, "head.norm.weight" and so on
+            (`NormedHead`).
         config: the architecture, as far as tensors and the files beside them tell.
         ecosystem: who wrote it: vitscratch, torchvision, timm, huggingface or google.
         unexpected: names, theirs, of tensors that have no counterpart.

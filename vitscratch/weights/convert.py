@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from vitscratch.data import Preprocessing
 from vitscratch.files import sync_folder, write_atomically
 from vitscratch.weights.files import write_tensors
-from vitscratch.weights.heads import PreLogitsHead
+from vitscratch.weights.heads import NormedHead, PreLogitsHead
 from vitscratch.weights.onnx import TOLERANCE, export_onnx, onnx_difference
 from vitscratch.weights.reading import read_weights
-from vitscratch.weights.saved import SavedModel, save_model
+from vitscratch.weights.saved import DESCRIPTION, SavedModel, header, save_model
 from vitscratch.weights.writing import to_ecosystem
 
 Target = Literal["vitscratch", "timm", "torchvision", "hf", "npz", "onnx"]
@@ -46,12 +46,15 @@ class Converted:
         difference: from the model's logits, as a part of the largest (`onnx_difference`); 0.0 for all but "onnx", whose
             tensors were read back and are equal bit for bit.
         left_out: what the format has no place for, and the model knows.
+        in_header: what stands in the header of .safetensors, where vitscratch finds it and the other library does not
+            look.
     """
 
     path: Path
     tensors: int
     difference: float
     left_out: tuple[str, ...]
+    in_header: tuple[str, ...] = ()
 
 
 def convert(saved: SavedModel, out: Path, to: Target, overwrite: bool = False) -> Converted:
@@ -87,7 +90,9 @@ def convert(saved: SavedModel, out: Path, to: Target, overwrite: bool = False) -
             out.rename(Path(folder) / "old")
         part.replace(out)
         sync_folder(out.absolute().parent)
-    return Converted(out, tensors, difference, _left_out(saved, to))
+    unsaid = _unsaid(saved, to)
+    with_header = to != "hf" and out.suffix == ".safetensors"
+    return Converted(out, tensors, difference, () if with_header else unsaid, unsaid if with_header else ())
 
 
 def check_out(out: Path, to: Target, overwrite: bool) -> None:
@@ -98,6 +103,8 @@ def check_out(out: Path, to: Target, overwrite: bool) -> None:
     """
     if to not in get_args(Target):
         raise ValueError(f"--to {to} is unknown; expected one of {', '.join(get_args(Target))}")
+    if to == "hf" and out.suffix in {ending for endings in ENDINGS.values() for ending in endings if ending} | {".bin"}:
+        raise ValueError(f"{out}: --to hf makes a folder; expected a name without {out.suffix}, such as {out.stem}")
     if to != "hf" and out.suffix not in ENDINGS[to]:
         raise ValueError(f"{out}: expected a file whose name ends in {' or '.join(ENDINGS[to])} for --to {to}")
     if not out.absolute().parent.is_dir():
@@ -118,10 +125,12 @@ def _unfit(saved: SavedModel, to: Target) -> str | None:
     """What the format has no place for, though the model is nothing without it."""
     model = saved.model
     image, patch, grid = model.patch_embed.image_size, model.patch_embed.patch_size, model.patch_embed.grid_size
-    if to != "onnx" and not isinstance(model.head, nn.Linear | PreLogitsHead):
-        return f"its head is a {type(model.head).__name__}; expected one linear layer, or two with tanh between them"
+    if to != "onnx" and not isinstance(model.head, nn.Linear | NormedHead | PreLogitsHead):
+        return f"its head is a {type(model.head).__name__}; expected a linear layer, NormedHead or PreLogitsHead"
     if to in ("timm", "hf") and isinstance(model.head, PreLogitsHead):
         return "its head has a pre-logits layer; torchvision and npz have a place for that"
+    if to in ("torchvision", "hf", "npz") and isinstance(model.head, NormedHead):
+        return "its head norms the mean of the patch tokens; timm and onnx have a place for that"
     if to in ("torchvision", "hf", "npz") and model.pool != "cls":
         return f"its head reads the {model.pool} of the patch tokens; timm and onnx have a place for that"
     if to == "torchvision" and (image[0] != image[1] or patch[0] != patch[1]):
@@ -133,16 +142,15 @@ def _unfit(saved: SavedModel, to: Target) -> str | None:
     return None
 
 
-def _left_out(saved: SavedModel, to: Target) -> tuple[str, ...]:
-    """What a prediction needs and the file does not say."""
+def _unsaid(saved: SavedModel, to: Target) -> tuple[str, ...]:
+    """What a prediction needs and the other library does not find in what is written for it."""
     if to in ("vitscratch", "onnx"):
         return ()
     if to == "hf":
         return () if _processor(saved) else ("preprocessing (transformers has none like it)",)
     heads = () if to == "npz" else (f"that there are {saved.config.num_heads} heads",)
-    pool = (
-        ("that the head reads the mean (timm: global_pool='avg', fc_norm=False)",) if saved.config.pool != "cls" else ()
-    )
+    mean = f"that the head reads the mean (timm: global_pool='avg', fc_norm={isinstance(saved.model.head, NormedHead)})"
+    pool = (mean,) if saved.config.pool != "cls" else ()
     return (*heads, *pool, "class names", "preprocessing")
 
 
@@ -172,7 +180,9 @@ def _as_tensors(to: Target) -> Callable[[SavedModel, Path], int]:
     def write(saved: SavedModel, path: Path) -> int:
         tensors = {name: tensor.detach().cpu() for name, tensor in saved.model.state_dict().items()}
         theirs = to_ecosystem(tensors, saved.config, _ECOSYSTEMS.get(to, to))
-        write_tensors(path, theirs)
+        described = header(saved.config, saved.class_names, saved.preprocessing, saved.provenance)
+        beside = to == "hf"  # there config.json says it, which may be edited
+        write_tensors(path, theirs, None if beside else {"vitscratch": DESCRIPTION, **described})
         return len(theirs)
 
     return write

@@ -69,7 +69,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Write tensors in the format that the file's name ends with; a reader sees the old file or the whole new one.
 
     Args:
-        path: ends with .safetensors, .npz, .pth, .pt or .bin. metadata: text for the header of .safetensors.
+        path: ends with .safetensors, .npz, .pth, .pt or .bin. metadata: text for the header of .safetensors; the
+            other formats have none.
 
     Raises:
         ValueError: another ending, or bfloat16 for .npz, which does not know it. OSError: it cannot be written.
@@ -120,6 +121,8 @@ def _kind(path: Path) -> str:
         return "safetensors"
     if start.startswith(b"\x80") or path.suffix in (".pth", ".pt", ".bin", ".ckpt", ".tar"):
         return "torch"
+    if path.suffix == ".onnx":
+        raise ValueError(f"{path} is an ONNX program, from which nobody reads weights back; name what it was made from")
     raise ValueError(f"{path} is none of the kinds of file that weights come in; expected {_KINDS}")
 
 

@@ -1,6 +1,6 @@
 """Pretrained weights into a model: all of them, or a refusal that says what does not fit and what to do."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,14 +11,14 @@ from vitscratch.config import PRESETS, Size, ViTConfig
 from vitscratch.encoder import EncoderBlock
 from vitscratch.vit import VisionTransformer
 from vitscratch.weights.contents import Weights
-from vitscratch.weights.heads import PreLogitsHead
+from vitscratch.weights.heads import of_head, with_head_of
 from vitscratch.weights.reading import POOL_ASSUMED
 from vitscratch.weights.resize import adapt_channels, resize_position_embedding
 from vitscratch.weights.saved import SavedModel
 from vitscratch.weights.sources import Source, read_weights
 from vitscratch.weights.undrawn import undrawn
 
-_POSITIONS, _KERNEL, _PRE_LOGITS = "pos_embed", "patch_embed.proj.weight", "head.pre_logits.weight"
+_POSITIONS, _KERNEL = "pos_embed", "patch_embed.proj.weight"
 
 
 @dataclass(frozen=True)
@@ -168,24 +168,16 @@ def assemble(
         head, partial: as for `load`; what the weights do not have is drawn as `init_weights` does.
         any_pool: True: what the head reads was asked for, so it may be another token than the weights' head read.
     """
-    hidden = weights.tensors.get(_PRE_LOGITS) if head else None
-
-    def with_head() -> VisionTransformer:
-        model = make()
-        if hidden is not None:
-            head = PreLogitsHead(model.cls_token.shape[2], len(hidden), model.head.out_features)
-            model.head = head  # type: ignore[assignment]
-        return model
-
-    model = undrawn(with_head)
+    given = weights.tensors if head else _without(weights.tensors, of_head(weights.tensors))
+    model = undrawn(lambda: with_head_of(make(), given))
     tensors, report = _fitted(weights, model, source, head=head, partial=partial, any_pool=any_pool)
     dtype = torch.get_default_dtype()
     state = {name: tensor.detach().to(dtype).contiguous() for name, tensor in tensors.items()}
-    rest = {name: tensor for name, tensor in model.state_dict().items() if name not in state}
-    if any(not name.startswith("head.") for name in rest):
-        state |= {name: tensor.cpu() for name, tensor in make().state_dict().items() if name in rest}
-    else:  # a new head starts at 0, as `init_weights` has it; nothing else needs to be drawn
-        state |= {name: torch.zeros(tensor.shape, device="cpu") for name, tensor in rest.items()}
+    rest = _without(model.state_dict(), state)
+    new_head = of_head(rest)  # starts at 0, as `init_weights` has it; as a rule, nothing else needs to be drawn
+    drawn = with_head_of(make(), given).state_dict() if _without(rest, new_head) else {}
+    for name, tensor in rest.items():
+        state[name] = torch.zeros(tensor.shape, device="cpu") if name in new_head else drawn[name].cpu()
     model.load_state_dict(state, assign=True)
     others = sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.dtype != dtype})
     cast = [f"{' and '.join(others)} read as {str(dtype).removeprefix('torch.')}"] if others else []
@@ -205,11 +197,11 @@ def _fitted(
     state, tensors = model.state_dict(), dict(weights.tensors)
     if not state.keys() & tensors.keys():
         raise ValueError(f"{source}: nothing in it fits a ViT; it has {_listed([*tensors, *weights.unexpected])}")
-    ignored = () if head else _head(tensors)
+    ignored = () if head else of_head(tensors)
     if head:
         _check_head(tensors, state, source)
     else:
-        state, tensors = ({n: t for n, t in named.items() if n not in _head(named)} for named in (state, tensors))
+        state, tensors = (_without(named, of_head(named)) for named in (state, tensors))
     tensors, resized = _resized(weights, tensors, model)
     _check_shapes(tensors, state, source)
     notes = (*weights.notes, *_check_function(weights, model, source, reads=head and not any_pool))
@@ -226,12 +218,12 @@ def _fitted(
 
 
 def _check_head(tensors: dict[str, Tensor], state: dict[str, Tensor], source: Source) -> None:
-    theirs, ours = _head(tensors), _head(state)
+    theirs, ours = of_head(tensors), of_head(state)
     keeps = "head=False keeps the model's head as it is"
     if not _classifies(theirs):
         raise ValueError(f"{source} has no head, the model has {', '.join(ours) or 'none'}; {keeps}")
     if set(theirs) != set(ours):
-        builds = "; build_from builds a model with its pre-logits layer" if _PRE_LOGITS in theirs else ""
+        builds = "; build_from builds a model with such a head" if "head.linear.weight" in theirs else ""
         raise ValueError(
             f"{source} has the head {', '.join(theirs)}, the model {', '.join(ours) or 'none'}; {keeps}{builds}"
         )
@@ -315,8 +307,8 @@ def _grid(config: ViTConfig) -> tuple[int, int]:
     return height // patch_height, width // patch_width
 
 
-def _head(tensors: Iterable[str]) -> tuple[str, ...]:
-    return tuple(name for name in tensors if name.startswith("head."))
+def _without(tensors: Mapping[str, Tensor], names: Container[str]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if name not in names}
 
 
 def _classifies(tensors: Iterable[str]) -> bool:

@@ -4,16 +4,13 @@ Needs the extra "onnx": `pip install 'vitscratch[onnx]'`.
 """
 
 import copy
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from vitscratch.files import write_atomically
-from vitscratch.weights.saved import SavedModel
+from vitscratch.weights.saved import SavedModel, header
 
 TOLERANCE = 1e-4  # of the largest logit: fp32 sums in another order differ by some 1e-6 of it, a mistake by far more
 _LARGEST = 2**31 - 1  # bytes in one file: what protobuf, ONNX's format, can hold
@@ -58,7 +55,7 @@ def export_onnx(path: Path, saved: SavedModel) -> None:
     graph = program.model_proto
     for item in (*graph.graph.node, *graph.graph.value_info, *graph.graph.input, *graph.graph.output):
         del item.metadata_props[:]  # where in which file of this machine each operation came from
-    helper.set_model_props(graph, _metadata(saved))
+    helper.set_model_props(graph, header(saved.config, saved.class_names, saved.preprocessing, saved.provenance))
     write_atomically(path, lambda file: file.write(graph.SerializeToString()))
 
 
@@ -102,13 +99,3 @@ def _example(saved: SavedModel, batch_size: int) -> torch.Tensor:
     patch_embed = saved.model.patch_embed
     generator = torch.Generator().manual_seed(batch_size)
     return torch.randn(batch_size, patch_embed.in_channels, *patch_embed.image_size, generator=generator)
-
-
-def _metadata(saved: SavedModel) -> dict[str, str]:
-    described: dict[str, Any] = {
-        "config": asdict(saved.config),
-        "class_names": list(saved.class_names),
-        "preprocessing": saved.preprocessing,
-        "provenance": saved.provenance,
-    }
-    return {name: json.dumps(value) for name, value in described.items()}

@@ -17,8 +17,9 @@ from vitscratch.weights.beside import Beside, assumed_preprocessing, imagenet_na
 from vitscratch.weights.contents import Weights
 from vitscratch.weights.files import TensorFile, read_tensors
 from vitscratch.weights.google import GOOGLE
+from vitscratch.weights.heads import with_head_of
 from vitscratch.weights.huggingface import HUGGINGFACE
-from vitscratch.weights.saved import FORMAT, read_header
+from vitscratch.weights.saved import DESCRIPTION, FORMAT, read_header
 from vitscratch.weights.table import Ecosystem, check_tensors, known, to_ours
 from vitscratch.weights.timm import TIMM
 from vitscratch.weights.torchvision import TORCHVISION
@@ -53,7 +54,7 @@ def read_weights(source: Path, *, image_size: Size | None = None, num_heads: int
     Raises:
         ValueError: nothing that we know, or damaged, or tensors whose shapes do not fit each other, in one line.
     """
-    path = _file_in(source)
+    path = file_in(source)
     file = read_tensors(path)
     if file.metadata.get("vitscratch") == FORMAT:
         return _read_ours(path, file)
@@ -118,7 +119,8 @@ def _convert(
     theirs = {name: file.tensors[original[name]] for name in original}
     check_tensors({original[name]: theirs[name] for name in known(ecosystem, theirs)})
     tensors, unused = to_ours(ecosystem, theirs)
-    beside = read_beside(path.parent, ecosystem.name, _width(tensors, unused), config)
+    beside, provenance = _in_header(file, _width(tensors, unused))
+    beside = beside or read_beside(path.parent, ecosystem.name, _width(tensors, unused), config)
     if ecosystem.heads in theirs:
         num_heads = len(theirs[ecosystem.heads])
     described, more = _config(tensors, unused, beside, image_size, num_heads)
@@ -136,17 +138,35 @@ def _convert(
         class_names,
         preprocessing,
         (*notes, *more, *assumed),
-        {"file": path.name, "ecosystem": ecosystem.name},
+        {**provenance, "file": path.name, "ecosystem": ecosystem.name},
     )
 
 
-def _file_in(source: Path) -> Path:
+def _in_header(file: TensorFile, width: int) -> tuple[Beside | None, dict[str, Any]]:
+    """What `convert` says of a model in the header of another library's layout, and its provenance."""
+    if file.metadata.get("vitscratch") != DESCRIPTION:
+        return None, {}
+    config, names, preprocessing, provenance = read_header(file.metadata)
+    if config.embed_dim != width:
+        return Beside(notes=(f"its header is of another model (embed_dim {config.embed_dim}): not used",)), {}
+    return Beside(config.num_heads, config.image_size, config.pool, names or None, preprocessing or None), provenance
+
+
+def file_in(source: Path) -> Path:
+    """The file of weights in a folder; a file as it is.
+
+    Raises:
+        ValueError: there is none in it.
+    """
     if not source.is_dir():
         return source
     for name in _IN_FOLDERS:
         if (source / name).is_file():
             return source / name
-    raise ValueError(f"{source} has no weights; expected one of {', '.join(_IN_FOLDERS)} in it, or the path of a file")
+    raise ValueError(
+        f"{source} has no weights; expected one of {', '.join(_IN_FOLDERS)} in it (a finished run has the first; "
+        "`vitscratch train --resume` finishes one), or the path of a file"
+    )
 
 
 def _originals(tensors: Mapping[str, Tensor], ecosystem: Ecosystem, prefix: str) -> dict[str, str]:
@@ -224,7 +244,7 @@ def _config(
     heads, notes = _heads(width, beside.num_heads or num_heads)
     pool = beside.pool
     if pool is None:
-        pool = "mean" if any(name.startswith("fc_norm.") for name in unused) else "cls"
+        pool = "mean" if "head.norm.bias" in tensors else "cls"
         notes += [POOL_ASSUMED] if pool == "cls" else []
     patch, classes = (projection.shape[2], projection.shape[3]), _logits(tensors)
     size, more = _image_size(tensors.get("pos_embed"), patch, beside.image_size, image_size)
@@ -303,15 +323,8 @@ def _misfits(tensors: Mapping[str, Tensor], config: ViTConfig) -> tuple[list[str
     Raises:
         ValueError: any other tensor of another shape than the rest asks for, by name.
     """
-    model = undrawn(lambda: VisionTransformer.from_config(_with_head(config)))
+    model = undrawn(lambda: with_head_of(VisionTransformer.from_config(_with_head(config)), tensors))
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    if (hidden := tensors.get("head.pre_logits.bias")) is not None:
-        shapes |= {
-            "head.pre_logits.weight": torch.Size([len(hidden), config.embed_dim]),
-            "head.pre_logits.bias": hidden.shape,
-        }
-        logits = torch.Size([config.num_classes])
-        shapes |= {"head.linear.weight": torch.Size([*logits, len(hidden)]), "head.linear.bias": logits}
     wrong = {name: tensor.shape for name, tensor in tensors.items() if name in shapes and tensor.shape != shapes[name]}
     positions = wrong.pop("pos_embed", None)
     if wrong:

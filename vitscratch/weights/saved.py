@@ -12,10 +12,11 @@ from typing import Any
 from vitscratch.config import ViTConfig
 from vitscratch.files import write_atomically
 from vitscratch.vit import VisionTransformer
-from vitscratch.weights.heads import PreLogitsHead
+from vitscratch.weights.heads import with_head_of
 from vitscratch.weights.table import check_tensors
 
 FORMAT = "vitscratch model 1"
+DESCRIPTION = "vitscratch description 1"  # the same header over tensors in another library's layout
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,7 @@ def save_model(
     if len(class_names) != config.num_classes:
         raise ValueError(f"{len(class_names)} class names for {config.num_classes} logits; expected one for each")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    described = {"config": asdict(config), "class_names": list(class_names), "preprocessing": preprocessing}
-    metadata = {name: json.dumps(value) for name, value in {**described, "provenance": provenance}.items()}
+    metadata = header(config, class_names, preprocessing, provenance)
     content = save(tensors, metadata={"format": "pt", "vitscratch": FORMAT, **metadata})
     write_atomically(path, lambda file: file.write(content))
 
@@ -75,11 +75,11 @@ def load_model(path: Path) -> SavedModel:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        if metadata.get("vitscratch") != FORMAT:
+            raise ValueError(f"its metadata does not say {FORMAT!r}")
         config, class_names, preprocessing, provenance = read_header(metadata)
         check_tensors(tensors)
-        model = VisionTransformer.from_config(config).eval()
-        if (hidden := tensors.get("head.pre_logits.bias")) is not None:
-            model.head = PreLogitsHead(config.embed_dim, len(hidden), config.num_classes)  # type: ignore[assignment]
+        model = with_head_of(VisionTransformer.from_config(config), tensors).eval()
         model.load_state_dict(tensors)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -87,16 +87,22 @@ def load_model(path: Path) -> SavedModel:
     return SavedModel(model, config, class_names, preprocessing, provenance)
 
 
+def header(
+    config: ViTConfig, class_names: Sequence[str], preprocessing: dict[str, Any], provenance: dict[str, Any]
+) -> dict[str, str]:
+    """What a prediction needs beside the weights, for the metadata of a file: each as JSON."""
+    described = {"config": asdict(config), "class_names": list(class_names), "preprocessing": preprocessing}
+    return {name: json.dumps(value) for name, value in {**described, "provenance": provenance}.items()}
+
+
 def read_header(
     metadata: Mapping[str, str],
 ) -> tuple[ViTConfig, tuple[str, ...], dict[str, Any], dict[str, Any]]:
-    """What `save_model` wrote beside the weights: architecture, class names, preprocessing and provenance.
+    """What `header` wrote: architecture, class names, preprocessing and provenance.
 
     Raises:
-        ValueError: the header of another file, or a damaged one.
+        ValueError: a damaged header.
     """
-    if metadata.get("vitscratch") != FORMAT:
-        raise ValueError(f"its metadata does not say {FORMAT!r}")
     try:
         said = {name: json.loads(metadata[name]) for name in ("config", "class_names", "preprocessing", "provenance")}
         # JSON has no tuples.

@@ -13,7 +13,7 @@ from typing import Any
 from vitscratch.config import Size
 from vitscratch.data import Preprocessing
 from vitscratch.weights.contents import Weights
-from vitscratch.weights.reading import from_timm
+from vitscratch.weights.reading import file_in, from_timm
 from vitscratch.weights.reading import read_weights as read_file
 from vitscratch.weights.shipped import shipped, shipped_names
 
@@ -24,6 +24,7 @@ Source = str | Path | Enum
 TIMM, HUB = "timm:", "hf:"
 TORCHVISION = re.compile(r"\w+_Weights\.\w+")
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # one is enough
+_CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")  # of a run: not what it ended with
 
 
 def read_weights(
@@ -41,27 +42,60 @@ def read_weights(
         ValueError: no such file, name or repository, or something else than the weights of a ViT.
         ImportError: the package that knows the source. OSError: a download that failed.
     """
-    if isinstance(source, str) and TORCHVISION.fullmatch(source):
-        from torchvision.models import get_weight
+    source = _member(source)
+    if isinstance(source, str) and source.startswith(TIMM):
+        return _from_timm(source)
+    path = find_file(source, progress=progress)
+    assert path is not None  # all but timm's have one
+    if isinstance(source, Enum):
+        return _described_by(source, read_file(path))
+    read = read_file(path, image_size=image_size, num_heads=num_heads)
+    if source in shipped_names() and isinstance(source, str) and Path(source).exists():
+        note = f"{source!r} means the weights that come with vitscratch; ./{source} is a file or folder of that name"
+        return replace(read, notes=(*read.notes, note))
+    return read
 
-        source = get_weight(source)
+
+def find_file(source: Source, *, progress: bool = True) -> Path | None:
+    """The file that the weights of a source are read from, downloaded first if need be; None for timm's own.
+
+    Args:
+        source, progress: as for `read_weights`.
+
+    Raises:
+        As `read_weights`.
+    """
+    source = _member(source)
     if isinstance(source, Enum):
         return _from_torchvision(source, progress)
     if isinstance(source, str) and source.startswith(TIMM):
-        return _from_timm(source)
+        return None
     if isinstance(source, str) and source.startswith(HUB):
-        path = _from_hub(source)
-    else:
-        path = shipped(source) if isinstance(source, str) and source in shipped_names() else Path(source)
+        return file_in(_from_hub(source))
+    if isinstance(source, str) and source in shipped_names():
+        return shipped(source)
+    path = Path(source)
     if not path.exists():
         names = "".join(f"{name}, " for name in shipped_names())
         raise ValueError(
-            f"{path} does not exist; expected a file or folder of weights, {names}timm:NAME or hf:ORG/NAME"
+            f"{path} does not exist; expected the folder of a run, a file or folder of weights, {names}timm:NAME or "
+            "hf:ORG/NAME"
         )
-    return read_file(path, image_size=image_size, num_heads=num_heads)
+    if path.name in _CHECKPOINTS and (path.parent / "config.json").exists():
+        raise ValueError(f"{path} is a checkpoint; name the run's folder, {path.parent}")
+    return file_in(path)
 
 
-def _from_torchvision(member: Enum, progress: bool) -> Weights:
+def _member(source: Source) -> Source:
+    """The member of torchvision's weights that a name is of; other sources as they are."""
+    if isinstance(source, str) and TORCHVISION.fullmatch(source):
+        from torchvision.models import get_weight
+
+        return get_weight(source)
+    return source
+
+
+def _from_torchvision(member: Enum, progress: bool) -> Path:
     import torch
     from torchvision.models import WeightsEnum
 
@@ -78,7 +112,11 @@ def _from_torchvision(member: Enum, progress: bool) -> Weights:
                 f"{member!r} is not on this machine, and {member.url} could not be downloaded ({_line(error)}); put it "
                 f"at {path}, or name the path of a copy as the source"
             ) from error
-    read = read_file(path)
+    return path
+
+
+def _described_by(member: Any, read: Weights) -> Weights:
+    """With the class names and the preprocessing that torchvision's member has."""
     return replace(
         read,
         notes=tuple(note for note in read.notes if not note.startswith(("class names of", "preprocessing assumed"))),
@@ -111,7 +149,7 @@ def _from_timm(source: str) -> Weights:
         hint = f"; there are {', '.join(near)}" if near else " (timm.list_models('vit_*', pretrained=True) lists them)"
         raise ValueError(f"{source}: timm has no pretrained model of that name{hint}")
     try:
-        with _few_words():
+        with _patience():
             model: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # whatever its downloader raises
         raise OSError(
@@ -149,7 +187,7 @@ def _fetched(repository: str, file: str) -> Path | None:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        with _few_words():
+        with _patience():
             return Path(hf_hub_download(repository, file))
     except RepositoryNotFoundError as error:
         raise ValueError(f"hf:{repository}: there is no such repository, or it is not open to everybody") from error
@@ -165,15 +203,40 @@ def _fetched(repository: str, file: str) -> Path | None:
 
 
 @contextmanager
-def _few_words() -> Iterator[None]:
-    """Without the lines in which the Hub's client tells of each try: the error at the end tells it."""
+def _patience() -> Iterator[None]:
+    """The Hub's client tries for a minute and tells of each try: only where there is a network, and without a word.
+
+    Raises:
+        ConnectionError: there is none, and what was wanted is not on this machine.
+    """
+    from huggingface_hub import constants
+
     logger = logging.getLogger("huggingface_hub")
-    level = logger.level
+    level, offline = logger.level, constants.HF_HUB_OFFLINE
     logger.setLevel(logging.ERROR)
+    reason = None if offline else _no_way_to(constants.ENDPOINT)
+    constants.HF_HUB_OFFLINE = offline or reason is not None  # as its environment variable: only what is here already
     try:
         yield
+    except Exception as error:
+        if reason is None:
+            raise
+        raise ConnectionError(reason) from error
     finally:
+        constants.HF_HUB_OFFLINE = offline
         logger.setLevel(level)
+
+
+def _no_way_to(address: str) -> str | None:
+    """Why no connection to an address can even begin (no network, no name service), after one try by the Hub's own way
+    (proxies, certificates); None if it can, or if that takes long: a slow network is one."""
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    try:
+        get_session().head(address, timeout=5)
+    except Exception as error:  # httpx's or requests', as the client's version is
+        return _line(error) if type(error).__name__ in ("ConnectError", "ConnectionError") else None
+    return None
 
 
 def _need(package: str, source: str, extra: str) -> None:

@@ -56,7 +56,7 @@ class Ecosystem:
 
     Args:
         name: such as "timm".
-        rows: the table. A head is "head.weight" here, also behind a pre-logits layer.
+        rows: the table. A head is "head.weight" here, also behind a norm or a pre-logits layer.
         marks: names, any of which gives a file away; what stands before it in the file is a prefix.
         separator: between the parts of a name.
         prefixes: those that are nothing special, so that no note is made of them.
@@ -172,8 +172,8 @@ def to_ours(ecosystem: Ecosystem, theirs: Mapping[str, Tensor]) -> tuple[dict[st
                     f"{shapes}: cannot become {name}; another number of axes, or sizes, than expected"
                 ) from error
             used |= set(sources)
-    if any(name.startswith("head.pre_logits.") for name in ours):
-        ours = {_behind_pre_logits(name): tensor for name, tensor in ours.items()}
+    if any(name.startswith(("head.pre_logits.", "head.norm.")) for name in ours):
+        ours = {_last_in_head(name): tensor for name, tensor in ours.items()}
     return ours, [name for name in theirs if name not in used]
 
 
@@ -198,5 +198,5 @@ def from_ours(ecosystem: Ecosystem, ours: Mapping[str, Tensor], num_heads: int) 
     return theirs
 
 
-def _behind_pre_logits(name: str) -> str:
+def _last_in_head(name: str) -> str:
     return name.replace("head.", "head.linear.", 1) if name in ("head.weight", "head.bias") else name

@@ -18,6 +18,7 @@ TIMM = Ecosystem(
         *both("blocks.{i}.mlp.fc1", "blocks.{i}.mlp.fc1"),
         *both("blocks.{i}.mlp.fc2", "blocks.{i}.mlp.fc2"),
         *both("norm", "norm"),
+        *both("head.norm", "fc_norm"),  # in place of norm, where the patches are averaged first
         *both("head.pre_logits", "pre_logits.fc"),  # until timm 0.6
         *both("head", "head"),
     ),
@@ -32,11 +33,6 @@ TIMM = Ecosystem(
         ("*.ls[12].gamma", "LayerScale: each branch of a block is scaled before it is added (arXiv 2103.17239)"),
         ("*.gamma_[12]", "LayerScale: each branch of a block is scaled before it is added (arXiv 2103.17239)"),
         ("norm_pre.*", "a norm before the first block, as CLIP has it"),
-        (
-            "fc_norm.*",
-            "a norm after the mean over the patches; ours comes before it, so this head has no place here (timm's "
-            "fc_norm=False has): load the rest with head=False, partial=True, and train a new head",
-        ),
         ("patch_embed.norm.*", "a norm after the patch projection"),
         ("*.attn.[qk]_norm.*", "a norm of queries and keys"),
         ("*.attn.norm.*", "a norm before the projection of attention"),
