@@ -13,11 +13,14 @@ from safetensors.torch import load_file
 from tests.data.make import write_folder
 from vitscratch.cli import main
 from vitscratch.cli.progress import Progress
+from vitscratch.config import ViTConfig
+from vitscratch.data import Preprocessing
 from vitscratch.recipes import judge
 from vitscratch.recipes.experiment import Experiment, load
 from vitscratch.recipes.fake_digits import FakeDigits
 from vitscratch.training import Metrics, evaluate, loop, read_checkpoint, wilson_interval
-from vitscratch.weights import load_model
+from vitscratch.vit import VisionTransformer
+from vitscratch.weights import load_model, save_model
 
 SHORT = ["--device", "cpu", "--no-doctor", "--max-pictures", "101", "--precision", "fp32"]
 DIGITS = ["compare", "fake-digits", "--models", "pca", "vit", *SHORT, "--epochs", "2"]
@@ -142,13 +145,20 @@ def test_quick_on_a_folder_as_cifake_has_it_and_robust(tmp_path: Path, capsys: p
     data, out = tmp_path / "data", tmp_path / "run"
     write_folder(data / "train", {"FAKE": 23, "REAL": 29}, size=(8, 8))
     write_folder(data / "test", {"FAKE": 7, "REAL": 5}, size=(8, 8), seed=1000)
+    model = VisionTransformer.from_config(
+        config := ViTConfig(12, 4, 3, 7, embed_dim=12, depth=2, num_heads=2, mlp_dim=20)
+    )
+    weights, prepare = tmp_path / "pretrained.safetensors", Preprocessing((12, 12), 3, mean=(0.3,), std=(0.4,))
+    save_model(weights, model, config, [f"class {i}" for i in range(7)], prepare.to_dict(), {})
     command = ["compare", "cifake", "--data", str(data), "--quick", "--robust", "--image-size", "8", "--out", str(out)]
-    command += ["--models", "pca", "svm", "resnet18", "vit", "--batch-size", "13", "--device", "cpu", "--no-doctor"]
-    assert main(command) == 0
+    command += ["--batch-size", "13", "--vit-weights", str(weights), "--device", "cpu", "--no-doctor"]
+    assert main([*command, "--models", "svm", "resnet18", "vit", "vit-224"]) == 0
     found = numbers(out)
     assert found["class_names"] == ["FAKE", "REAL"] and found["test_total"] == 12 and found["chance"] == 7 / 12
-    titles = {"PCA + logistic regression", "RBF-SVM", "ResNet-18, 8 px, scratch", "ViT, 8 px, scratch"}
-    assert {row["model"] for row in found["rows"]} == titles
+    rows = {row["model"]: row for row in found["rows"]}
+    assert set(rows) == {"RBF-SVM", "ResNet-18, 8 px, scratch", "ViT, 8 px, scratch", "ViT, pretrained"}
+    assert rows["ViT, pretrained"]["epochs"] == 2  # of the head, then of everything
+    assert load_model(out / "vit-224" / "model.safetensors").preprocessing["image_size"] == [12, 12]
     assert all(len(row["robust"]) == 6 for row in found["rows"]) and (out / "robust.png").exists()
     assert "JPEG 50" in capsys.readouterr().out
     assert main(["predict", str(out / "resnet18"), str(data / "test" / "REAL")]) == 2
@@ -174,6 +184,7 @@ def test_an_undivided_folder_as_the_competition_has_it(tmp_path: Path) -> None:
         ({"train": (11, 13), "test": (5, 5)}, ["--test-fraction", "0"], "test_fraction 0.0: expected above 0"),
         ({}, ["--models", "cnn"], "models: 'cnn' is unknown; there are pca, svm, resnet18"),
         ({}, ["--models", "vit-224"], "--models vit-224: --vit-weights names none"),
+        ({"train": (11, 13), "test": (5, 5)}, ["--vit-weights", "none.pth"], "none.pth does not exist"),
         ({}, ["--data", ""], "this comparison needs pictures of yours: --data FOLDER"),
     ],
 )

@@ -120,6 +120,9 @@ class Compare(Common):
         models: dict[str, Finished] = {}
         left_out = {one.title: one.missing for one in candidates.values() if one.missing}
         wanted = {name: one for name, one in candidates.items() if not one.missing}
+        for candidate in wanted.values():
+            if getattr(candidate.recipe, "weights", ""):  # what is wrong with them should not end a night's work
+                candidate.recipe.create(num_classes=2)
         splits = _pictures(sets, next(iter(wanted.values())))
         check_same_pictures(out, splits)
         _introduce(comparison, splits, left_out)
@@ -230,7 +233,8 @@ def _begun(out: Path, comparison: Comparison, device: str) -> Iterator[None]:
     said = {"comparison_name": recipe_name(comparison), "comparison": recipe_to_json(comparison)}
     said = json.loads(json.dumps(said))  # JSON has no tuples
     path = out / CONFIG
-    if path.exists():
+    new = not path.exists()
+    if not new:
         there = _read(path)
         changed = [key for key in said["comparison"] if there.get("comparison", {}).get(key) != said["comparison"][key]]
         if there.get("comparison_name") != said["comparison_name"] or changed:
@@ -243,7 +247,7 @@ def _begun(out: Path, comparison: Comparison, device: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not any(out.rglob("*.pt")):
+        if new and not any(out.rglob("*.pt")):
             for name in (CONFIG, SPLITS, LOCK):
                 for file in out.rglob(name):
                     file.unlink(missing_ok=True)

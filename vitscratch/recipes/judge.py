@@ -30,7 +30,6 @@ from vitscratch.data import (
 )
 from vitscratch.data.pictures import as_picture
 from vitscratch.data.preprocessing import to_bytes, to_float
-from vitscratch.randomness import derive_seed
 from vitscratch.recipes.base import BUILT_IN, Recipe
 from vitscratch.recipes.comparison import Candidate
 from vitscratch.recipes.experiment import Progress, load, normalised, threads
@@ -257,9 +256,9 @@ def _robust(
     model: Finished, part: Pictures | PictureFiles, on_model: Callable[[Finished, str], None]
 ) -> dict[str, int]:
     right = {}
-    for number, (name, corruption) in enumerate(CORRUPTIONS.items()):
+    for name, corruption in CORRUPTIONS.items():
         on_model(model, name)
-        generator = torch.Generator().manual_seed(derive_seed(model.recipe.split_seed, number))
+        generator = torch.Generator().manual_seed(model.recipe.split_seed)
         right[name] = 0
         with threads(model.recipe.threads):
             for images, labels in _corrupted(model, part, corruption, generator):
