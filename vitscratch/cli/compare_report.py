@@ -225,7 +225,8 @@ def _draw(
 
     titled = {model.title: (model, verdict, rows[name]) for name, (model, verdict) in results.items()}
     cells = {title: _cell(row["test_accuracy"], row["test_interval"]) for title, (_, _, row) in titled.items()}
-    trained = {title: model for title, (model, _, _) in titled.items() if model.history}
+    histories = {title: model.history for title, (model, _, _) in titled.items()}  # all: colours go by the order
+    kept = {title: model.kept.removeprefix("epoch ") for title, (model, _, _) in titled.items() if model.history}
     figures: dict[str, Any] = {
         "confusion.png": plots.confusion_matrices(
             {title: torch.tensor(row["confusion"]) for title, (_, _, row) in titled.items()}, class_names
@@ -246,11 +247,8 @@ def _draw(
             f"{recipe_name(comparison)}: test accuracy over the time of training ({device})",
         ),
     }
-    if trained:
-        figures["curves.png"] = plots.validation_curves(
-            {title: model.history for title, model in trained.items()},
-            {title: int(model.kept.removeprefix("epoch ")) for title, model in trained.items()},
-        )
+    if kept:
+        figures["curves.png"] = plots.validation_curves(histories, {title: int(kept[title]) for title in kept})
     if any(row["robust"] for row in rows.values()):
         figures["robust.png"] = plots.robustness(
             {

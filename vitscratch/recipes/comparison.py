@@ -209,7 +209,8 @@ class PictureComparison(Comparison):
 
     def quick(self) -> "PictureComparison":
         """The same, one epoch on a few hundred pictures, in small batches, so that there are some steps."""
-        most = min(self.max_pictures or 300, 300)
+        most = max(32, 200 * 32**2 // self.image_size**2)  # as the work grows with the pixels
+        most = min(self.max_pictures or most, most, 200)
         return replace(self, epochs=1, batch_size=min(self.batch_size, 32), max_pictures=most)
 
     def absolute(self) -> "PictureComparison":
