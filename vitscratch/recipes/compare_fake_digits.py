@@ -28,7 +28,7 @@ from vitscratch.recipes.resnet import ResNetRecipe
 
 @dataclass(frozen=True, kw_only=True)
 class CompareFakeDigits(Comparison):
-    """Real handwritten digits against generated ones: models of pixels, a ResNet, and a ViT, in two minutes, offline."""
+    """Real handwritten digits against generated ones: models of pixels, a ResNet and a ViT, offline, in minutes."""
 
     known = ("pca", "svm", "resnet18", "vit")
 
