@@ -183,7 +183,7 @@ def test_an_undivided_folder_as_the_competition_has_it(tmp_path: Path) -> None:
         ({"train": (11, 13), "test": (5, 5)}, ["--max-pictures", "1"], "leaves the validation part without class"),
         ({"train": (11, 13), "test": (5, 5)}, ["--test-fraction", "0"], "test_fraction 0.0: expected above 0"),
         ({}, ["--models", "cnn"], "models: 'cnn' is unknown; there are pca, svm, resnet18"),
-        ({}, ["--models", "vit-224"], "--models vit-224: --vit-weights names none"),
+        ({}, ["--models", "vit-224"], "--models vit-224: no --vit-weights given"),
         ({"train": (11, 13), "test": (5, 5)}, ["--vit-weights", "none.pth"], "none.pth does not exist"),
         ({}, ["--data", ""], "this comparison needs pictures of yours: --data FOLDER"),
     ],

@@ -35,13 +35,16 @@ class CompareFakeDigits(Comparison):
     data: str = "fake-digits"
     """The pictures; another set of grey pictures of 8 x 8 pixels would do."""
 
+    models: tuple[str, ...] = ()
+    """Models to compare, by default all: pca, svm, resnet18, vit."""
+
     epochs: int = 40
     patience: int = 40
     batch_size: int = 64
     threads: int | None = 1
 
     resnet_epochs: int = 15
-    """The same for the ResNet, which learns faster and computes longer."""
+    """Passes of the ResNet, at most: it learns from fewer, and each takes longer."""
 
     def candidates(self) -> dict[str, Candidate]:
         """In the order of `known`."""

@@ -140,6 +140,10 @@ class PictureComparison(Comparison):
     data: str = ""
     """The pictures: a folder. It has to be given."""
 
+    models: tuple[str, ...] = ()
+    """Models to compare, by default all: pca, svm, resnet18, resnet34, vit, vit-cifar10, and with weights resnet18-224,
+    resnet34-224, vit-224."""
+
     image_size: int = 32
     """Side in pixels to which pictures are brought, but for the pretrained models at 224."""
 
@@ -148,10 +152,10 @@ class PictureComparison(Comparison):
     batch_size: int = 128
 
     tuning_epochs: int = 10
-    """The same for pretrained models: one of the head alone, then so many of everything."""
+    """Passes of pretrained models, at most, and never more than `epochs`: one with the head alone, then so many."""
 
     tuning_patience: int = 2
-    """The same for pretrained models, which are soon at their best."""
+    """Patience with pretrained models, which are soon at their best."""
 
     vit_weights: str = ""
     """Weights of a ViT for vit-224, such as B/16's: a file of any ecosystem, timm:NAME or hf:ORG/NAME."""
@@ -160,7 +164,7 @@ class PictureComparison(Comparison):
     """torchvision's pretrained weights for resnet18-224: a .pth file, or ResNet18_Weights.IMAGENET1K_V1."""
 
     resnet34_weights: str = ""
-    """The same for resnet34-224."""
+    """torchvision's pretrained weights for resnet34-224, likewise."""
 
     large_size: int = 224
     """Side in pixels of the pictures for resnet18-224 and resnet34-224; a ViT's weights know theirs."""
@@ -226,4 +230,4 @@ class PictureComparison(Comparison):
 
 
 def _wanting(option: str) -> str:
-    return f"--{option} names none"
+    return f"no --{option} given"
