@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.data.make import write_folder
+from tests.data.make import encoded, picture, write_folder
 from vitscratch.cli import main
 from vitscratch.cli.progress import Progress
 from vitscratch.config import ViTConfig
@@ -165,13 +165,21 @@ def test_quick_on_a_folder_as_cifake_has_it_and_robust(tmp_path: Path, capsys: p
     assert "this is a ResNet, not a plain ViT" in capsys.readouterr().err
 
 
-def test_an_undivided_folder_as_the_competition_has_it(tmp_path: Path) -> None:
+def test_an_undivided_folder_as_the_competition_has_it_and_its_shortcut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, out = tmp_path / "data", tmp_path / "run"
-    write_folder(data, {"fake_images": 31, "real_images": 37})
+    write_folder(data, {"fake_images": 31})
+    (data / "real_images").mkdir()
+    for i in range(37):
+        (data / "real_images" / f"{i}.jpg").write_bytes(encoded(picture(1000 + i), "JPEG"))
     command = ["compare", "fake-or-real", "--data", str(data), "--models", "pca", "--image-size", "8"]
     assert main([*command, "--out", str(out)]) == 0
     found = numbers(out)
     assert found["class_names"] == ["fake_images", "real_images"] and found["test_total"] == 14
+    said = capsys.readouterr().out
+    assert "Warning: " in said and "format" in said.split("1/1  PCA")[0].split("Warning: ")[1]
+    assert any(note.startswith("Warning: ") and "format" in note for note in found["notes"])
     assert found["mcnemar"] is None and not (out / "curves.png").exists()
 
 
