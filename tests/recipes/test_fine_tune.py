@@ -129,7 +129,7 @@ def test_settings_that_make_no_sense(settings: dict[str, object], message: str) 
 
 def test_weights_have_to_be_named() -> None:
     with pytest.raises(ValueError, match="this recipe needs pretrained weights"):
-        prepare(FineTune(data="digits"))
+        prepare(FineTune(data="digits", weights=""))
 
 
 def test_a_probe_stops_when_asked(weights: str, tmp_path: Path) -> None:

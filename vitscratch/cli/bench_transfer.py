@@ -75,7 +75,7 @@ class Transfer(_Few):
     """Fine-tune pretrained weights, train a new head on them frozen, and train from scratch, from a few labelled
     pictures of each class."""
 
-    weights: str
+    weights: str = "cifar10"
     """The pretrained weights: a name, a file, timm:NAME or hf:ORG/NAME."""
 
     data: Annotated[str, tyro.conf.arg(metavar="PATH")]
@@ -92,10 +92,12 @@ class Transfer(_Few):
         from vitscratch.recipes.experiment import load
         from vitscratch.recipes.transfer import measure
 
-        recipe = FineTune(weights=self.weights, data=self.data, epochs=1 if self.quick else 8, layer_decay=0.85)
+        epochs = 1 if self.quick else 8
+        recipe = FineTune(weights=self.weights, data=self.data, epochs=epochs, learning_rate=2e-3, layer_decay=0.9)
         with file_progress("pictures") as loading:
             splits = load(recipe, loading)
-        return measure(recipe, splits, per_class, seeds, steps=20 if self.quick else 200, device=device, on_row=_say)
+        steps = 20 if self.quick else 200
+        return measure(recipe, splits, per_class, seeds, scratch_rate=5e-4, steps=steps, device=device, on_row=_say)
 
 
 @dataclass(kw_only=True)

@@ -51,7 +51,7 @@ class FineTune(Recipe):
     learning_rate: float = 5e-4
     warmup_epochs: float = 1.0
 
-    weights: str = ""
+    weights: str = "cifar10"
     """The pretrained weights: a name, a file, timm:NAME or hf:ORG/NAME."""
 
     num_heads: int | None = None
