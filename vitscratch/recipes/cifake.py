@@ -5,7 +5,8 @@ fifth of the training part is held out to choose by; the test part is as it came
 
 What is compared: PCA + logistic regression on pixels, a support vector machine where it is affordable, ResNet-18 and
 ResNet-34 from random weights with a stem for 32 pixels, vit_nano_32 from random weights and fine-tuned from CIFAR-10
-(of which the real pictures of CIFAKE are a part: its body has seen them, though not what is asked here); and, with
+(the real pictures of CIFAKE are CIFAR-10's: its body has seen real ones of the training part, though not what is asked
+here); and, with
 `--resnet18-weights`, `--resnet34-weights` and `--vit-weights`, pretrained models at 224 pixels, fine-tuned: the head
 alone for an epoch, then everything.
 
