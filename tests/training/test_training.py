@@ -18,6 +18,7 @@ from vitscratch.training import (
     decay_groups,
     evaluate,
     fit,
+    read_history,
     save_history,
     train_one_epoch,
     warmup_cosine,
@@ -274,7 +275,16 @@ def test_history_is_csv(tmp_path) -> None:  # type: ignore[no-untyped-def]
         "1,0.001,2.3,0.1,nan,nan,0.5,300.0,0.25",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["history.csv"]
-    save_history([replace(record, part="head"), replace(record, epoch=2, part="all")], tmp_path / "history.csv")
+    (again,) = read_history(tmp_path / "history.csv")
+    assert math.isnan(again.validation_loss) and replace(
+        again, validation_loss=0.0, validation_accuracy=0.0
+    ) == replace(record, validation_loss=0.0, validation_accuracy=0.0)
+    parts = [
+        replace(record, part="head", validation_loss=0.1, validation_accuracy=1 / 3),
+        replace(record, epoch=2, part="all"),
+    ]
+    save_history(parts, tmp_path / "history.csv")
+    assert read_history(tmp_path / "history.csv")[0] == parts[0]
     assert [line.split(",")[-1] for line in (tmp_path / "history.csv").read_text().splitlines()] == [
         "part",
         "head",

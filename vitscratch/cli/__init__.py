@@ -18,6 +18,7 @@ import tyro
 
 from vitscratch import __version__
 from vitscratch.cli.bench import Bench
+from vitscratch.cli.compare import CompareCommand
 from vitscratch.cli.convert import Convert
 from vitscratch.cli.data import Data
 from vitscratch.cli.doctor import Doctor
@@ -43,6 +44,14 @@ Command = (
         ),
     ]
     | Annotated[Finetune, tyro.conf.subcommand("finetune"), tyro.conf.OmitArgPrefixes]
+    | Annotated[
+        CompareCommand,
+        tyro.conf.subcommand(
+            "compare",
+            description="Train several models on the same pictures, one after another, and compare them in one table. "
+            f"{RECIPE.format('compare').replace('digits', 'fake-digits')}",
+        ),
+    ]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[

@@ -53,9 +53,9 @@ def diagnose(experiment: "Experiment") -> "Diagnosis":
         return doctor(
             experiment.model,
             (images[:PICTURES], labels[:PICTURES]),
-            num_classes=experiment.config.num_classes,
+            num_classes=experiment.num_classes,
             class_names=experiment.splits.class_names,
-            patch_size=experiment.config.patch_size,
+            patch_size=experiment.config.patch_size if experiment.config is not None else None,
             train_labels=experiment.splits.train.labels,
             seed=experiment.recipe.seed,
         )

@@ -86,7 +86,7 @@ class Quickstart(Common):
             "parity_max_value_diff": parity["max_value_diff"],
             "parity_max_gradient_diff": parity["max_gradient_diff"],
             "parity_passed": passed,
-            "parameters": experiment.config.num_parameters,
+            "parameters": experiment.parameters,
             "quick": self.quick,
         }
         config = {"command": "quickstart", "recipe_name": "digits", "recipe": recipe_to_json(recipe)}
@@ -122,7 +122,7 @@ class Quickstart(Common):
         splits = experiment.splits
         assert splits.test is not None
         print(
-            f"2/3  A ViT of {experiment.config.num_parameters:,} parameters learns to read digits on "
+            f"2/3  A ViT of {experiment.parameters:,} parameters learns to read digits on "
             f"{experiment.device}: {len(splits.train):,} scans to learn from,\n"
             f"     {len(splits.test)} held out and used for nothing until the end. Scans of each digit:"
         )
@@ -139,9 +139,11 @@ def draw(experiment: "Experiment", history: "list[EpochRecord]", accuracy: float
     from vitscratch import plots
     from vitscratch.data import Pictures
     from vitscratch.explain import attention_maps, position_similarity
+    from vitscratch.vit import VisionTransformer
 
     model, test = experiment.model.cpu().eval(), experiment.splits.test
     assert isinstance(test, Pictures)
+    assert isinstance(model, VisionTransformer)
     images, labels, names = experiment.preprocessing.normalise(test.images), test.labels, test.class_names
     with torch.no_grad():
         probabilities = model(images).softmax(dim=1)

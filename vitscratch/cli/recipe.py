@@ -1,30 +1,35 @@
 """Commands that work on a recipe: `vitscratch train digits --epochs 3`, with every field of the recipe as an option."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, make_dataclass
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from vitscratch.recipes import RECIPES, Recipe
+from vitscratch.recipes import COMPARISONS, RECIPES, Comparison, Recipe
+
+Kind = TypeVar("Kind", Recipe, Comparison)
 
 
-def for_each_recipe(command: type) -> Any:
+def for_each_recipe(command: type, recipes: Mapping[str, type[Any]] = RECIPES) -> Any:
     """The type of a subcommand with one sub-subcommand for each recipe: options of `command`, then of the recipe.
 
     Args:
         command: a dataclass whose field `recipe` gets the recipe.
+        recipes: a dataclass for each name.
     """
-    return reduce(or_, (_for_one(command, name, recipe) for name, recipe in RECIPES.items()))
+    return reduce(or_, (_for_one(command, name, recipe) for name, recipe in recipes.items()))
 
 
-def _for_one(command: type, name: str, recipe: type[Recipe]) -> Any:
+def _for_one(command: type, name: str, recipe: type[Any]) -> Any:
+    rate = {"learning_rate": Annotated[float, tyro.conf.arg(aliases=["--lr"])]}
     here = {
         "__post_init__": lambda self: None,
         "__doc__": recipe.__doc__,
-        "__annotations__": {"learning_rate": Annotated[float, tyro.conf.arg(aliases=["--lr"])]},
+        "__annotations__": rate if hasattr(recipe, "learning_rate") else {},
     }
     unchecked: Any = type(recipe.__name__, (recipe,), here)
     both = make_dataclass(
@@ -34,22 +39,25 @@ def _for_one(command: type, name: str, recipe: type[Recipe]) -> Any:
     return Annotated[both, tyro.conf.subcommand(name), tyro.conf.OmitArgPrefixes]
 
 
-def checked(recipe: Recipe) -> Recipe:
+def checked(recipe: Kind) -> Kind:
     """The recipe of a command. Its fields are checked only here, and not while arguments are read, so that what is
     wrong with them is said in one line.
 
     Raises:
         ValueError: a field makes no sense.
     """
-    return RECIPES[recipe_name(recipe)](**{field.name: getattr(recipe, field.name) for field in fields(recipe)})
+    kinds: dict[str, Any] = {kind.__name__: kind for kind in (*RECIPES.values(), *COMPARISONS.values())}
+    found: Kind = kinds[type(recipe).__name__](**{field.name: getattr(recipe, field.name) for field in fields(recipe)})
+    return found
 
 
-def recipe_name(recipe: Recipe) -> str:
+def recipe_name(recipe: Recipe | Comparison) -> str:
     """Its name on the command line."""
-    return next(name for name, kind in RECIPES.items() if type(recipe).__name__ == kind.__name__)
+    kinds: list[tuple[str, type]] = [*RECIPES.items(), *COMPARISONS.items()]
+    return next(name for name, kind in kinds if type(recipe).__name__ == kind.__name__)
 
 
-def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
+def recipe_to_json(recipe: Recipe | Comparison) -> dict[str, Any]:
     """Every field, ready for config.json."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(recipe).items()}
 

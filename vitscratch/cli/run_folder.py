@@ -35,11 +35,12 @@ class RunFolder:
             return None
 
 
-def start_run(path: Path, recipe: Recipe, device: str, doctor: bool) -> RunFolder:
+def start_run(path: Path, recipe: Recipe, device: str, doctor: bool, part_of: str | None = None) -> RunFolder:
     """Write config.json of a new run.
 
     Args:
         doctor: whether it is to be examined before the first step, also if it is resumed before that.
+        part_of: of a run that cannot be resumed alone, the command that goes on with the whole.
 
     Raises:
         ValueError: there is a run in the folder already.
@@ -50,6 +51,7 @@ def start_run(path: Path, recipe: Recipe, device: str, doctor: bool) -> RunFolde
         "device": device,
         "doctor": doctor,
         "processes": int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1,
+        **({"part_of": part_of} if part_of is not None else {}),
         **environment(),
     }
     if not is_first_process():

@@ -40,6 +40,7 @@ from vitscratch.recipes import Recipe
 from vitscratch.recipes.base import BUILT_IN
 
 if TYPE_CHECKING:
+    from vitscratch.data import Splits
     from vitscratch.recipes.experiment import Experiment
     from vitscratch.training import Checkpoints, EpochRecord, Run
 
@@ -78,7 +79,7 @@ class Training(Common):
             try:
                 self._train(run, device, checkpoints)
             except Interrupted as interruption:
-                say(f"Stopped after a step, as asked, and saved. To go on: {resume_command(run.path)}")
+                say(f"Stopped after a step, as asked, and saved. To go on: {self.go_on(run.path)}")
                 return 128 + interruption.signal_number
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -90,18 +91,16 @@ class Training(Common):
                     raise
                 remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "mend that"
                 saved = f"last good checkpoint: {checkpoints.last_good}"
-                raise OSError(f"{error}; {saved}; {remedy}, then: {resume_command(run.path)}") from error
+                raise OSError(f"{error}; {saved}; {remedy}, then: {self.go_on(run.path)}") from error
         return 0
 
     def _train(self, run: RunFolder, device: str, checkpoints: "Checkpoints") -> None:
-        from vitscratch.recipes.experiment import prepare
         from vitscratch.training import distributed, save_history, stop_on_signals
 
         first = distributed.rank() == 0
-        with file_progress("pictures") as loading:
-            experiment = prepare(run.recipe, device, loading if first else None)
+        experiment = self.prepared(run, device)
         if first:
-            check_same_pictures(run.path, experiment)
+            check_same_pictures(run.path, experiment.splits)
         introduce(experiment)
         if checkpoints.find() is not None:
             for refusal in checkpoints.refused:
@@ -131,9 +130,27 @@ class Training(Common):
             save(run.path, experiment, history, metrics)
             if self.json is not None:
                 write_json(metrics, self.json)
-            say(f"{describe(metrics)}\n{run.path}: {', '.join((MODEL, METRICS, HISTORY, CURVES, CONFIG))}")
-            if run.recipe.data not in BUILT_IN:
-                say(f"Try: vitscratch predict {shlex.quote(str(run.path))} PICTURE")
+            self.tell(run, metrics)
+
+    def prepared(self, run: RunFolder, device: str) -> "Experiment":
+        """The run's pictures and its model."""
+        from vitscratch.recipes.experiment import prepare
+        from vitscratch.training import distributed
+
+        with file_progress("pictures") as loading:
+            experiment = prepare(run.recipe, device, None if distributed.rank() else loading)
+        warn_of(experiment.splits)
+        return experiment
+
+    def tell(self, run: RunFolder, metrics: dict[str, Any]) -> None:
+        """What came out, and where it is."""
+        say(f"{describe(metrics)}\n{run.path}: {', '.join((MODEL, METRICS, HISTORY, CURVES, CONFIG))}")
+        if run.recipe.data not in BUILT_IN:
+            say(f"Try: vitscratch predict {shlex.quote(str(run.path))} PICTURE")
+
+    def go_on(self, folder: Path) -> str:
+        """The command that goes on with the run."""
+        return resume_command(folder)
 
     @contextmanager
     def _tensorboard(self, folder: Path) -> Iterator[Any]:
@@ -195,6 +212,8 @@ class Resume(Training):
     def run(self) -> int:
         check_writable(self.json)
         run = read_run(self.path)
+        if (command := run.config.get("part_of")) is not None:
+            raise ValueError(f"{run.path} is a part of a comparison; to go on with it: {command}")
         if run.metrics is not None:
             say(f"{run.path} is finished: {describe(run.metrics)}")
             if self.json is not None:
@@ -216,20 +235,29 @@ def resume_command(folder: Path) -> str:
     return f"{start} train --resume {shlex.quote(str(folder))}"
 
 
-def check_same_pictures(folder: Path, experiment: "Experiment") -> None:
+def check_same_pictures(folder: Path, splits: "Splits") -> None:
     """Write down how the pictures were divided; on a resume, see that they are still the same.
 
     Raises:
         ValueError: they are not.
     """
-    path, summary = folder / SPLITS, experiment.splits.summary
+    path, summary = folder / SPLITS, splits.summary
     if not path.exists():
         write_json(summary, path)
     elif json.loads(path.read_text()).get("fingerprint") != summary.get("fingerprint"):
         raise ValueError(
-            f"the pictures of {experiment.recipe.data} have changed since this run began ({path}); put them back, or "
+            f"the pictures of {summary['data']} have changed since this run began ({path}); put them back, or "
             "start a new run"
         )
+
+
+def warn_of(splits: "Splits") -> None:
+    """Say what is wrong with the pictures."""
+    if skipped := splits.summary.get("skipped"):
+        files = splits.summary["files"]
+        say(f"Skipped {len(skipped):,} of {files:,} files that cannot be decoded ({SPLITS} lists them).")
+    for warning in splits.summary.get("warnings", []):
+        say(f"Warning: {warning}")
 
 
 def introduce(experiment: "Experiment") -> None:
@@ -238,23 +266,18 @@ def introduce(experiment: "Experiment") -> None:
 
     splits, recipe = experiment.splits, experiment.recipe
     parts = {name: getattr(splits, name) for name in ("train", "validation", "test")}
-    if skipped := splits.summary.get("skipped"):
-        files = splits.summary["files"]
-        say(f"Skipped {len(skipped):,} of {files:,} files that cannot be decoded ({SPLITS} lists them).")
     counts = ", ".join(f"{len(part):,} for {name}" for name, part in parts.items() if part is not None)
-    for warning in splits.summary.get("warnings", []):
-        say(f"Warning: {warning}")
     for note in recipe.provenance().get("notes", []):
         say(f"Weights: {note}")
     device = next(experiment.model.parameters()).device
     precision = str(choose_precision(recipe.precision, device)).removeprefix("torch.")
     processes = f", {distributed.processes()} processes" if distributed.is_running() else ""
     say(
-        f"{experiment.config.num_parameters:,} parameters on {experiment.device}{processes}, "
+        f"{experiment.parameters:,} parameters on {experiment.device}{processes}, "
         f"{precision}; "
         f"{len(splits.class_names)} classes; pictures: {counts}"
     )
-    if learns := recipe.learns(experiment.config):
+    if experiment.config is not None and (learns := recipe.learns(experiment.config)):
         say(learns)
 
 
@@ -264,6 +287,8 @@ def examine(experiment: "Experiment") -> None:
     Raises:
         ValueError: something is broken.
     """
+    if experiment.config is None:  # its checks are those of a ViT
+        return
     started = time.perf_counter()
     diagnosis = diagnose(experiment)
     if not diagnosis.passed:
@@ -290,7 +315,7 @@ def measure(experiment: "Experiment", history: "list[EpochRecord]", seconds: flo
         "kept_epoch": kept,
         "train_loss": record.train_loss,
         "train_accuracy": record.train_accuracy,
-        "parameters": experiment.config.num_parameters,
+        "parameters": experiment.parameters,
         "images_per_second": round(record.images_per_second, 1),
         "seconds": round(sum(record.seconds for record in history), 2),
         "seconds_since_last_start": round(seconds, 2),
@@ -329,7 +354,6 @@ def save(folder: Path, experiment: "Experiment", history: "list[EpochRecord]", m
     """Write the model, the curves and the numbers; metrics.json last: it says that the run is over."""
     from vitscratch import plots
     from vitscratch.training import save_history
-    from vitscratch.weights import save_model
 
     save_history(history, folder / HISTORY)
     provenance: dict[str, Any] = {
@@ -338,14 +362,7 @@ def save(folder: Path, experiment: "Experiment", history: "list[EpochRecord]", m
         **experiment.recipe.provenance(),
         **{key: metrics[key] for key in ("kept_epoch", "validation_accuracy", "test_accuracy") if key in metrics},
     }
-    save_model(
-        folder / MODEL,
-        experiment.model,
-        experiment.config,
-        experiment.splits.class_names,
-        experiment.preprocessing.to_dict(),
-        provenance,
-    )
+    experiment.recipe.save(folder / MODEL, experiment, provenance)
     part = folder / f"{CURVES}.part"
     test_accuracy = metrics.get("test_accuracy")
     if (probe := experiment.probe) is not None:

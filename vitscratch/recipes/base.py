@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from vitscratch.config import PRESETS, TrainingConfig, ViTConfig
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from vitscratch.data import Augmentation, Preprocessing
     from vitscratch.recipes.experiment import Experiment
     from vitscratch.training import EpochRecord
@@ -121,6 +123,31 @@ class Recipe(TrainingConfig):
         model = VisionTransformer.from_config(config)
         init_weights(model, position=self.position)
         return model
+
+    def create(self, num_classes: int) -> "tuple[ViTConfig | None, nn.Module]":
+        """A fresh model for so many classes, and its architecture: None for a model that is none of ours."""
+        config = self.model_config(num_classes)
+        return config, self.build(config)
+
+    def save(self, path: Path, experiment: "Experiment", provenance: dict[str, Any]) -> None:
+        """Write the experiment's model, with all that a prediction needs."""
+        from vitscratch.weights import save_model
+
+        assert experiment.config is not None
+        names, preprocessing = experiment.splits.class_names, experiment.preprocessing.to_dict()
+        save_model(path, experiment.model, experiment.config, names, preprocessing, provenance)  # type: ignore[arg-type]
+
+    def restore(self, path: Path) -> "tuple[nn.Module, Preprocessing, tuple[str, ...]]":
+        """What `save` wrote: the model, in eval mode, its preprocessing, and the names of its classes.
+
+        Raises:
+            ValueError: there is no such file, or it is damaged or something else.
+        """
+        from vitscratch.data import Preprocessing
+        from vitscratch.weights import load_model
+
+        saved = load_model(path)
+        return saved.model, Preprocessing.from_dict(saved.preprocessing), saved.class_names
 
     def augmentation(self) -> "Augmentation | None":
         """What happens to training pictures, at random; None for nothing."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitscratch.config import ViTConfig
 from vitscratch.data import (
@@ -16,6 +16,7 @@ from vitscratch.data import (
     load_splits,
     make_batches,
 )
+from vitscratch.data.load import MAX_MEMORY
 from vitscratch.recipes.base import Recipe
 from vitscratch.training import (
     Checkpoints,
@@ -29,7 +30,6 @@ from vitscratch.training import (
     seed_everything,
 )
 from vitscratch.transfer import LogisticProbe
-from vitscratch.vit import VisionTransformer
 
 Part = Literal["train", "validation", "test"]
 
@@ -41,7 +41,7 @@ class Experiment:
     Args:
         recipe, splits: the settings and the pictures.
         preprocessing: with mean and std of the training part.
-        config, model: architecture, and the model on its device.
+        config, model: architecture (None if the model is none of ours), and the model on its device.
         device: "cpu", "cuda", "cuda:1", ...
         notes: what `fit` has to say beside its records.
         probe: what `fit` found, if it was a probe and no training for epochs.
@@ -50,11 +50,21 @@ class Experiment:
     recipe: Recipe
     splits: Splits
     preprocessing: Preprocessing
-    config: ViTConfig
-    model: VisionTransformer
+    config: ViTConfig | None
+    model: nn.Module
     device: str
     notes: list[str] = field(default_factory=list)
     probe: LogisticProbe | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Length of the logits."""
+        return len(self.splits.class_names)
+
+    @property
+    def parameters(self) -> int:
+        """How many the model has."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
 
     def batches(self, part: Part, training: bool = False) -> EpochBatches:
         """Batches of one part: for training shuffled and augmented, else in order and as they are.
@@ -86,12 +96,12 @@ class Experiment:
         """Train the model as the recipe says."""
         weights: Tensor | None = None
         if self.recipe.balance_classes:
-            weights = balanced_weights(self.splits.train.labels, self.config.num_classes).to(self.device)
+            weights = balanced_weights(self.splits.train.labels, self.num_classes).to(self.device)
         with threads(self.recipe.threads):
             return self.recipe.fit(
                 self,
                 validation=self.batches("validation") if self.splits.validation is not None else None,
-                num_classes=self.config.num_classes,
+                num_classes=self.num_classes,
                 class_weights=weights,
                 checkpoints=checkpoints,
                 on_step=on_step,
@@ -108,8 +118,11 @@ class Experiment:
 Progress = Callable[[int, int], None]  # files that are done, and all of them
 
 
-def load(recipe: Recipe, progress: Progress | None = None) -> Splits:
+def load(recipe: Recipe, progress: Progress | None = None, max_memory: int = MAX_MEMORY) -> Splits:
     """The pictures of a recipe, divided as it says.
+
+    Args:
+        max_memory, progress: see `load_splits`.
 
     Raises:
         ValueError: there are none, or they cannot be used.
@@ -129,25 +142,32 @@ def load(recipe: Recipe, progress: Progress | None = None) -> Splits:
         resize=wanted.resize,
         interpolation=wanted.interpolation,
         fraction=wanted.fraction,
+        max_memory=max_memory,
         max_pictures=recipe.max_pictures,
         data_dir=recipe.data_dir,
         progress=progress,
     )
 
 
-def prepare(recipe: Recipe, device: str = "cpu", progress: Progress | None = None) -> Experiment:
-    """Load the pictures, seed everything and build the model."""
-    splits = load(recipe, progress)
-    preprocessing = recipe.preprocessing()
-    if preprocessing is None:
-        statistics = splits.statistics(sample=10_000)
-        preprocessing = replace(splits.preprocessing, mean=statistics.mean, std=statistics.std)
+def normalised(recipe: Recipe, splits: Splits) -> Preprocessing:
+    """How pictures are prepared: as the recipe says, else with mean and std of the training part."""
+    if (preprocessing := recipe.preprocessing()) is not None:
+        return preprocessing
+    statistics = splits.statistics(sample=10_000)
+    return replace(splits.preprocessing, mean=statistics.mean, std=statistics.std)
+
+
+def prepare(
+    recipe: Recipe, device: str = "cpu", progress: Progress | None = None, splits: Splits | None = None
+) -> Experiment:
+    """Load the pictures, unless `splits` has them, seed everything and build the model."""
+    splits = load(recipe, progress) if splits is None else splits
+    preprocessing = normalised(recipe, splits)
     seed_everything(recipe.seed, recipe.deterministic)
-    config = recipe.model_config(len(splits.class_names))
-    model = recipe.build(config).to(device)
+    config, model = recipe.create(len(splits.class_names))
     if distributed.rank():  # the same weights everywhere, but other dropout
         torch.manual_seed(recipe.seed + distributed.rank())
-    return Experiment(recipe, splits, preprocessing, config, model, device)
+    return Experiment(recipe, splits, preprocessing, config, model.to(device), device)
 
 
 @contextmanager

@@ -138,11 +138,11 @@ def transfer_digits(
     low, high = (_only(whole.splits, classes) for classes in (range(5), range(5, 10)))
     recipe = whole.recipe
     config = recipe.model_config(5)
-    pretraining = Experiment(recipe, low, whole.preprocessing, config, recipe.build(config).to(device), device)
-    pretraining.fit()
+    model = recipe.build(config).to(device)
+    Experiment(recipe, low, whole.preprocessing, config, model, device).fit()
     with TemporaryDirectory() as folder:
         file = Path(folder, "digits-0-to-4.safetensors")
-        save_model(file, pretraining.model, config, low.class_names, whole.preprocessing.to_dict(), {})
+        save_model(file, model, config, low.class_names, whole.preprocessing.to_dict(), {})
         tuning = FineTune(weights=str(file), data="digits", learning_rate=2e-3, layer_decay=1.0, flip=0.0, threads=1)
         return measure(tuning, high, per_class, seeds, device=device, on_row=on_row)
 

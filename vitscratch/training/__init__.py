@@ -6,7 +6,7 @@ from vitscratch.training.activation import activation_checkpointing, checkpoint_
 from vitscratch.training.checkpoint import Checkpoints, read_checkpoint, write_checkpoint
 from vitscratch.training.doctor import Diagnosis, doctor
 from vitscratch.training.ema import MovingAverage
-from vitscratch.training.history import EpochRecord, best_epoch, save_history
+from vitscratch.training.history import EpochRecord, best_epoch, read_history, save_history
 from vitscratch.training.loop import evaluate, fit, train_one_epoch
 from vitscratch.training.lr_find import LRRange, lr_find
 from vitscratch.training.metrics import Metrics
@@ -66,6 +66,7 @@ __all__ = [
     "predictions",
     "random_state",
     "read_checkpoint",
+    "read_history",
     "save_history",
     "seed_everything",
     "set_random_state",

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from vitscratch.files import write_atomically
 
@@ -49,6 +49,15 @@ def is_over(history: Sequence[EpochRecord], monitor: Monitor, patience: int | No
     if patience is None or not history:
         return False
     return history[-1].epoch - (best_epoch(history, monitor) or 0) >= patience
+
+
+def read_history(path: Path) -> list[EpochRecord]:
+    """What `save_history` wrote."""
+    kinds: dict[str, Any] = {field.name: field.type for field in fields(EpochRecord)}
+    with path.open(newline="") as file:
+        return [
+            EpochRecord(**{name: kinds[name](value) for name, value in row.items()}) for row in csv.DictReader(file)
+        ]
 
 
 def save_history(history: Sequence[EpochRecord], path: Path) -> None:

@@ -1,0 +1,213 @@
+"""`vitscratch compare`: every model on the same pictures, and a test part that is read once, at the end."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.data.make import encoded, picture, write_folder
+from vitscratch.cli import main
+from vitscratch.cli.progress import Progress
+from vitscratch.config import ViTConfig
+from vitscratch.data import Preprocessing
+from vitscratch.recipes import judge
+from vitscratch.recipes.experiment import Experiment, load
+from vitscratch.recipes.fake_digits import FakeDigits
+from vitscratch.training import Metrics, evaluate, loop, read_checkpoint, wilson_interval
+from vitscratch.vit import VisionTransformer
+from vitscratch.weights import load_model, save_model
+
+SHORT = ["--device", "cpu", "--no-doctor", "--max-pictures", "101", "--precision", "fp32"]
+DIGITS = ["compare", "fake-digits", "--models", "pca", "vit", *SHORT, "--epochs", "2"]
+FIGURES = ["accuracy_per_minute.png", "calibration.png", "confusion.png", "curves.png", "mistakes.png"]
+
+
+def numbers(out: Path) -> dict[str, Any]:
+    return json.loads((out / "comparison.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A comparison that nothing has disturbed."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert main([*DIGITS, "--out", str(out)]) == 0
+    return out
+
+
+def right_of(file: Path, pictures: Any) -> int:
+    """How many pictures a saved ViT recognises."""
+    saved = load_model(file)
+    mean, std = (torch.tensor(saved.preprocessing[name]).view(-1, 1, 1) for name in ("mean", "std"))
+    with torch.no_grad():
+        said = saved.model((pictures.images - mean) / std).argmax(dim=1)
+    return int((said == pictures.labels).sum())
+
+
+def test_a_comparison_leaves_a_table_its_numbers_and_figures(
+    finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    found = numbers(finished)
+    rows = {row["model"]: row for row in found["rows"]}
+    assert set(rows) == {"PCA + logistic regression", "ViT"} and found["test_total"] == 101
+    accuracies = [row["validation_accuracy"] for row in found["rows"]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    test = load(FakeDigits(max_pictures=101)).test
+    assert rows["ViT"]["test_correct"] == right_of(finished / "vit" / "model.safetensors", test)
+    assert sum(map(sum, rows["ViT"]["confusion"])) == 101
+    assert tuple(rows["ViT"]["test_interval"]) == wilson_interval(rows["ViT"]["test_correct"], 101)
+    assert rows["ViT"]["epochs"] == 2 and rows["PCA + logistic regression"]["epochs"] is None
+    metrics = json.loads((finished / "vit" / "metrics.json").read_text())
+    assert "test_accuracy" not in metrics and rows["ViT"]["validation_loss"] == metrics["validation_loss"]
+    assert found["mcnemar"]["both"] + found["mcnemar"]["neither"] <= 101
+    assert any("100 components left out: there are only 64" in note for note in found["notes"])
+    table = (finished / "comparison.md").read_text()
+    low, high = rows["ViT"]["test_interval"]
+    assert f"{rows['ViT']['test_accuracy']:.2%} ({low:.2%} to {high:.2%})" in table and "McNemar" in table
+    assert sorted(path.name for path in finished.glob("*.png")) == FIGURES
+    # The same command again reads what is there.
+    capsys.readouterr()
+    assert main([*DIGITS, "--out", str(finished), "--json", str(tmp_path / "told.json")]) == 0
+    assert f"is finished:\n\n{table}" in capsys.readouterr().out
+    assert json.loads((tmp_path / "told.json").read_text()) == found
+
+
+def test_other_settings_and_a_part_alone_are_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*DIGITS[:-1], "3", "--out", str(finished)]) == 2
+    assert "has a run with another epochs in it; name another folder" in capsys.readouterr().err
+    assert main(["train", "--resume", str(finished / "vit")]) == 2
+    assert "is a part of a comparison; to go on with it: vitscratch compare fake-digits" in capsys.readouterr().err
+    assert main([*DIGITS, "--out", str(finished / "vit")]) == 2
+    assert "has a run of something else in it" in capsys.readouterr().err
+
+
+def test_an_interrupted_comparison_goes_on_to_the_same_weights(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    steps = []
+
+    def interrupt(self: Progress, run: Any) -> None:
+        steps.append(run)
+        if len(steps) == 3:  # of four
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "after_step", interrupt)
+        assert main([*DIGITS, "--out", str(out)]) == 130
+    said = capsys.readouterr().out
+    assert f"--epochs 2 --precision fp32 --device cpu --out {out}" in said.split("To go on: vitscratch compare")[1]
+    assert not (out / "comparison.json").exists() and not (out / "vit" / "metrics.json").exists()
+    assert main([*DIGITS, "--out", str(out)]) == 0
+    assert "Going on from" in capsys.readouterr().out
+    one, two = (load_file(folder / "vit" / "model.safetensors") for folder in (out, finished))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    assert len(numbers(out)["rows"]) == 2
+
+
+def test_the_test_part_is_read_once_when_every_model_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the weights that are tested are those of the epoch that the validation curve, scripted here, says is best."""
+    out, script, read = tmp_path / "run", iter([0.9, 0.4, 0.6, 0.5, 0.1]), []
+    real_fit, real_part = Experiment.fit, judge.held_out
+
+    def fit(self: Experiment, *arguments: Any) -> Any:
+        assert self.splits.test is None and not read
+        return real_fit(self, *arguments)
+
+    def held_out(*arguments: Any, **options: Any) -> Any:
+        assert (out / "vit" / "metrics.json").exists() and not (out / "comparison.json").exists()
+        read.append(arguments)
+        return real_part(*arguments, **options)
+
+    def scripted(*arguments: Any) -> Metrics:
+        found = evaluate(*arguments)
+        found._loss_sum = torch.tensor(next(script) * found.total)
+        return found
+
+    monkeypatch.setattr(Experiment, "fit", fit)
+    monkeypatch.setattr(judge, "held_out", held_out)
+    monkeypatch.setattr(loop, "evaluate", scripted)
+    command = [*DIGITS[:-1], "6", "--patience", "2", "--out", str(out)]
+    assert main(command) == 0
+    assert len(read) == 1
+    row = next(row for row in numbers(out)["rows"] if row["model"] == "ViT")
+    assert (row["epochs"], row["kept"], round(row["validation_loss"], 3)) == (4, "epoch 2", 0.4)
+    best, saved = read_checkpoint(out / "vit" / "best.pt"), load_file(out / "vit" / "model.safetensors")
+    assert best["epoch"] == 2 and all(torch.equal(best["model"][name], saved[name]) for name in saved)
+    assert not torch.equal(read_checkpoint(out / "vit" / "last.pt")["model"]["pos_embed"], saved["pos_embed"])
+
+
+def test_quick_on_a_folder_as_cifake_has_it_and_robust(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    write_folder(data / "train", {"FAKE": 23, "REAL": 29}, size=(8, 8))
+    write_folder(data / "test", {"FAKE": 7, "REAL": 5}, size=(8, 8), seed=1000)
+    model = VisionTransformer.from_config(
+        config := ViTConfig(12, 4, 3, 7, embed_dim=12, depth=2, num_heads=2, mlp_dim=20)
+    )
+    weights, prepare = tmp_path / "pretrained.safetensors", Preprocessing((12, 12), 3, mean=(0.3,), std=(0.4,))
+    save_model(weights, model, config, [f"class {i}" for i in range(7)], prepare.to_dict(), {})
+    command = ["compare", "cifake", "--data", str(data), "--quick", "--robust", "--image-size", "8", "--out", str(out)]
+    command += ["--batch-size", "13", "--vit-weights", str(weights), "--device", "cpu", "--no-doctor"]
+    assert main([*command, "--models", "svm", "resnet18", "vit", "vit-224"]) == 0
+    found = numbers(out)
+    assert found["class_names"] == ["FAKE", "REAL"] and found["test_total"] == 12 and found["chance"] == 7 / 12
+    rows = {row["model"]: row for row in found["rows"]}
+    assert set(rows) == {"RBF-SVM", "ResNet-18, 8 px, scratch", "ViT, 8 px, scratch", "ViT, pretrained"}
+    assert rows["ViT, pretrained"]["epochs"] == 2  # of the head, then of everything
+    assert load_model(out / "vit-224" / "model.safetensors").preprocessing["image_size"] == [12, 12]
+    assert all(len(row["robust"]) == 6 for row in found["rows"]) and (out / "robust.png").exists()
+    assert "JPEG 50" in capsys.readouterr().out
+    assert main(["predict", str(out / "resnet18"), str(data / "test" / "REAL")]) == 2
+    assert "this is a ResNet, not a plain ViT" in capsys.readouterr().err
+
+
+def test_an_undivided_folder_as_the_competition_has_it_and_its_shortcut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    write_folder(data, {"fake_images": 31})
+    (data / "real_images").mkdir()
+    for i in range(37):
+        (data / "real_images" / f"{i}.jpg").write_bytes(encoded(picture(1000 + i), "JPEG"))
+    command = ["compare", "fake-or-real", "--data", str(data), "--models", "pca", "--image-size", "8"]
+    assert main([*command, "--out", str(out)]) == 0
+    found = numbers(out)
+    assert found["class_names"] == ["fake_images", "real_images"] and found["test_total"] == 14
+    said = capsys.readouterr().out
+    assert "Warning: " in said and "format" in said.split("1/1  PCA")[0].split("Warning: ")[1]
+    assert any(note.startswith("Warning: ") and "format" in note for note in found["notes"])
+    assert found["mcnemar"] is None and not (out / "curves.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("layout", "options", "message"),
+    [
+        ({"train": (11, 13), "val": (3, 0), "test": (5, 5)}, [], "class 'REAL' is in train but not in validation"),
+        ({"train": (11, 13), "test": (0, 5)}, [], "class 'FAKE' is in train but not in test"),
+        ({"train": (11, 13), "test": (5, 5)}, ["--max-pictures", "1"], "leaves the validation part without class"),
+        ({"train": (11, 13), "test": (5, 5)}, ["--test-fraction", "0"], "test_fraction 0.0: expected above 0"),
+        ({}, ["--models", "cnn"], "models: 'cnn' is unknown; there are pca, svm, resnet18"),
+        ({}, ["--models", "vit-224"], "--models vit-224: no --vit-weights given"),
+        ({"train": (11, 13), "test": (5, 5)}, ["--vit-weights", "none.pth"], "none.pth does not exist"),
+        ({}, ["--data", ""], "this comparison needs pictures of yours: --data FOLDER"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_one_line_and_leaves_nothing(
+    layout: dict[str, tuple[int, int]],
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    for number, (part, (fakes, reals)) in enumerate(layout.items()):
+        counts = {name: count for name, count in (("FAKE", fakes), ("REAL", reals)) if count}
+        write_folder(data / part, counts, seed=100 * number)
+    assert main(["compare", "cifake", "--data", str(data), "--out", str(out), *options]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+    assert not out.exists()

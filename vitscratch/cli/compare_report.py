@@ -1,0 +1,292 @@
+"""What a comparison says at its end: a table, McNemar's test, notes and figures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitscratch.cli.common import environment
+from vitscratch.cli.progress import say
+from vitscratch.cli.recipe import recipe_name, recipe_to_json
+from vitscratch.files import write_atomically
+from vitscratch.recipes import Comparison
+
+if TYPE_CHECKING:
+    import torch
+
+    from vitscratch.data import PictureFiles, Pictures, Splits
+    from vitscratch.recipes.judge import Finished, Judged
+
+Results = Mapping[str, "tuple[Finished, Judged]"]
+TABLE = "comparison.md"
+INK = ("digits", "fake-digits")  # whose numbers are ink on paper
+MISTAKES = 8  # to show of each model
+HEADER = (
+    "model",
+    "parameters",
+    "epochs",
+    "kept",
+    "s/epoch",
+    "validation loss",
+    "validation accuracy",
+    "test accuracy (95 % interval)",
+    "images/s",
+    "minutes",
+    "points per minute",
+)
+
+
+def report(
+    out: Path,
+    comparison: Comparison,
+    results: Results,
+    part: "Pictures | PictureFiles",
+    splits: "Splits",
+    left_out: Mapping[str, str],
+    device: str,
+) -> dict[str, Any]:
+    """Write the table and the figures into the folder, print the table, and return all numbers for JSON."""
+    from vitscratch.training import confusion_matrix
+
+    order = sorted(results, key=lambda name: (-results[name][0].validation_accuracy, results[name][0].validation_loss))
+    results = {name: results[name] for name in order}
+    counts = part.labels.bincount(minlength=len(splits.class_names))
+    chance = int(counts.max()) / len(part)
+    rows = {name: _row(*result, chance) for name, result in results.items()}
+    for name, (_, verdict) in results.items():
+        predicted = verdict.probabilities.argmax(dim=1)
+        rows[name]["confusion"] = confusion_matrix(predicted, verdict.labels, len(splits.class_names)).tolist()
+    pair = _mcnemar(results)
+    lines = [_markdown(HEADER, [_cells(row) for row in rows.values()])]
+    if pair is not None:
+        lines.append(pair["sentence"])
+    if any(verdict.robust for _, verdict in results.values()):
+        lines.append(_robust_table(rows))
+    notes = _notes(comparison, results, splits, left_out, device, chance, len(part))
+    lines.append("\n".join(f"- {note}" for note in notes))
+    figures = _draw(out, comparison, results, rows, part, splits.class_names, chance, device)
+    text = f"# {recipe_name(comparison)}\n\n" + "\n\n".join(lines) + "\n"
+    write_atomically(out / TABLE, lambda file: file.write(text), "w")
+    say("\n" + "\n\n".join(lines) + f"\n\n{out}: {TABLE}, comparison.json, {', '.join(figures)}")
+    return {
+        "comparison": recipe_name(comparison),
+        "settings": recipe_to_json(comparison),
+        "class_names": list(splits.class_names),
+        "test_total": len(part),
+        "chance": chance,
+        "device": device,
+        "rows": list(rows.values()),
+        "mcnemar": pair,
+        "left_out": dict(left_out),
+        "notes": notes,
+        "robust": any(verdict.robust for _, verdict in results.values()),
+        **environment(),
+    }
+
+
+def _row(model: "Finished", verdict: "Judged", chance: float) -> dict[str, Any]:
+    from vitscratch.training import calibration, wilson_interval
+
+    correct, total = int(verdict.correct.sum()), len(verdict.labels)
+    accuracy, minutes = correct / total, model.seconds / 60
+    return {
+        "model": model.title,
+        "parameters": model.parameters,
+        "epochs": model.epochs,
+        "kept": model.kept,
+        "seconds_per_epoch": model.seconds / model.epochs if model.epochs else None,
+        "validation_loss": model.validation_loss,
+        "validation_accuracy": model.validation_accuracy,
+        "test_correct": correct,
+        "test_total": total,
+        "test_accuracy": accuracy,
+        "test_interval": list(wilson_interval(correct, total)),
+        "calibration_error": calibration(verdict.probabilities, verdict.labels).error,
+        "images_per_second": verdict.images_per_second,
+        "minutes": minutes,
+        "points_above_chance_per_minute": 100 * (accuracy - chance) / max(minutes, 1e-9),
+        "robust": {
+            kind: {"correct": right, "accuracy": right / total, "interval": list(wilson_interval(right, total))}
+            for kind, right in verdict.robust.items()
+        },
+    }
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    (low, high), points = row["test_interval"], row["points_above_chance_per_minute"]
+    return [
+        row["model"],
+        f"{row['parameters']:,}",
+        f"{row['epochs']}" if row["epochs"] else "-",
+        row["kept"],
+        f"{row['seconds_per_epoch']:.1f}" if row["epochs"] else "-",
+        f"{row['validation_loss']:.4f}",
+        f"{row['validation_accuracy']:.2%}",
+        f"{row['test_accuracy']:.2%} ({low:.2%} to {high:.2%})",
+        f"{row['images_per_second']:,.0f}",
+        f"{row['minutes']:.2f}",
+        f"{points:,.0f}" if abs(points) >= 100 else f"{points:.1f}",
+    ]
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose columns also stand below each other on a terminal; all but the first to the right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        right = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        return f"| {' | '.join([cells[0].ljust(widths[0]), *right[1:]])} |"
+
+    rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
+    return "\n".join([line(header), f"|{rule}|", *map(line, rows)])
+
+
+def _mcnemar(results: Results) -> dict[str, Any] | None:
+    """Between the first two of the table, which validation has put there."""
+    from vitscratch.training import mcnemar
+
+    if len(results) < 2:
+        return None
+    (first, one), (second, two) = list(results.values())[:2]
+    found = mcnemar(one.correct, two.correct)
+    verdict = (
+        "they differ by more than chance would bring about in one of twenty such tests"
+        if found.p_value < 0.05
+        else "so this test part does not tell which is better"
+    )
+    sentence = (
+        f"McNemar's test between the best two by validation, on the {len(one.labels):,} test pictures: {first.title} "
+        f"alone is right on {found.only_first:,}, {second.title} alone on {found.only_second:,} (both on "
+        f"{found.both:,}, neither on {found.neither:,}); p = {found.p_value:.2g}: {verdict}."
+    )
+    return {
+        "first": first.title,
+        "second": second.title,
+        "both": found.both,
+        "only_first": found.only_first,
+        "only_second": found.only_second,
+        "neither": found.neither,
+        "p_value": found.p_value,
+        "sentence": sentence,
+    }
+
+
+def _robust_table(rows: Mapping[str, dict[str, Any]]) -> str:
+    kinds = list(next(iter(rows.values()))["robust"])
+    cells = [
+        [row["model"], f"{row['test_accuracy']:.1%}", *(f"{row['robust'][kind]['accuracy']:.1%}" for kind in kinds)]
+        for row in rows.values()
+    ]
+    total = next(iter(rows.values()))["test_total"]
+    return f"Test accuracy on damaged pictures, of {total:,} each:\n\n" + _markdown(
+        ["model", "as they are", *kinds], cells
+    )
+
+
+def _notes(
+    comparison: Comparison,
+    results: Results,
+    splits: "Splits",
+    left_out: Mapping[str, str],
+    device: str,
+    chance: float,
+    total: int,
+) -> list[str]:
+    """What has to be said, a sentence each."""
+    assert splits.validation is not None
+    notes = [
+        f"{len(splits.train):,} pictures to learn from, {len(splits.validation):,} to choose by, {total:,} to test: "
+        f"{splits.summary['how']}. Always saying the most frequent class is right in {chance:.2%}.",
+        "The rows are in the order of validation accuracy. What is kept of each model has the lowest validation loss; "
+        "the test part was read once, after the last model was done.",
+        f"One run of each, with seed {comparison.seed}: another seed gives other numbers. Networks on {device}, "
+        "models of pixels on the CPU. images/s: median over batches, from normalised pictures to probabilities. "
+        "Points per minute: percent of test accuracy above chance, for each minute of training.",
+    ]
+    notes += [f"{model.title}: {note}" for model, _ in results.values() for note in model.notes]
+    notes += [f"Left out: {title}: {reason}" for title, reason in left_out.items()]
+    return notes + [f"Warning: {warning}" for warning in splits.summary.get("warnings", [])]
+
+
+def _draw(
+    out: Path,
+    comparison: Comparison,
+    results: Results,
+    rows: Mapping[str, dict[str, Any]],
+    part: "Pictures | PictureFiles",
+    class_names: Sequence[str],
+    chance: float,
+    device: str,
+) -> list[str]:
+    """The figures, as PNG; returns their names."""
+    import torch
+
+    from vitscratch import plots
+    from vitscratch.training import calibration
+
+    titled = {model.title: (model, verdict, rows[name]) for name, (model, verdict) in results.items()}
+    cells = {title: _cell(row["test_accuracy"], row["test_interval"]) for title, (_, _, row) in titled.items()}
+    histories = {title: model.history for title, (model, _, _) in titled.items()}  # all: colours go by the order
+    kept = {title: model.kept.removeprefix("epoch ") for title, (model, _, _) in titled.items() if model.history}
+    figures: dict[str, Any] = {
+        "confusion.png": plots.confusion_matrices(
+            {title: torch.tensor(row["confusion"]) for title, (_, _, row) in titled.items()}, class_names
+        ),
+        "mistakes.png": plots.surest_mistakes(
+            {
+                title: _mistakes(model, verdict, part, comparison.data in INK)
+                for title, (model, verdict, _) in titled.items()
+            },
+            class_names,
+        ),
+        "calibration.png": plots.reliability(
+            {title: calibration(verdict.probabilities, verdict.labels) for title, (_, verdict, _) in titled.items()}
+        ),
+        "accuracy_per_minute.png": plots.accuracy_per_minute(
+            {title: row["minutes"] for title, (_, _, row) in titled.items()},
+            cells,
+            f"{recipe_name(comparison)}: test accuracy over the time of training ({device})",
+        ),
+    }
+    if kept:
+        figures["curves.png"] = plots.validation_curves(histories, {title: int(kept[title]) for title in kept})
+    if any(row["robust"] for row in rows.values()):
+        figures["robust.png"] = plots.robustness(
+            {
+                title: {"as they are": cells[title]}
+                | {kind: _cell(found["accuracy"], found["interval"]) for kind, found in row["robust"].items()}
+                for title, (_, _, row) in titled.items()
+            },
+            chance,
+        )
+    for name, figure in figures.items():
+        write_atomically(out / name, lambda file, figure=figure: figure.savefig(file, dpi=110, format="png"))  # type: ignore[misc]
+    return list(figures)
+
+
+def _cell(accuracy: float, interval: Sequence[float]) -> tuple[float, float, float]:
+    return interval[0], accuracy, interval[1]
+
+
+def _mistakes(
+    model: "Finished", verdict: "Judged", part: "Pictures | PictureFiles", ink: bool
+) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
+    """Pictures in [0, 1], labels and probabilities of the mistakes that a model is surest of."""
+    import torch
+
+    from vitscratch.data import Pictures, open_picture
+    from vitscratch.data.preprocessing import to_float
+    from vitscratch.training import surest_mistakes
+
+    found = surest_mistakes(verdict.probabilities, verdict.labels, MISTAKES)
+    if isinstance(part, Pictures):
+        images = to_float(part.images[found])
+    else:
+        prepare = model.preprocessing
+        images = torch.stack(
+            [torch.zeros(prepare.channels, *prepare.image_size)][: not len(found)]
+            + [
+                to_float(prepare.pixels(open_picture(part.paths[number], channels=prepare.channels)))
+                for number in found.tolist()
+            ]
+        )[: len(found)]
+    return 1 - images if ink else images, verdict.labels[found], verdict.probabilities[found]
