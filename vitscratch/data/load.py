@@ -81,7 +81,8 @@ def load_splits(
         progress: see `check_set`.
 
     Raises:
-        ValueError: no such set, bad files, classes that are missing or too small, or sizes that differ.
+        ValueError: no such set, bad files, classes that are missing, too small or of which no training picture was
+            drawn, or sizes that differ.
         RuntimeError: a built-in set that is not here and cannot be downloaded.
     """
     _check_fractions(validation_fraction, test_fraction)
@@ -107,11 +108,12 @@ def load_splits(
         whole = decode(listing) if undecoded is None else _undecoded(listing, prepare, progress)
     parts = _divide(str(data), whole, validation_fraction, test_fraction, seed)
     _refuse_missing_classes(str(data), whole, parts)
-    names = whole.pictures.class_names
-    counts = {name: class_counts(whole.pictures.labels[indices], names) for name, indices in parts.items()}
+    names, labels = whole.pictures.class_names, whole.pictures.labels
     kept, pictures = parts, whole.pictures
     if max_pictures is not None:
         kept = {name: _some(indices, max_pictures, seed) for name, indices in parts.items()}
+        _refuse_undrawn_classes(str(data), class_counts(labels[kept["train"]], names), max_pictures)
+    counts = {name: class_counts(labels[indices], names) for name, indices in kept.items()}
     if undecoded is not None:
         chosen = torch.cat(list(kept.values())).sort().values  # no picture is in two parts
         seen = decode(replace(undecoded, entries=[undecoded.entries[number] for number in chosen]))
@@ -379,6 +381,15 @@ def _refuse_missing_classes(data: str, whole: _Whole, parts: dict[str, Tensor]) 
         counts = class_counts(whole.pictures.labels[indices], whole.pictures.class_names)
         if missing := [name for name, count in counts.items() if count == 0]:
             raise ValueError(f"{data}: the {split} part has no picture of class {missing[0]!r}, which others have")
+
+
+def _refuse_undrawn_classes(data: str, counts: dict[str, int], max_pictures: int) -> None:
+    if undrawn := [name for name, count in counts.items() if count == 0]:
+        more = f" (nor of {len(undrawn) - 1:,} more)" if len(undrawn) > 1 else ""
+        raise ValueError(
+            f"{data}: --max-pictures {max_pictures:,} drew no training picture of class {undrawn[0]!r}{more}, of "
+            f"{len(counts):,} classes; raise it"
+        )
 
 
 def _how(whole: _Whole, parts: dict[str, Tensor]) -> str:
