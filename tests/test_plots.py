@@ -259,6 +259,13 @@ def test_validation_curves_of_one_epoch_and_of_many(epochs: int) -> None:
     assert figure.axes[0].get_xlabel() == "epoch"
 
 
+@pytest.mark.parametrize("histories", [{}, {"unvalidated": history(float("nan"), 2)}, {"not begun": []}])
+def test_validation_curves_of_nothing_are_empty_axes(histories: dict[str, list[EpochRecord]]) -> None:
+    figure = plots.validation_curves(histories, dict.fromkeys(histories, 1))
+    assert [len(axes.lines) for axes in figure.axes] == [0, 0]
+    whole_and_apart(figure)
+
+
 @pytest.mark.parametrize("count", [1, 5])
 @pytest.mark.parametrize(
     "names", [("REAL", "FAKE"), ("a $ fake_images $ of things", "real_images"), tuple(f"class {i}" for i in range(11))]

@@ -427,7 +427,8 @@ def validation_curves(histories: Mapping[str, Sequence[EpochRecord]], kept: Mapp
             if kept.get(name) in values:
                 ring = {"markersize": 12, "markeredgecolor": color, "markerfacecolor": "none", "markeredgewidth": 1.6}
                 axes.plot(kept[name], values[kept[name]], "o", zorder=3, label="_ring", **ring)
-    loss.set(title="Validation loss (cross-entropy, nats)", ylim=(0, 1.05 * loss.dataLim.y1 or None))
+    highest = loss.dataLim.y1 if epochs else 0  # minus infinity where nothing is drawn
+    loss.set(title="Validation loss (cross-entropy, nats)", ylim=(0, 1.05 * highest or None))
     accuracy.set(title="Validation accuracy (%)", ylim=_accuracy_limits(accuracy))
     for axes in (loss, accuracy):
         _count_epochs(axes, epochs)

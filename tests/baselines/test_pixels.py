@@ -95,6 +95,14 @@ def test_pictures_that_do_not_fit_are_thinned_out_evenly(monkeypatch: pytest.Mon
     assert notes == ["uses 51 of 101 pictures: more do not fit into memory"]
 
 
+def test_thinned_out_validation_pictures_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixels, "MAX_VALUES", 30 * 97)
+    for fit_one in (fit_pca_logistic, fit_rbf_svm):
+        model = fit_one(batches(71, 0), batches(199, 1), num_classes=3, seed=0)
+        assert isinstance(model, PixelModel)
+        assert "uses 67 of 199 validation pictures: more do not fit into memory" in model.notes
+
+
 def test_the_svm_sees_what_no_plane_separates() -> None:
     train, validation = batches(401, 0, curved=True), batches(199, 1, curved=True)
     plane = fit_pca_logistic(train, validation, num_classes=2, seed=0)

@@ -354,9 +354,43 @@ def test_fewer_pictures_are_the_same_ones_whether_the_rest_is_decoded_or_not(
     assert_close(few.train.images, whole.train.images[order], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_classes_are_counted_among_the_chosen_and_refused_where_none_is_trained_on(
+    tmp_path: Path, skip_bad: bool
+) -> None:
+    root = write_folder(tmp_path / "set", {"cat": 53, "dog": 5, "eel": 5})
+    wanted = {"image_size": (8, 6), "channels": 3, "skip_bad": skip_bad, "test_fraction": 0.0}
+    splits = load(root, **wanted, max_pictures=37)
+    assert splits.summary["counts"] == {
+        name: {c: int((part.labels == label).sum()) for label, c in enumerate(splits.class_names)}
+        for name, part in (("train", splits.train), ("validation", splits.validation))
+    }
+    assert sum(splits.summary["counts"]["train"].values()) == 37
+    with pytest.raises(ValueError, match=r"set: --max-pictures 1 drew no .* of class 'cat' \(nor of 1 more\), of 3 c"):
+        load(root, **wanted, max_pictures=1)
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_copies_are_warned_of_only_among_the_chosen(tmp_path: Path, skip_bad: bool) -> None:
+    root = write_folder(tmp_path / "set", {"cat": 31, "dog": 31})
+    for i in range(31):
+        (root / "cat" / f"{i:03}.png").write_bytes((root / "dog" / f"{i:03}.png").read_bytes())
+    wanted = {"image_size": (8, 6), "channels": 3, "skip_bad": skip_bad}
+    assert len(load(root, **wanted).summary["warnings"]) == 31
+    few = load(root, **wanted, max_pictures=11)
+    names = {inspect_one(root / "cat" / f"{i:03}.png"): f"{i:03}.png" for i in range(31)}
+    chosen = [names[digest] for part in (few.train, few.validation, few.test) for digest in part.digests]
+    twice = sorted(name for name in set(chosen) if chosen.count(name) == 2)
+    assert 0 < len(twice) < len(set(chosen))
+    assert few.summary["warnings"] == [
+        f"conflicting labels: identical pictures in cat and dog: cat/{name}, dog/{name}" for name in twice
+    ]
+    assert few.summary["notes"] == {"conflicting labels": 31}  # of the whole set
+
+
 def test_bad_files_among_the_chosen_are_refused_and_others_not_looked_at(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "set", {"cat": 20, "dog": 20})
-    wanted = {"image_size": (8, 6), "channels": 3, "max_pictures": 3}
+    wanted = {"image_size": (8, 6), "channels": 3, "max_pictures": 3, "seed": 1}
     few = load(root, **wanted)
     names = {digest: name for name in root.rglob("*.png") for digest in [inspect_one(name)]}
     kept = {names[digest] for part in (few.train, few.validation, few.test) for digest in part.digests}

@@ -10,6 +10,7 @@ import pytest
 
 from tests.data.make import encoded, picture, write_folder
 from vitscratch.data import Splits, check, check_set, load_splits, sets
+from vitscratch.data.folders import Entry
 from vitscratch.data.remember import remembered
 
 
@@ -115,6 +116,23 @@ def test_what_is_damaged_or_of_another_version_is_ignored(
     looked_at.clear()
     load(root)
     assert looked_at == [] and not list(cache.rglob("*.part"))
+
+
+def test_digests_that_another_version_kept_are_read_anew(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rows may have another form."""
+    read: list[str] = []
+    read_bytes = check.read_bytes
+
+    def told(entry: Entry) -> object:
+        read.append(entry.name)
+        return read_bytes(entry)
+
+    monkeypatch.setattr(check, "read_bytes", told)
+    listing = check.list_set(root)
+    first = check.digests(listing)
+    assert len(read) == 20 and check.digests(listing) == first and len(read) == 20
+    monkeypatch.setattr(check, "versions", lambda: {"code": "other"})
+    assert check.digests(listing) == first and len(read) == 40
 
 
 def test_a_cache_folder_that_cannot_be_used_is_no_error(

@@ -17,8 +17,8 @@ Choice = Literal["validation_loss", "validation_accuracy"]
 COMPONENTS = (2, 5, 10, 20, 50, 100)
 SVM_C = (1.0, 10.0)
 MAX_VALUES = 2**28
-"""Pixel values of training pictures kept, 1 GiB (scikit-learn needs about four times that): 87,381 colour pictures of
-32 px."""
+"""Pixel values kept of training pictures, and as many of validation ones, 1 GiB (scikit-learn needs about four times
+that): 87,381 colour pictures of 32 px."""
 
 MAX_SVM_WORK = 2 * 10**10
 """Limit on pictures² x values of a picture, as an SVM compares all pairs: 2,551 colour pictures of 32 px, 17,677 grey
@@ -101,7 +101,8 @@ def fit_pca_logistic(
     from sklearn.preprocessing import StandardScaler
 
     pixels, labels, notes = _read(train)
-    held_out = _read(validation)[:2]
+    *held_out, thinned = _read(validation, "validation pictures")
+    notes += thinned
     most = min(pixels.shape)
     possible = [number for number in components if number <= most]
     if not possible:
@@ -154,7 +155,7 @@ def fit_rbf_svm(
         )
     if (fewest := np.bincount(labels)[np.unique(labels)].min()) < FOLDS:
         return LeftOut(name, f"a class has {fewest} training pictures; its probabilities need at least {FOLDS}")
-    held_out = _read(validation)[:2]
+    *held_out, thinned = _read(validation, "validation pictures")
     # Shuffled: in a set in order, folds are unlike each other, and the sigmoid may even turn the classes round.
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32)
     fitted = []
@@ -165,10 +166,12 @@ def fit_rbf_svm(
         fitted.append((_trial(f"C {c:g}", predict, held_out, converged), predict, machine))
     trial, predict, machine = _best(fitted, monitor)
     vectors = machine[-1].calibrated_classifiers_[0].estimator.support_vectors_
-    return PixelModel(name, tuple(one[0] for one in fitted), trial, vectors.size, (), predict)
+    return PixelModel(name, tuple(one[0] for one in fitted), trial, vectors.size, tuple(thinned), predict)
 
 
-def _read(batches: Batches) -> tuple[Float[np.ndarray, "n values"], Int[np.ndarray, " n"], list[str]]:
+def _read(
+    batches: Batches, what: str = "pictures"
+) -> tuple[Float[np.ndarray, "n values"], Int[np.ndarray, " n"], list[str]]:
     """Pixels and labels of all pictures, or of evenly spaced ones if all are too many; and a note of that."""
     rows, labels, count = [], [], 0
     step = None
@@ -183,8 +186,8 @@ def _read(batches: Batches) -> tuple[Float[np.ndarray, "n values"], Int[np.ndarr
     if not count:
         raise ValueError("no pictures to fit a model of pixels to")
     pixels = np.concatenate(rows)
-    notes = [f"uses {len(pixels):,} of {count:,} pictures: more do not fit into memory"] if len(pixels) < count else []
-    return pixels, np.concatenate(labels), notes
+    thinned = f"uses {len(pixels):,} of {count:,} {what}: more do not fit into memory"
+    return pixels, np.concatenate(labels), [thinned] if len(pixels) < count else []
 
 
 def _flat(images: Tensor) -> Float[np.ndarray, "n values"]:
@@ -218,7 +221,7 @@ def _predict_projected(scaler: Any, pca: Any, logistic: Any, num_classes: int, p
 
 
 def _trial(
-    setting: str, predict: Callable[[np.ndarray], np.ndarray], held_out: tuple[np.ndarray, np.ndarray], converged: bool
+    setting: str, predict: Callable[[np.ndarray], np.ndarray], held_out: Sequence[np.ndarray], converged: bool
 ) -> Trial:
     pixels, labels = held_out
     probabilities = predict(pixels)

@@ -54,9 +54,10 @@ def resnet(
         num_classes: length of the logits. in_channels: 3, or 1 for grey.
         weights: see `Weights`; None: random ones.
         small_stem: begin with a 3 x 3 convolution of stride 1 and no pooling, as is usual for CIFAR's 32 px. The
-            usual stem halves a picture twice before the first block; `SMALL` says where that is too much. With it,
-            pictures of 16 px or less are a single pixel before the last stage, and torch 2.15 makes random gradients
-            of that on CPUs in bf16: train those in fp32.
+            usual stem halves a picture twice before the first block; `SMALL` says where that is too much. Where a
+            picture is a single pixel before the last stage, torch 2.15 makes random or infinite gradients of it on
+            CPUs in bf16, so train in fp32: with the usual stem up to 16 px (32 px are fine), with the small one up to
+            4 px (8 px are fine).
 
     Raises:
         ValueError: another name, or weights of something else. OSError: weights that are not here, without a network.

@@ -145,8 +145,7 @@ class Evaluate(Common):
                     "trained on, which flatters it"
                 )
         if skipped := len(splits.summary["skipped"]):
-            good = sum(sum(classes.values()) for classes in splits.summary["counts"].values())
-            print(f"skipped {skipped:,} of {skipped + good:,} files that cannot be decoded")
+            print(f"skipped {skipped:,} of {splits.summary['files']:,} files that cannot be decoded")
         return what, pictures, skipped
 
     def _compare(self, run: RunFolder, splits: "Splits", part: str) -> None:

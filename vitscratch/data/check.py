@@ -195,7 +195,7 @@ def digests(listing: Listing, *, progress: Progress | None = None) -> list[Inspe
     def look(entries: Sequence[Entry]) -> list[Inspection]:
         return _in_threads(lambda number: read_bytes(entries[number])[0], len(entries), None, progress)
 
-    return _remembering(listing, f"digests {listing.root.resolve()}", {}, look)
+    return _remembering(listing, f"digests {listing.root.resolve()}", versions(), look)
 
 
 def _remembering(

@@ -30,6 +30,8 @@ else:
     from typing import Any as Image
 
 MAX_MEMORY = 2 * 2**30
+_DUPLICATES = ("duplicate across splits", "conflicting labels")
+"""Kinds of findings that flatter a result, or spoil it."""
 _DRAWN = "real pictures divided, stratified, by the seed; fakes drawn from a model of the training part"
 
 
@@ -81,7 +83,8 @@ def load_splits(
         progress: see `check_set`.
 
     Raises:
-        ValueError: no such set, bad files, classes that are missing or too small, or sizes that differ.
+        ValueError: no such set, bad files, classes that are missing, too small or of which no training picture was
+            drawn, or sizes that differ.
         RuntimeError: a built-in set that is not here and cannot be downloaded.
     """
     _check_fractions(validation_fraction, test_fraction)
@@ -107,18 +110,20 @@ def load_splits(
         whole = decode(listing) if undecoded is None else _undecoded(listing, prepare, progress)
     parts = _divide(str(data), whole, validation_fraction, test_fraction, seed)
     _refuse_missing_classes(str(data), whole, parts)
-    names = whole.pictures.class_names
-    counts = {name: class_counts(whole.pictures.labels[indices], names) for name, indices in parts.items()}
+    names, labels = whole.pictures.class_names, whole.pictures.labels
     kept, pictures = parts, whole.pictures
     if max_pictures is not None:
         kept = {name: _some(indices, max_pictures, seed) for name, indices in parts.items()}
+        _refuse_undrawn_classes(str(data), class_counts(labels[kept["train"]], names), max_pictures)
+    counts = {name: class_counts(labels[indices], names) for name, indices in kept.items()}
+    chosen = torch.cat(list(kept.values())).sort().values  # no picture is in two parts
+    warnings = whole.notes["warnings"]
     if undecoded is not None:
-        chosen = torch.cat(list(kept.values())).sort().values  # no picture is in two parts
         seen = decode(replace(undecoded, entries=[undecoded.entries[number] for number in chosen]))
-        pictures = seen.pictures
-        told = whole.notes["warnings"]
-        told += [warning for warning in seen.notes["warnings"] if warning not in told]  # of file formats, say
+        pictures, warnings = seen.pictures, seen.notes["warnings"]
         kept = {name: torch.searchsorted(chosen, indices) for name, indices in kept.items()}
+    elif len(chosen) < len(labels) and whole.found is not None:
+        warnings = _warnings_of(chosen, *whole.found)
     summary = {
         "data": str(data),
         "how": _DRAWN if str(data) == "fake-digits" else _how(whole, parts),
@@ -128,6 +133,7 @@ def load_splits(
         "in_memory": isinstance(pictures, Pictures),
         "counts": counts,
         **whole.notes,
+        "warnings": warnings,
     }
     train, validation, test = (
         pictures.part(kept[name]) if name in kept else None for name in ("train", "validation", "test")
@@ -165,12 +171,13 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Whole:
-    """A set before we divide it, and for each picture the part it came in (None: in none)."""
+    """A set before we divide it, for each picture the part it came in (None: in none), and what its files told."""
 
     pictures: Pictures | PictureFiles
     given: list[str | None]
     preprocessing: Preprocessing
     notes: dict[str, Any]
+    found: tuple[Listing, list[Inspection]] | None = None
 
 
 def _check_fractions(validation: float, test: float) -> None:
@@ -254,7 +261,8 @@ def _decoded(
         paths = tuple(file for number in good if (file := listing.entries[number].path) is not None)
         pictures = PictureFiles(paths, labels, listing.class_names, digests)
     given = [listing.entries[number].split for number in good]
-    return _Whole(pictures, given, preprocessing, _notes(report, listing, inspections))
+    found = replace(listing, entries=[listing.entries[n] for n in good]), [inspections[n] for n in good]
+    return _Whole(pictures, given, preprocessing, _notes(report, listing, inspections), found)
 
 
 def _refuse_layout(listing: Listing) -> None:
@@ -308,22 +316,32 @@ def _groups(pictures: Pictures | PictureFiles) -> Tensor:
 
 
 def _notes(report: Report, listing: Listing, inspections: Sequence[Inspection]) -> dict[str, Any]:
-    kinds = ("duplicate across splits", "conflicting labels", "duplicate", "ignored", "unused folder")
+    kinds = (*_DUPLICATES, "duplicate", "ignored", "unused folder")
     found = Counter(finding.kind for finding in report.findings if finding.kind in kinds)
     told = hashlib.blake2b(digest_size=16)
     for entry, inspection in zip(listing.entries, inspections, strict=True):
         told.update(f"{entry.name}\0{entry.label}\0{entry.split}\0{inspection.digest}\n".encode())
     return {
-        "warnings": [
-            *_unused(report, listing),
-            *(f"{finding.kind}: {finding.message}" for finding in report.findings if finding.kind in kinds[:2]),
-            *filter(None, [shortcut_line(report.shortcuts, report.root)]),
-        ],
+        "warnings": _warnings(report, listing),
         "notes": dict(found),
         "files": len(inspections),  # those that were skipped included
         "skipped": [f"{finding.where}: {finding.message}" for finding in report.bad_files],
         "fingerprint": told.hexdigest(),  # of names, labels and bytes: another one is another set
     }
+
+
+def _warnings(report: Report, listing: Listing) -> list[str]:
+    return [
+        *_unused(report, listing),
+        *(f"{finding.kind}: {finding.message}" for finding in report.findings if finding.kind in _DUPLICATES),
+        *filter(None, [shortcut_line(report.shortcuts, report.root)]),
+    ]
+
+
+def _warnings_of(chosen: Tensor, listing: Listing, inspections: Sequence[Inspection]) -> list[str]:
+    """As if there were no other pictures."""
+    alone = replace(listing, entries=[listing.entries[number] for number in chosen])
+    return _warnings(make_report(alone, [inspections[number] for number in chosen]), alone)
 
 
 def _unused(report: Report, listing: Listing) -> list[str]:
@@ -379,6 +397,15 @@ def _refuse_missing_classes(data: str, whole: _Whole, parts: dict[str, Tensor]) 
         counts = class_counts(whole.pictures.labels[indices], whole.pictures.class_names)
         if missing := [name for name, count in counts.items() if count == 0]:
             raise ValueError(f"{data}: the {split} part has no picture of class {missing[0]!r}, which others have")
+
+
+def _refuse_undrawn_classes(data: str, counts: dict[str, int], max_pictures: int) -> None:
+    if undrawn := [name for name, count in counts.items() if count == 0]:
+        more = f" (nor of {len(undrawn) - 1:,} more)" if len(undrawn) > 1 else ""
+        raise ValueError(
+            f"{data}: --max-pictures {max_pictures:,} drew no training picture of class {undrawn[0]!r}{more}, of "
+            f"{len(counts):,} classes; raise it"
+        )
 
 
 def _how(whole: _Whole, parts: dict[str, Tensor]) -> str:
