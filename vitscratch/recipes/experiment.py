@@ -108,16 +108,15 @@ class Experiment:
 Progress = Callable[[int, int], None]  # files that are done, and all of them
 
 
-def load(recipe: Recipe, progress: Progress | None = None) -> Splits:
-    """The pictures of a recipe, divided as it says.
+def load(recipe: Recipe, progress: Progress | None = None, preprocessing: Preprocessing | None = None) -> Splits:
+    """The pictures of a recipe, divided as it says, and in its size, or in that of a preprocessing.
 
     Raises:
         ValueError: there are none, or they cannot be used.
     """
     if not recipe.data:
         raise ValueError("this recipe needs pictures of yours: --data FOLDER, with one folder for each class in it")
-    size, channels = recipe.picture_shape()
-    wanted = recipe.preprocessing() or Preprocessing(size, channels)
+    wanted = preprocessing or recipe.preprocessing() or Preprocessing(*recipe.picture_shape())
     return load_splits(
         recipe.data,
         seed=recipe.split_seed,
