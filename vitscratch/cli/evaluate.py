@@ -69,6 +69,7 @@ class Evaluate(Common):
         from vitscratch.training import choose_precision, evaluate
         from vitscratch.weights import load_model
 
+        recipe: Recipe
         if run is None:
             saved, recipe = self._weights(), FineTune(weights=self.model)
         else:

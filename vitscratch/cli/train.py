@@ -244,7 +244,7 @@ def introduce(experiment: "Experiment") -> None:
     counts = ", ".join(f"{len(part):,} for {name}" for name, part in parts.items() if part is not None)
     for warning in splits.summary.get("warnings", []):
         say(f"Warning: {warning}")
-    for note in recipe.provenance().get("notes", []):
+    for note in experiment.provenance.get("notes", []):
         say(f"Weights: {note}")
     device = next(experiment.model.parameters()).device
     precision = str(choose_precision(recipe.precision, device)).removeprefix("torch.")
@@ -335,7 +335,7 @@ def save(folder: Path, experiment: "Experiment", history: "list[EpochRecord]", m
     provenance: dict[str, Any] = {
         "recipe": recipe_name(experiment.recipe),
         "data": experiment.recipe.data,
-        **experiment.recipe.provenance(),
+        **experiment.provenance,
         **{key: metrics[key] for key in ("kept_epoch", "validation_accuracy", "test_accuracy") if key in metrics},
     }
     save_model(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -45,6 +45,7 @@ class Experiment:
         device: "cpu", "cuda", "cuda:1", ...
         notes: what `fit` has to say beside its records.
         probe: what `fit` found, if it was a probe and no training for epochs.
+        provenance: the recipe's, of the time when the model was built: its files may change while it is trained.
     """
 
     recipe: Recipe
@@ -55,6 +56,7 @@ class Experiment:
     device: str
     notes: list[str] = field(default_factory=list)
     probe: LogisticProbe | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     def batches(self, part: Part, training: bool = False) -> EpochBatches:
         """Batches of one part: for training shuffled and augmented, else in order and as they are.
@@ -146,7 +148,7 @@ def prepare(recipe: Recipe, device: str = "cpu", progress: Progress | None = Non
     model = recipe.build(config).to(device)
     if distributed.rank():  # the same weights everywhere, but other dropout
         torch.manual_seed(recipe.seed + distributed.rank())
-    return Experiment(recipe, splits, preprocessing, config, model, device)
+    return Experiment(recipe, splits, preprocessing, config, model, device, provenance=recipe.provenance())
 
 
 @contextmanager
