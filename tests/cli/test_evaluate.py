@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from tests.data.make import encoded, picture, write_folder
+from vitscratch import weights
 from vitscratch.cli import main
 from vitscratch.cli.evaluate import class_numbers
 from vitscratch.cli.run_folder import read_run
+from vitscratch.data.load import load_splits
 from vitscratch.parity import awaken
+from vitscratch.recipes import fine_tune
 from vitscratch.recipes.experiment import load
 from vitscratch.weights import load_model, save_model
 
@@ -181,3 +184,108 @@ def test_a_class_that_the_model_knows_twice_is_refused() -> None:
     assert class_numbers(["b", "a"], ["a", "c", "b"], "x").tolist() == [2, 0]
     with pytest.raises(ValueError, match=r"x has the classes crane; the model knows crane, eel, crane: crane cannot"):
         class_numbers(["crane"], ["crane", "eel", "crane"], "x")
+
+
+# what --data means
+
+
+def measured(tmp_path: Path, *arguments: str) -> dict:
+    assert main([*EVALUATE, *arguments, "--json", str(tmp_path / "out.json")]) == 0
+    return json.loads((tmp_path / "out.json").read_text())
+
+
+def with_recipe(run: Path, **settings: object) -> str:
+    config = json.loads((run / "config.json").read_text())
+    config["recipe"].update(settings)
+    (run / "config.json").write_text(json.dumps(config))
+    return str(run)
+
+
+def test_other_pictures_are_all_measured_whatever_the_run_was_trained_on(copy: Path, tmp_path: Path) -> None:
+    other = write_folder(tmp_path / "other", {"cat": 5, "dog": 6}, (8, 8), seed=1000)
+    run = with_recipe(copy / "run", max_pictures=3)
+    assert measured(tmp_path, run, "--data", str(other))["total"] == 11
+
+
+def test_a_probe_is_measured_on_other_pictures(tmp_path: Path) -> None:
+    """Its recipe wants validation pictures, which these do not have."""
+    folders = [write_folder(tmp_path / name, {"cat": 14, "dog": 11}, (8, 8), seed=i) for i, name in enumerate("ab")]
+    few = ["--how", "probe", "--workers", "0", "--no-doctor", "--device", "cpu", "--out", str(tmp_path / "run")]
+    assert main(["finetune", "cifar10", str(folders[0]), *few]) == 0
+    assert measured(tmp_path, str(tmp_path / "run"), "--data", str(folders[1]))["total"] == 25
+
+
+def test_a_divided_set_without_that_part_is_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write_folder(tmp_path / "only" / "train", {"cat": 5, "dog": 6}, (8, 8), seed=1000)
+    arguments = [str(trained / "run"), "--data", str(tmp_path / "only")]
+    for split in ("test", "validation"):
+        assert main([*EVALUATE, *arguments, "--split", split]) == 2
+        error = capsys.readouterr().err
+        assert f"only has no {split} part; name another --split" in error and error.count("\n") == 1
+    found = measured(tmp_path, *arguments, "--split", "train")
+    assert found["total"] == 11 and found["what"].startswith("train part of ")
+
+
+def test_parts_of_fake_digits_are_those_of_the_training(trained: Path, copy: Path, tmp_path: Path) -> None:
+    fractions = {"validation_fraction": 0.11, "test_fraction": 0.23}
+    run = with_recipe(copy / "run", **fractions)
+    saved = load_model(copy / "run" / "model.safetensors")
+    save_model(
+        copy / "run" / "model.safetensors",
+        saved.model,
+        saved.config,
+        ["REAL", "FAKE"],
+        saved.preprocessing,
+        saved.provenance,
+    )
+    parts = load_splits("fake-digits", seed=0, **fractions)
+    for split in ("train", "validation", "test"):
+        found = measured(tmp_path, run, "--data", "fake-digits", "--split", split)
+        assert found["total"] == len(getattr(parts, split)) and found["what"] == f"{split} part of fake-digits"
+
+
+def test_the_precision_is_told(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for precision, dtype in (("fp32", "float32"), ("bf16", "bfloat16")):
+        found = measured(
+            tmp_path,
+            with_recipe(copy / "run", precision=precision, data=str(tmp_path / "no")),
+            "--data",
+            str(copy / "pictures"),
+            "--skip-bad",
+        )
+        assert found["precision"] == dtype
+        assert f"loss {found['loss']:.4f}, in {dtype}\n" in capsys.readouterr().out
+
+
+def test_weights_are_built_once(three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[object] = []
+    build_from = weights.build_from
+    monkeypatch.setattr(weights, "build_from", lambda source, **how: built.append(source) or build_from(source, **how))
+    assert measured(tmp_path, str(three), "--data", str(tmp_path / "other"))["total"] == 12
+    assert built == [str(three)]
+
+
+def test_the_name_of_shipped_weights_goes_before_a_run_of_that_name(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for `predict`."""
+    (tmp_path / "cifar10").symlink_to(trained / "run")
+    write_folder(tmp_path / "few", {"cat": 5, "ship": 6}, (8, 8))
+    monkeypatch.chdir(tmp_path)
+    assert measured(tmp_path, "cifar10", "--data", "few")["per_class"].keys() == {"cat", "ship"}
+    assert "./cifar10 is a file or folder of that name" in capsys.readouterr().err
+    assert main([*EVALUATE, "cifar10"]) == 2
+    error = capsys.readouterr().err
+    assert "'cifar10' means the weights that come with vitscratch" in error and "the run as ./cifar10" in error
+    assert measured(tmp_path, "./cifar10")["total"] == 5
+
+
+def test_a_run_is_measured_without_the_weights_that_it_began_with(tmp_path: Path, three: Path) -> None:
+    few = ["--epochs", "1", "--workers", "0", "--no-doctor", "--device", "cpu", "--out", str(tmp_path / "run")]
+    data = write_folder(tmp_path / "mine", {"cat": 14, "dog": 11}, (8, 8))
+    assert main(["finetune", str(three), str(data), *few]) == 0
+    three.unlink()
+    fine_tune._pretrained.cache_clear()
+    assert measured(tmp_path, str(tmp_path / "run"))["total"] == 5

@@ -172,3 +172,34 @@ def test_what_was_assumed_of_the_weights_is_told(tmp_path: Path) -> None:
     assert tuned.provenance()["weights_sha256"] == digest
     assert any("pos_embed: 2 x 2 -> 4 x 4" in note for note in notes) and len(notes) > 1
     assert replace(tuned, how="scratch").provenance() == {"how": "scratch"}
+
+
+def test_weights_that_were_written_anew_are_read_anew(weights: str) -> None:
+    """Under the same name, by the same recipe; what a run began with stays what it says."""
+    tuned, file = recipe(weights), Path(weights)
+    first, second = hashlib.sha256(file.read_bytes()).hexdigest(), replace(CONFIG, depth=2)
+    experiment = prepare(tuned)
+    save_model(
+        file,
+        VisionTransformer.from_config(second),
+        second,
+        [f"class {i}" for i in range(7)],
+        replace(PREPROCESSING, mean=(0.7,)).to_dict(),
+        {},
+    )
+    assert experiment.provenance["weights_sha256"] == first
+    again = prepare(tuned)
+    assert again.config.depth == 2 and again.preprocessing.mean == (0.7,)
+    assert again.provenance["weights_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest() != first
+
+
+def test_a_config_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    theirs = torchvision_twin(replace(CONFIG, in_channels=3, embed_dim=64, num_heads=1))[0]
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    tuned = replace(recipe(str(tmp_path / "theirs.pth")), num_heads=1)
+    before = tuned.provenance()
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json"):
+        tuned.preprocessing()
+    (tmp_path / "config.json").unlink()
+    assert tuned.provenance() == before

@@ -58,9 +58,7 @@ class Evaluate(Common):
 
     def run(self) -> int:
         check_writable(self.json)
-        run = read_run(Path(self.model)) if is_run(Path(self.model)) else None
-        if run is None and self.data is None:
-            raise ValueError(f"{self.model} is no folder of a run, which knows its pictures; name pictures with --data")
+        run = self._run()
         if run is not None and (self.num_heads, self.pool) != (None, None):
             raise ValueError(f"{self.model} is a run, which knows its architecture; leave out --num-heads and --pool")
         device = pick_device(self.device)
@@ -71,14 +69,16 @@ class Evaluate(Common):
         from vitscratch.training import choose_precision, evaluate
         from vitscratch.weights import load_model
 
+        recipe: Recipe
         if run is None:
-            saved, recipe = self._weights()
+            saved, recipe = self._weights(), FineTune(weights=self.model)
         else:
             saved, recipe = load_model(run.path / MODEL), run.recipe
         preprocessing = Preprocessing.from_dict(saved.preprocessing)
         what, pictures, skipped = self._pictures(run, recipe, saved)
         batches = make_batches(pictures, preprocessing, self.batch_size, device=device, workers=recipe.workers)
         precision = choose_precision(recipe.precision, torch.device(device))
+        dtype = str(precision).removeprefix("torch.")
         metrics = evaluate(saved.model.to(device), batches, precision)
         numbers = pictures.labels.unique().tolist()  # not the 998 others of ImageNet's
         per_class = [(saved.class_names[number], metrics.per_class[number]) for number in numbers]
@@ -87,7 +87,7 @@ class Evaluate(Common):
             print(f"{name:<{width}}  {correct:>6,} of {total:>6,}" + (f"  {correct / total:7.2%}" if total else ""))
         print(
             f"{what}: accuracy {metrics.accuracy:.2%} ({metrics.correct:,} of {metrics.total:,}), "
-            f"loss {metrics.loss:.4f}"
+            f"loss {metrics.loss:.4f}, in {dtype}"
         )
         if self.json is not None:
             classes = {name: {"correct": correct, "total": total} for name, (correct, total) in per_class}
@@ -97,34 +97,76 @@ class Evaluate(Common):
                 "total": metrics.total,
                 "skipped": skipped,
             }
-            write_json({"what": what, **numbers, "loss": metrics.loss, "per_class": classes}, self.json)
+            write_json(
+                {"what": what, **numbers, "loss": metrics.loss, "precision": dtype, "per_class": classes}, self.json
+            )
         return 0
 
-    def _weights(self) -> "tuple[SavedModel, Recipe]":
-        """The model of weights that are no run's, and a recipe that reads pictures as they want them."""
+    def _run(self) -> RunFolder | None:
+        """The run that is measured; None for weights that are no run's. What is shipped goes first, as everywhere.
+
+        Raises:
+            ValueError: weights, and no pictures.
+        """
+        from vitscratch.weights import shipped_names
+
+        path = Path(self.model)
+        if self.model not in shipped_names() and is_run(path):
+            return read_run(path)
+        if self.data is not None:
+            return None
+        if is_run(path):
+            raise ValueError(
+                f"{self.model!r} means the weights that come with vitscratch; name pictures with --data, or the run "
+                f"as ./{self.model}"
+            )
+        raise ValueError(f"{self.model} is no folder of a run, which knows its pictures; name pictures with --data")
+
+    def _weights(self) -> "SavedModel":
+        """The model of weights that are no run's.
+
+        Raises:
+            ValueError: they do not say how pictures are prepared.
+        """
         from vitscratch.weights import build_from
 
         saved = build_from(self.model, num_heads=self.num_heads, pool=self.pool)
         for note in saved.provenance["notes"]:
             print(f"vitscratch: {self.model}: {note}", file=sys.stderr)
-        recipe = FineTune(weights=self.model, num_heads=self.num_heads)
-        recipe.preprocessing()  # says so if the weights have none
-        return saved, recipe
+        if not saved.preprocessing:
+            raise ValueError(
+                f"{self.model} does not say how its pictures are prepared; convert it with vitscratch first"
+            )
+        return saved
+
+    def _recipe(self, recipe: Recipe) -> Recipe:
+        """Of the pictures: the run's; or for --data one of all of them, where they do not come divided."""
+        if self.data is None:
+            return recipe
+        fractions = 0.0, 0.0  # what is not divided counts whole
+        if str(self.data) == "fake-digits":  # comes divided, but into such parts as one asks for
+            fractions = recipe.validation_fraction, recipe.test_fraction
+        return FineTune(
+            data=str(self.data),
+            data_dir=recipe.data_dir,
+            skip_bad=self.skip_bad,
+            split_seed=recipe.split_seed,
+            validation_fraction=fractions[0],
+            test_fraction=fractions[1],
+        )
 
     def _pictures(
         self, run: RunFolder | None, recipe: Recipe, saved: "SavedModel"
     ) -> "tuple[str, Pictures | PictureFiles, int]":
         """What is measured, in words and as pictures with the model's labels, and how many files were skipped."""
+        from vitscratch.data import Preprocessing
         from vitscratch.recipes.experiment import load
 
-        part = self.split
-        if self.data is not None:  # what is not divided counts whole
-            recipe = replace(recipe, data=str(self.data), skip_bad=self.skip_bad)
-            recipe = replace(recipe, validation_fraction=0.0, test_fraction=0.0)
-        what = f"{part} part of {recipe.data if self.data is None else self.data}"
+        part, recipe = self.split, self._recipe(recipe)
+        what = f"{part} part of {recipe.data}"
         with file_progress("pictures") as loading:
-            splits = load(recipe, loading)
-        if self.data is not None and splits.validation is None and splits.test is None:
+            splits = load(recipe, loading, preprocessing=Preprocessing.from_dict(saved.preprocessing))
+        if self.data is not None and not splits.summary["given"]:
             part, what = "train", str(self.data)
         if run is not None:
             self._compare(run, splits, part)

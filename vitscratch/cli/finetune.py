@@ -115,7 +115,25 @@ def _caveat(pretrained: RunFolder, scratch: RunFolder) -> str:
     else:
         epochs = f"both had {first} epochs" if first == second else f"they had {first} and {second} epochs"
     return (
-        f"One run of each, with seed {recipe.seed}: another seed gives other numbers. Same pictures, same division, "
-        f"same settings, tuned for neither; {epochs}. From scratch, more epochs or another learning rate "
-        "may do better."
+        f"One run of each, with seed {recipe.seed}: another seed gives other numbers. Same pictures, same division; "
+        f"{_settings(recipe)}; {epochs}. From scratch, more epochs or another learning rate may do better."
     )
+
+
+def _settings(recipe: FineTune) -> str:
+    """What the two runs of a comparison have in common beside the pictures, and what they have not."""
+    if recipe.how == "probe":
+        return (
+            "the probe's regularisation was chosen on the validation pictures, which flatters its accuracy there, and "
+            "nothing else was tuned"
+        )
+    blocks = f"each block learned {recipe.layer_decay:g} times as fast as the one above it"
+    rates = {
+        "head": ["the head alone learned, ten times as fast"],
+        "last-n": ["only the last blocks and the head learned"],
+        "fine-tune": ["the head first learned alone, ten times as fast"],
+    }.get(recipe.how, [])
+    if recipe.how in ("last-n", "full", "fine-tune") and recipe.layer_decay != 1:
+        rates.append(blocks)
+    same = "same settings, tuned for neither"
+    return f"{same}, but in the pretrained model {', and '.join(rates)}" if rates else same

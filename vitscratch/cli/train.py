@@ -267,7 +267,7 @@ def introduce(experiment: "Experiment") -> None:
     splits, recipe = experiment.splits, experiment.recipe
     parts = {name: getattr(splits, name) for name in ("train", "validation", "test")}
     counts = ", ".join(f"{len(part):,} for {name}" for name, part in parts.items() if part is not None)
-    for note in recipe.provenance().get("notes", []):
+    for note in experiment.provenance.get("notes", []):
         say(f"Weights: {note}")
     device = next(experiment.model.parameters()).device
     precision = str(choose_precision(recipe.precision, device)).removeprefix("torch.")
@@ -359,7 +359,7 @@ def save(folder: Path, experiment: "Experiment", history: "list[EpochRecord]", m
     provenance: dict[str, Any] = {
         "recipe": recipe_name(experiment.recipe),
         "data": experiment.recipe.data,
-        **experiment.recipe.provenance(),
+        **experiment.provenance,
         **{key: metrics[key] for key in ("kept_epoch", "validation_accuracy", "test_accuracy") if key in metrics},
     }
     experiment.recipe.save(folder / MODEL, experiment, provenance)

@@ -131,6 +131,7 @@ def load_splits(
         "validation_fraction": validation_fraction,
         "test_fraction": test_fraction,
         "in_memory": isinstance(pictures, Pictures),
+        "given": [name for name in parts if name in whole.given],
         "counts": counts,
         **whole.notes,
         "warnings": warnings,

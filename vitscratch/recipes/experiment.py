@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,7 @@ class Experiment:
         device: "cpu", "cuda", "cuda:1", ...
         notes: what `fit` has to say beside its records.
         probe: what `fit` found, if it was a probe and no training for epochs.
+        provenance: the recipe's, of the time when the model was built: its files may change while it is trained.
     """
 
     recipe: Recipe
@@ -55,6 +56,7 @@ class Experiment:
     device: str
     notes: list[str] = field(default_factory=list)
     probe: LogisticProbe | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -118,8 +120,13 @@ class Experiment:
 Progress = Callable[[int, int], None]  # files that are done, and all of them
 
 
-def load(recipe: Recipe, progress: Progress | None = None, max_memory: int = MAX_MEMORY) -> Splits:
-    """The pictures of a recipe, divided as it says.
+def load(
+    recipe: Recipe,
+    progress: Progress | None = None,
+    max_memory: int = MAX_MEMORY,
+    preprocessing: Preprocessing | None = None,
+) -> Splits:
+    """The pictures of a recipe, divided as it says, and in its size, or in that of a preprocessing.
 
     Args:
         max_memory, progress: see `load_splits`.
@@ -129,8 +136,7 @@ def load(recipe: Recipe, progress: Progress | None = None, max_memory: int = MAX
     """
     if not recipe.data:
         raise ValueError("this recipe needs pictures of yours: --data FOLDER, with one folder for each class in it")
-    size, channels = recipe.picture_shape()
-    wanted = recipe.preprocessing() or Preprocessing(size, channels)
+    wanted = preprocessing or recipe.preprocessing() or Preprocessing(*recipe.picture_shape())
     return load_splits(
         recipe.data,
         seed=recipe.split_seed,
@@ -167,7 +173,7 @@ def prepare(
     config, model = recipe.create(len(splits.class_names))
     if distributed.rank():  # the same weights everywhere, but other dropout
         torch.manual_seed(recipe.seed + distributed.rank())
-    return Experiment(recipe, splits, preprocessing, config, model.to(device), device)
+    return Experiment(recipe, splits, preprocessing, config, model.to(device), device, provenance=recipe.provenance())
 
 
 @contextmanager

@@ -22,7 +22,7 @@ scratch     everything, from random weights                             to see w
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from vitscratch.config import ViTConfig
 from vitscratch.recipes.base import Recipe
@@ -96,9 +96,9 @@ class FineTune(Recipe):
             return {"how": self.how}
         return {
             "weights": self.weights,
-            **_digest(self.weights),
+            **_digest(self.weights, _state(self.weights)),
             "how": self.how,
-            "notes": list(_pretrained(self.weights, self.image_size, self.num_heads)[2]),
+            "notes": list(self._pretrained()[2]),
         }
 
     def learns(self, config: ViTConfig) -> str:
@@ -143,9 +143,12 @@ class FineTune(Recipe):
         is_file = Path(self.weights).exists() and self.weights not in ("", *shipped_names())
         return replace(recipe, weights=str(Path(self.weights).absolute()) if is_file else self.weights)
 
+    def _pretrained(self) -> "_Pretrained":
+        return _pretrained(self.weights, self.image_size, self.num_heads, _state(self.weights))
+
     def preprocessing(self) -> "Preprocessing":
         """As the weights were trained, in the size that is asked for."""
-        return _pretrained(self.weights, self.image_size, self.num_heads)[1]
+        return self._pretrained()[1]
 
     def picture_shape(self) -> tuple[tuple[int, int], int]:
         """The weights', or the size that is asked for."""
@@ -154,7 +157,7 @@ class FineTune(Recipe):
 
     def model_config(self, num_classes: int) -> ViTConfig:
         """The weights' architecture, for so many classes."""
-        return replace(_pretrained(self.weights, self.image_size, self.num_heads)[0], num_classes=num_classes)
+        return replace(self._pretrained()[0], num_classes=num_classes)
 
     def build(self, config: ViTConfig) -> "VisionTransformer":
         """The pretrained body with a new head; with scratch the same model at random."""
@@ -165,7 +168,7 @@ class FineTune(Recipe):
         from vitscratch.weights.heads import with_head_of
 
         if self.how == "scratch":
-            return with_head_of(super().build(config), _pretrained(self.weights, self.image_size, self.num_heads)[3])
+            return with_head_of(super().build(config), self._pretrained()[3])
         model = build_from(
             self.weights,
             image_size=config.image_size,
@@ -202,12 +205,31 @@ class FineTune(Recipe):
         return fine_tune(model, train, self, head_epochs=self.head_epochs, layer_decay=self.layer_decay, **options)
 
 
+_Pretrained: TypeAlias = "tuple[ViTConfig, Preprocessing, tuple[str, ...], dict[str, Tensor]]"
+_State: TypeAlias = tuple[tuple[str | int, ...], ...]
+
+
+def _state(weights: str) -> _State:
+    """Name, size and time of a file and of what may lie beside it, or of a folder's files; () for what has no path."""
+    from vitscratch.data.remember import file_state
+    from vitscratch.weights import shipped_names
+
+    path = Path(weights)
+    if not weights or weights in shipped_names() or not path.exists():
+        return ()
+    beside = [path.with_name(name) for name in ("config.json", "preprocessor_config.json")]
+    files = sorted(path.iterdir()) if path.is_dir() else [path, *beside]
+    return tuple((str(file.absolute()), *found[:2]) for file in files if (found := file_state(file)))
+
+
 @lru_cache(maxsize=1)
-def _pretrained(
-    weights: str, image_size: int | None, num_heads: int | None
-) -> "tuple[ViTConfig, Preprocessing, tuple[str, ...], dict[str, Tensor]]":
+def _pretrained(weights: str, image_size: int | None, num_heads: int | None, state: _State) -> "_Pretrained":
     """Architecture and preprocessing of pretrained weights, for pictures of a size, notes on what was assumed, and a
-    norm that belongs to the head."""
+    norm that belongs to the head.
+
+    Args:
+        state: of the files: others are read anew.
+    """
     from vitscratch.data import Preprocessing
     from vitscratch.weights import build_from
 
@@ -220,8 +242,8 @@ def _pretrained(
     return saved.config, Preprocessing.from_dict(saved.preprocessing), tuple(saved.provenance["notes"]), norm
 
 
-@lru_cache(maxsize=1)  # the file as it was when the run began
-def _digest(weights: str) -> dict[str, str]:
+@lru_cache(maxsize=1)
+def _digest(weights: str, state: _State) -> dict[str, str]:
     """SHA-256 of the file of pretrained weights; nothing for timm's, whose files are timm's own affair."""
     import hashlib
 
