@@ -44,6 +44,7 @@ class Digits(Recipe):
     weight_decay: float = 0.05
     warmup_epochs: float = 3.0
     label_smoothing: float = 0.1
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # the same figures on every CPU
     threads: int | None = 1  # a model this small gains nothing from two, and on a busy machine they wait for each other
 
     degrees: float = 12.0

@@ -143,7 +143,9 @@ def transfer_digits(
     with TemporaryDirectory() as folder:
         file = Path(folder, "digits-0-to-4.safetensors")
         save_model(file, model, config, low.class_names, whole.preprocessing.to_dict(), {})
-        tuning = FineTune(weights=str(file), data="digits", learning_rate=2e-3, layer_decay=1.0, flip=0.0, threads=1)
+        tuning = FineTune(
+            weights=str(file), data="digits", learning_rate=2e-3, layer_decay=1.0, flip=0.0, threads=1, precision="fp32"
+        )
         return measure(tuning, high, per_class, seeds, device=device, on_row=on_row)
 
 
