@@ -188,7 +188,11 @@ def test_an_undivided_folder_as_the_competition_has_it_and_its_shortcut(
     [
         ({"train": (11, 13), "val": (3, 0), "test": (5, 5)}, [], "class 'REAL' is in train but not in validation"),
         ({"train": (11, 13), "test": (0, 5)}, [], "class 'FAKE' is in train but not in test"),
-        ({"train": (11, 13), "test": (5, 5)}, ["--max-pictures", "1"], "leaves the validation part without class"),
+        (
+            {"train": (11, 13), "test": (5, 5)},
+            ["--max-pictures", "1"],
+            "--max-pictures 1 drew no training picture of class",
+        ),
         ({"train": (11, 13), "test": (5, 5)}, ["--test-fraction", "0"], "test_fraction 0.0: expected above 0"),
         ({}, ["--models", "cnn"], "models: 'cnn' is unknown; there are pca, svm, resnet18"),
         ({}, ["--models", "vit-224"], "--models vit-224: no --vit-weights given"),
