@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from tests.data.make import encoded, picture, write_folder
 from vitscratch.cli import main
 from vitscratch.cli.progress import Progress
+from vitscratch.cli.train import warnings
 from vitscratch.config import ViTConfig
 from vitscratch.data import Preprocessing
 from vitscratch.recipes import judge
@@ -215,3 +217,28 @@ def test_what_cannot_be_compared_is_refused_in_one_line_and_leaves_nothing(
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
     assert not out.exists()
+
+
+def test_a_comparison_is_no_run_and_says_what_it_is(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--resume", str(finished)]) == 2
+    assert "it is of a comparison; `vitscratch compare fake-digits`" in capsys.readouterr().err
+
+
+def test_many_warnings_of_a_kind_are_three_and_a_number() -> None:
+    kinds = [f"duplicate: {number}" for number in range(5)] + ["shortcut: x"]
+    told = warnings(SimpleNamespace(summary={"warnings": kinds}))  # type: ignore[arg-type]
+    assert told == [*kinds[:3], "duplicate: 2 more (splits.json has them all)", "shortcut: x"]
+    assert warnings(SimpleNamespace(summary={"warnings": kinds[:3]})) == kinds[:3]  # type: ignore[arg-type]
+
+
+def test_a_model_that_has_one_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stubborn(VisionTransformer):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return 0 * super().forward(images) + torch.tensor([0.0, 9.0])
+
+    monkeypatch.setattr("vitscratch.vit.VisionTransformer.from_config", classmethod(lambda cls, c: Stubborn(**vars(c))))
+    out = tmp_path / "run"
+    assert main([*DIGITS[:3], "vit", *SHORT, "--quick", "--out", str(out)]) == 0
+    notes = numbers(out)["notes"]
+    assert notes[0].startswith("--quick: this shows that everything runs")
+    assert any(note == "ViT takes every test picture for REAL." for note in notes)

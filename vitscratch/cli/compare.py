@@ -153,6 +153,7 @@ class Compare(Common):
             splits,
             left_out,
             device,
+            self.quick,
         )
         write_json(numbers, out / NUMBERS)  # last: it says that the comparison is over
         return 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vitscratch.cli.common import environment
 from vitscratch.cli.progress import say
 from vitscratch.cli.recipe import recipe_name, recipe_to_json
+from vitscratch.cli.train import warnings
 from vitscratch.files import write_atomically
 from vitscratch.recipes import Comparison
 
@@ -43,6 +44,7 @@ def report(
     splits: "Splits",
     left_out: Mapping[str, str],
     device: str,
+    quick: bool = False,
 ) -> dict[str, Any]:
     """Write the table and the figures into the folder, print the table, and return all numbers for JSON."""
     from vitscratch.training import confusion_matrix
@@ -62,6 +64,8 @@ def report(
     if any(verdict.robust for _, verdict in results.values()):
         lines.append(_robust_table(rows))
     notes = _notes(comparison, results, splits, left_out, device, chance, len(part))
+    if quick:
+        notes.insert(0, "--quick: this shows that everything runs. The numbers say nothing of the models.")
     lines.append("\n".join(f"- {note}" for note in notes))
     figures = _draw(out, comparison, results, rows, part, splits.class_names, chance, device)
     text = f"# {recipe_name(comparison)}\n\n" + "\n\n".join(lines) + "\n"
@@ -204,7 +208,11 @@ def _notes(
     ]
     notes += [f"{model.title}: {note}" for model, _ in results.values() for note in model.notes]
     notes += [f"Left out: {title}: {reason}" for title, reason in left_out.items()]
-    return notes + [f"Warning: {warning}" for warning in splits.summary.get("warnings", [])]
+    for model, verdict in results.values():
+        said = verdict.probabilities.argmax(dim=1).unique()
+        if len(said) == 1 and total > 1:
+            notes.append(f"{model.title} takes every test picture for {splits.class_names[int(said[0])]}.")
+    return notes + [f"Warning: {warning}" for warning in warnings(splits)]
 
 
 def _draw(

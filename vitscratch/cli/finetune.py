@@ -45,7 +45,8 @@ class Finetune(Start):
     and `predict` know it."""
 
     weights: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WEIGHTS")]
-    """A file of weights of any ecosystem, the name of torchvision's, timm:NAME, or hf:ORG/NAME."""
+    """cifar10, the weights that come with the package (for 32 pixels); a file of weights of any ecosystem, the name of
+    torchvision's, timm:NAME, or hf:ORG/NAME."""
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """A folder of pictures with one folder for each class, a built-in set, or an .npz of JPEG files."""

@@ -93,6 +93,11 @@ def read_run(path: Path) -> RunFolder:
         raise ValueError(f"{path} has no {CONFIG}, so there is no run in it; `vitscratch train RECIPE` starts one")
     try:
         config = json.loads(file.read_text())
+        if "comparison_name" in config:
+            raise ValueError(
+                f"it is of a comparison; `vitscratch compare {config['comparison_name']}` with the same options goes "
+                "on with it, and its networks have folders of their own in there"
+            )
         return RunFolder(path, recipe_from_json(config["recipe_name"], config["recipe"]), config)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} cannot be used: {error}") from error

@@ -256,8 +256,21 @@ def warn_of(splits: "Splits") -> None:
     if skipped := splits.summary.get("skipped"):
         files = splits.summary["files"]
         say(f"Skipped {len(skipped):,} of {files:,} files that cannot be decoded ({SPLITS} lists them).")
-    for warning in splits.summary.get("warnings", []):
+    for warning in warnings(splits):
         say(f"Warning: {warning}")
+
+
+def warnings(splits: "Splits", most: int = 3) -> list[str]:
+    """What is wrong with the pictures: of each kind so many, and how many more there are."""
+    kinds: dict[str, list[str]] = {}
+    for warning in splits.summary.get("warnings", []):
+        kinds.setdefault(warning.partition(":")[0], []).append(warning)
+    told = []
+    for kind, found in kinds.items():
+        told += found[:most]
+        if len(found) > most:
+            told.append(f"{kind}: {len(found) - most:,} more ({SPLITS} has them all)")
+    return told
 
 
 def introduce(experiment: "Experiment") -> None:
