@@ -182,7 +182,8 @@ class Start(Training):
     """Folder of the run; a new one. By default runs/RECIPE."""
 
     quick: bool = False
-    """A short version that ends within two minutes on two cores: shows that everything runs."""
+    """A short version that ends within two minutes on two cores: shows that everything runs. It sets the number of
+    epochs and of pictures itself."""
 
     def run(self) -> int:
         check_writable(self.json)
