@@ -17,9 +17,10 @@ from vitscratch.training import TrainingConfig, fit, predictions
 
 def test_local_weights_give_torchvisions_features(tmp_path: Path) -> None:
     reference = models.resnet18().eval()
-    for buffer in reference.buffers():  # awake: running statistics, too
+    for name, buffer in reference.named_buffers():  # awake: running statistics, too
         if buffer.is_floating_point():
-            buffer.uniform_(0.5, 1.5)
+            low, high = (-0.1, 0.1) if name.endswith("mean") else (0.5, 1.5)  # a mean of 1 would silence every ReLU
+            buffer.uniform_(low, high)
     torch.save(reference.state_dict(), tmp_path / "r.pth")
     built = resnet("resnet18", 7, weights=tmp_path / "r.pth")
     images = torch.randn(2, 3, 67, 61)
@@ -27,6 +28,7 @@ def test_local_weights_give_torchvisions_features(tmp_path: Path) -> None:
     built.model.eval()
     assert built.model(images).shape == (2, 7)
     reference.fc, built.model.fc = torch.nn.Identity(), torch.nn.Identity()
+    assert reference(images).mean() > 0.1
     assert_close(built.model(images), reference(images), rtol=0, atol=0)
     grey = resnet("resnet18", 7, weights=tmp_path / "r.pth", in_channels=1)
     grey.model.eval().fc = torch.nn.Identity()
