@@ -15,7 +15,7 @@ def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
     bf16 has float32's range with 8 bits of precision: no scaling of the loss is needed. fp16 has 11 bits but ends at
     65,504 and loses gradients below 6e-8, so its loss is scaled (`torch.amp.GradScaler`). Without hardware for it bf16
     is emulated and slower than fp32, so "auto" looks first: bf16 on GPUs from NVIDIA's Ampere on and on CPUs with AMX
-    or AVX-512 BF16 (up to 3.7 times as fast as fp32; docs/speed.md), fp16 on older GPUs, fp32 elsewhere.
+    or AVX-512 BF16 (three times as fast as fp32 for nano_32; docs/speed.md), fp16 on older GPUs, fp32 elsewhere.
     """
     if precision != "auto":
         return _DTYPES[precision]
