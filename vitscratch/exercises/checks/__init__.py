@@ -1,0 +1,1 @@
+"""How solutions are checked: one file per exercise, and what they share."""
