@@ -143,7 +143,7 @@ NAMED = {
     "enc_residual_after_norm, one": [(EQ3, "x = self.ln_2(x)\n        x = x + self.mlp(x)")],
     "enc_post_norm": [(EQ2, "x = self.ln_1(x + self.attention(x))"), (EQ3, "x = self.ln_2(x + self.mlp(x))")],
     "enc_post_norm, one": [(EQ2, "x = self.ln_1(x + self.attention(x))")],
-    "enc_post_norm, too": [(EQ3, "x = self.ln_1(x + self.mlp(self.ln_2(x)))"), (EQ2, "x = x + self.attention(self.ln_1(x))")],
+    "enc_post_norm, too": [(EQ3, "x = self.ln_2(x + self.mlp(self.ln_2(x)))")],
     "enc_norm_on_branch_output": [(EQ2, "x = x + self.ln_1(self.attention(x))"), (EQ3, "x = x + self.ln_2(self.mlp(x))")],
     "enc_eps_1e-5": [(LN1, LN1.replace(", eps=1e-6", "")), (LN2, LN2.replace(", eps=1e-6", ""))],
     "enc_eps_1e-5, one": [(LN2, LN2.replace(", eps=1e-6", ""))],

@@ -104,7 +104,11 @@ UNKNOWN = {
     "half the output": ("second layer", (OUT, "return self.b(hidden) / 2")),
     "norm first": ("first layer", (HIDDEN, "F.gelu(self.a(F.layer_norm(x, x.shape[-1:])))")),
     "mean of tokens": ("first layer", (HIDDEN, "F.gelu(self.a(x + x.mean(1, keepdim=True)))")),
-    "three layers": ("parameters", (B, B + "; self.c = nn.Linear(mlp_dim, mlp_dim)"), (HIDDEN, "F.gelu(self.c(self.a(x)))")),
+    "three layers": (
+        "parameters",
+        (B, B + "; self.c = nn.Linear(mlp_dim, mlp_dim)"),
+        (HIDDEN, "F.gelu(self.c(self.a(x)))"),
+    ),
 }
 
 

@@ -149,8 +149,10 @@ def _attention_half(trial: Trial) -> tuple[str, str] | None:
     constant = {**off, **_constant(trial, "norm1")}
     right = _compute(x, {**trial.parameters, **constant}, trial.sizes, reference.RIGHT)
     told = "with the MLP off, "
-    if not {"norm1.weight", "norm1.bias"} <= trial.parameters.keys() or not same(trial.probe(x, constant), right):
+    if not {"norm1.weight", "norm1.bias"} <= trial.parameters.keys():
         return "attention", told
+    if not same(trial.probe(x, constant), right):
+        return ("norms" if _attention_gets_else(trial, constant) else "attention"), told
     # one token and an attention that is the identity: what is added is the token's norm
     d = trial.sizes["embed_dim"]
     values = torch.cat([torch.zeros(2 * d, d, dtype=torch.float64), torch.eye(d, dtype=torch.float64)])
@@ -177,8 +179,44 @@ def _mlp_half(trial: Trial) -> tuple[str, str] | None:
         return None
     constant = {**off, **_constant(trial, "norm2")}
     right = _compute(x, {**trial.parameters, **constant}, trial.sizes, reference.RIGHT)
-    fine = {"norm2.weight", "norm2.bias"} <= trial.parameters.keys() and same(trial.probe(x, constant), right)
+    if not {"norm2.weight", "norm2.bias"} <= trial.parameters.keys():
+        return "MLP", "with attention off, "
+    fine = same(trial.probe(x, constant), right) or _mlp_gets_else(trial, constant)
     return ("norms" if fine else "MLP"), "with attention off, "
+
+
+def _attention_gets_else(trial: Trial, constant: dict[str, Tensor]) -> bool:
+    """The norm gives c, one token's attention W z, but z is not c: something stands between norm and attention."""
+    d, x = trial.sizes["embed_dim"], draw(1, 1, trial.sizes["embed_dim"], seed=5)
+    eye, none = torch.eye(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64)
+
+    def given(weight: Tensor) -> Tensor:
+        rows = torch.cat([torch.zeros(2 * d, d, dtype=torch.float64), weight])
+        layers = {"attn.qkv.weight": rows, "attn.qkv.bias": none.repeat(3), "attn.proj.weight": eye}
+        return trial.probe(x, {**constant, **layers, "attn.proj.bias": none}) - x
+
+    z, weight = given(eye), draw(d, d, seed=9)
+    return not same(z[0, 0], constant["norm1.bias"]) and same(given(weight), z @ weight.mT)
+
+
+def _mlp_gets_else(trial: Trial, constant: dict[str, Tensor]) -> bool:
+    """The norm gives c, the MLP, far to the right where GELU is the identity, W z, but z is not c."""
+    d, m, x = trial.sizes["embed_dim"], trial.sizes["mlp_dim"], draw(1, 1, trial.sizes["embed_dim"], seed=5)
+    few = min(d, m)
+    pick = torch.eye(d, m, dtype=torch.float64)
+    far = torch.full([m], 60.0, dtype=torch.float64)
+
+    def given(weight: Tensor) -> Tensor:
+        layers = {"mlp.fc1.weight": weight, "mlp.fc1.bias": far, "mlp.fc2.weight": pick}
+        none = torch.zeros(d, dtype=torch.float64)
+        return (trial.probe(x, {**constant, **layers, "mlp.fc2.bias": none}) - x)[0, 0, :few] - 60
+
+    eye = torch.eye(m, d, dtype=torch.float64)
+    z = given(eye)
+    weight = torch.zeros(m, d, dtype=torch.float64)
+    weight[:, :few] = draw(m, few, seed=9) / d
+    close = (given(weight) - (weight[:, :few] @ z)[:few]).abs().max() < 1e-9
+    return not same(z, constant["norm2.bias"][:few]) and bool(close)
 
 
 def _constant(trial: Trial, norm: str) -> dict[str, Tensor]:

@@ -165,7 +165,8 @@ def _check(part: Part, student: ModuleType) -> Iterator[Outcome]:
         if not trial.right or flags:
             raise WrongError(_problem(trial, flags))
         if trial.role_map.surplus:
-            raise WrongError(_surplus(trial))
+            what = "there are parameters that the output does not depend on"
+            raise WrongError(_surplus(trial, what, "the output is right without them"))
     yield Passed("its parameters are registered, as many as there should be and of the right shapes")
     _gradients(trials[0])
     part.linked(trials[0])
@@ -270,10 +271,11 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
     if not trial.right:
         found = trial.explain()
     if found is None and not flags:
+        if trial.role_map.surplus:
+            return _surplus(trial, "there are more parameters than the computation has", "the output depends on them")
         step, evidence = part.localise(trial)
-        surplus = f"; parameters without a role: {', '.join(trial.role_map.surplus)}" if trial.role_map.surplus else ""
         what = f"the output is wrong, and of the steps it is this one that differs: {step}"
-        return Problem(what, f"{evidence}{trial.evidence('')}{surplus}", step, part.direct[step])
+        return Problem(what, f"{evidence}{trial.evidence('')}", step, part.direct[step])
     missing = ", ".join(_missing(trial))
     there = f"not registered: {missing}; registered: {listed(trial.module)}. " if flags else ""
     names = {mistake_name(flag) for flag in found or ()}
@@ -282,18 +284,10 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
     return named_problem(every, part.bank, part.steps, lambda step: there + trial.evidence(step))
 
 
-def _surplus(trial: Trial) -> Problem:
+def _surplus(trial: Trial, what: str, effect: str) -> Problem:
     names = ", ".join(trial.role_map.surplus)
-    return Problem(
-        "there are parameters that the output does not depend on",
-        f"{trial.call} registers {names}; the output is right without them",
-        "parameters",
-        (
-            "Which of your layers does forward never call?",
-            f"Use it where the equation needs it, or do not make it: {names}.",
-        ),
-        "unused_parameters",
-    )
+    hints = ("Which of your layers does no equation ask for?", f"Look at {names}.")
+    return Problem(what, f"{trial.call} registers {names}; {effect}", "parameters", hints, "surplus_parameters")
 
 
 def _gradients(trial: Trial) -> None:

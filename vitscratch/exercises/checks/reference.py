@@ -464,9 +464,9 @@ MULTI_HEAD_STAGES: tuple[tuple[str, ...], ...] = (
 )
 MLP_STAGES: tuple[tuple[str, ...], ...] = (tuple(ACTIVATION), tuple(LAYERS), tuple(MLP_BIAS), tuple(MLP_OUT))
 BLOCK_STAGES: tuple[tuple[str, ...], ...] = (
-    (*NORMALISED, *NORM1, *NORM2),
-    (*BOTH, *FIRST),
+    (*FIRST, *BOTH),
     tuple(SECOND),
+    (*NORMALISED, *NORM1, *NORM2),
     tuple(ARRANGED),
     (*AFFINE, *SHARED),
     *MULTI_HEAD_STAGES,
