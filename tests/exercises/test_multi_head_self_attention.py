@@ -1,9 +1,11 @@
 """The check of exercise 5 accepts what is right, however written, and names or places what is wrong."""
 
+from itertools import combinations
+
 import pytest
 
 from tests.exercises.make import edited, outcome_of
-from vitscratch.exercises.checks.multi_head_self_attention import MISTAKES, STEPS
+from vitscratch.exercises.checks.multi_head_self_attention import MISTAKES
 
 NAME = "multi_head_self_attention"
 
@@ -265,6 +267,44 @@ def test_known_mistake_is_named(name: str) -> None:
     assert problem.evidence
     if problem.mistake in MISTAKES:
         assert problem.step == MISTAKES[problem.mistake].step
+
+
+# Of NAMED, those that change different lines: the steps in their order.
+PAIRED = (
+    ("attn_value_is_input", "attn_no_qkv_bias"),
+    ("attn_split_view", "attn_heads_interleaved"),
+    ("attn_scale_embed_dim", "attn_no_scale", "attn_scale_inverted"),
+    ("attn_softmax_queries", "attn_no_softmax", "attn_softmax_heads"),
+    ("attn_merge_reshape", "attn_merge_interleaved"),
+    ("attn_no_out_proj", "attn_residual_inside", "attn_no_out_bias"),
+)
+EDITS = {
+    "attn_value_is_input": [("self.split(self.to_v(x))", "self.split(x)")],
+    "attn_no_qkv_bias": [(LAYERS, LAYERS.replace("embed_dim)", "embed_dim, bias=False)"))],
+    "attn_split_view": [(SPLIT, "return z.reshape(len(z), self.h, -1, self.k)")],
+    "attn_heads_interleaved": [(SPLIT, "return z.view(*z.shape[:2], self.k, self.h).permute(0, 3, 1, 2)")],
+    "attn_scale_embed_dim": [(SCALE, "scores / math.sqrt(d)")],
+    "attn_no_scale": [(SCALE, "scores")],
+    "attn_scale_inverted": [(SCALE, "scores / self.k ** -0.5")],
+    "attn_softmax_queries": [(SOFTMAX, "scores.softmax(dim=-2)")],
+    "attn_no_softmax": [(SOFTMAX, "scores")],
+    "attn_softmax_heads": [(SOFTMAX, "scores.softmax(dim=1)")],
+    "attn_merge_reshape": [(MERGE, "z.reshape(b, n, d)")],
+    "attn_merge_interleaved": [(MERGE, "z.permute(0, 2, 3, 1).reshape(b, n, d)")],
+    "attn_no_out_proj": [(OUT, "return merged"), (OUT_LAYER, "pass")],
+    "attn_residual_inside": [(OUT, "return x + self.out(merged)")],
+    "attn_no_out_bias": [(OUT_LAYER, OUT_LAYER.replace(")", ", bias=False)"))],
+}  # fmt: skip
+PAIRS = [
+    (one, other) for first, second in combinations(PAIRED, 2) for one in first for other in second
+]  # fmt: skip
+
+
+def test_pairs_are_named() -> None:
+    assert len(PAIRS) >= 80
+    for one, other in PAIRS:
+        problem = outcome_of(NAME, edited(RIGHT, *EDITS[one], *EDITS[other]))
+        assert problem is not None and problem.mistake == f"{one} + {other}", (one, other, problem)
 
 
 UNKNOWN = {

@@ -133,7 +133,7 @@ def _call(attention: Any, shape: tuple[int, int, int, int, int]) -> tuple[Tensor
     if not outputs:
         wanted = f"expected the output, {(b, h, i, k)}, and the weights, {(b, h, i, j)}"
         features = any(tuple(thing.shape) == (b, h, k, k) for thing in tensors)
-        step = "scores" if weights or features else "weighted mean"
+        step = "scores" if features else "weighted mean"
         what = "the output does not have the shape (b, h, queries, width)"
         evidence = f"{_reproduce(shape)}: returned {shape_of(result)}; {wanted}"
         raise WrongError(Problem(what, evidence, step, (NUDGES[step], f"{wanted}.")))
@@ -161,11 +161,20 @@ def _wrong_output(attention: Any, seen: list[Any], right: list[Any]) -> Problem:
     if flags:
         return named_problem(flags, MISTAKES, STEPS, lambda step: f"{_weights_evidence(read, step)}{general}")
     step, found = localise(read)
+    if not _linear_in_values(attention):
+        step, found = "weighted mean", "twice the values do not give twice the output; "
     what = f"the output is wrong, and of the steps it is this one that differs: {step}"
-    return Problem(what, f"{found}{general}", step, (NUDGES[step], _DIRECT[step]))
+    return Problem(what, f"{found}{general}", step, (NUDGES[step], DIRECT[step]))
 
 
-_DIRECT = {
+def _linear_in_values(attention: Any) -> bool:
+    q, k, v = inputs(SQUARE[0])
+    one, two = (attention(q, k, factor * v) for factor in (1, 2))
+    one, two = (out[0] if isinstance(out, tuple | list) else out for out in (one, two))
+    return same(two, 2 * one)
+
+
+DIRECT = {
     "scores": "Compare q[0, 0, 0] @ k[0, 0, 1] with your scores[0, 0, 0, 1] before you divide.",
     "scale": "Divide your scores by the unscaled product: every quotient must be 1 / sqrt(D_h).",
     "softmax": "Compare your weights with exp of the scaled scores, divided by their sum over the last axis.",

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import combinations
+from itertools import chain, combinations
 from types import ModuleType
 from typing import Any
 
@@ -173,7 +173,7 @@ def explain(
         twos = [(a, b) for one, other in combinations(stages, 2) for a in one for b in other]
         variants = [(sum(":" in flag for flag in two), two) for two in twos]
         # two rare ways at once are left out: there are too many of them
-        hypotheses = (two for rare in (0, 1) for count, two in variants if count == rare)
+        hypotheses = chain(hypotheses, (two for rare in (0, 1) for count, two in variants if count == rare))
     for flags in hypotheses:
         try:
             if all(same(output, reference(i, frozenset(flags))) for i, output in enumerate(seen)):

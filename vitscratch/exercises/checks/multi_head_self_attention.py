@@ -282,7 +282,7 @@ def _details(trial: Trial, step: str) -> str:
 
 
 _DIRECT = {
-    **attention._DIRECT,
+    **attention.DIRECT,
     "parameters": "q, k and v need D x D weights each and a bias; so does the output.",
     "queries, keys and values": "Compare your q with the layer applied to x by hand, and so k and v.",
     "heads": "q[b, h, i] must be q_before[b, i, h * D_h : (h + 1) * D_h].",

@@ -20,6 +20,8 @@ from torch import nn
 
 
 class MultiHeadSelfAttention(nn.Module):
+    """(b, n, d) -> (b, n, d)."""
+
     def __init__(self, embed_dim, num_heads):
         super().__init__()
         raise NotImplementedError("write MultiHeadSelfAttention: make the layers for queries, keys and values")

@@ -17,6 +17,8 @@ from torch import nn
 
 
 class MLP(nn.Module):
+    """(b, n, d) -> (b, n, d)."""
+
     def __init__(self, embed_dim, mlp_dim):
         super().__init__()
         raise NotImplementedError("write MLP: make the two linear layers")

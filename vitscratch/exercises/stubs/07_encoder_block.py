@@ -23,6 +23,8 @@ from vitscratch import MLP, MultiHeadSelfAttention  # noqa: F401
 
 
 class EncoderBlock(nn.Module):
+    """(b, n, d) -> (b, n, d)."""
+
     def __init__(self, embed_dim, num_heads, mlp_dim):
         super().__init__()
         raise NotImplementedError("write EncoderBlock: make two norms, the attention and the MLP")
