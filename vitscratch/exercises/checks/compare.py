@@ -18,6 +18,9 @@ from vitscratch.exercises.exercise import Mistake, Problem
 TOLERANCE = 1e-6
 
 
+MANY = 10_000  # pairs of mistakes: about a second
+
+
 class WrongError(Exception):
     """Ends a check: carries its problem."""
 
@@ -172,8 +175,9 @@ def explain(
     if pairs:
         twos = [(a, b) for one, other in combinations(stages, 2) for a in one for b in other]
         variants = [(sum(":" in flag for flag in two), two) for two in twos]
-        # two rare ways at once are left out: there are too many of them
-        hypotheses = chain(hypotheses, (two for rare in (0, 1) for count, two in variants if count == rare))
+        # Rare ways (with a colon) come last, and not in pairs of two; where there are very many pairs, not at all.
+        kinds = (0, 1) if len(twos) < MANY else (0,)
+        hypotheses = chain(hypotheses, (two for rare in kinds for count, two in variants if count == rare))
     for flags in hypotheses:
         try:
             if all(same(output, reference(i, frozenset(flags))) for i, output in enumerate(seen)):
