@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from vitscratch.weights import SavedModel
 
 What = Literal["attention", "rollout", "positions", "filters", "trajectory"]
-OF_PICTURES = ("attention", "rollout", "trajectory")  # the others show the weights alone
-DRAWN = 16  # pictures in a figure
+OF_PICTURES: tuple[What, ...] = ("attention", "rollout", "trajectory")  # the others show the weights alone
+DRAWN = 8  # pictures in a figure
 
 
 @dataclass(kw_only=True)
@@ -26,11 +26,11 @@ class Explain(Common):
     """Look inside a model: what attends to what, which positions are alike, what patches are compared with."""
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
-    """As for predict: folder of a run, file or folder of weights, "timm:NAME", "hf:ORG/NAME", or the name of weights that
-    come with the package. Or the name of a preset, vit_b_16 say, for a model that has learned nothing."""
+    """As for predict: folder of a run, file or folder of weights, "timm:NAME", "hf:ORG/NAME", or the name of weights
+    that come with the package. Or the name of a preset, vit_b_16 say, for a model that has learned nothing."""
 
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="[IMAGE ...]")] = ()
-    """Picture files, or folders of them; at most 16. The figures of positions and filters need none."""
+    """Picture files, or folders of them; at most 8. The figures of positions and filters need none."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="PNG")]
     """Where to draw the figure. For --what all, and for trajectories of several pictures, its name is the beginning of
@@ -146,7 +146,7 @@ class Explain(Common):
         images = torch.stack(list(seen.values()))
         shown = Preprocessing.from_dict(saved.preprocessing).denormalise(images)
         titles = [path.name for path in seen]
-        reader = "the class token" if pool == "cls" else "the patches, on average,"
+        reader = "the class token" if pool == "cls" else "the patches, on average"
         figures: dict[str, Any] = {}
         numbers: dict[str, Any] = {}
         maps = attention_maps(model, images.to(device)).float().cpu()
@@ -162,9 +162,9 @@ class Explain(Common):
             chosen = [maps[block].mean(dim=1) if head is None else maps[block, :, head] for _, block, head in columns]
             looks = gaze(torch.stack(chosen, dim=1), pool)
             means = ", mean over heads" if columns[0][2] is None else ""
-            draw("attention", looks, [name for name, _, _ in columns], f"Attention: where {reader} look{means}")
+            draw("attention", looks, [name for name, _, _ in columns], f"Attention of {reader}{means}")
         if "rollout" in wanted:
-            heading = f"Attention rollout: what {reader} take in through all blocks"
+            heading = f"Attention rollout: all blocks together, of {reader}"
             draw("rollout", gaze(attention_rollout(maps), pool)[:, None], ["rollout"], heading)
         if "trajectory" in wanted:
             way = token_trajectories(model, images.to(device))
@@ -202,13 +202,13 @@ def open_model(name: str, num_heads: int | None, pool: Literal["cls", "mean"] | 
     import torch
 
     from vitscratch.data import Preprocessing
-    from vitscratch.vit import build
+    from vitscratch.vit import VisionTransformer
 
     if num_heads not in (None, PRESETS[name].num_heads):
         raise ValueError(f"--num-heads {num_heads}: {name} has {PRESETS[name].num_heads}; leave it out")
     torch.manual_seed(0)
-    model = build(name, **({} if pool is None else {"pool": pool})).eval()
-    config = PRESETS[name]
+    config = PRESETS[name] if pool is None else replace(PRESETS[name], pool=pool)
+    model = VisionTransformer.from_config(config).eval()
     preprocessing = Preprocessing(model.patch_embed.image_size, config.in_channels, (0.5,), (0.5,))
     names = tuple(f"class {i}" for i in range(config.num_classes))
     note = "weights at random (seed 0): what is seen here, nobody has learned"
