@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
@@ -266,7 +266,9 @@ def gaze(
     heading = fill(heading, int(9 * width))
     figure = Figure(figsize=(width, 1.5 * count + 0.7 + 0.2 * len(heading.splitlines())), layout="constrained")
     panels = figure.subplots(count, maps + 1, squeeze=False)
-    scale = ScalarMappable(Normalize(0, max(float(seen.max()), 1.0)), cmap="magma")
+    most = max(float(seen.max()), 1.0)
+    # By the square root beside a patch with thirty times an even gaze, or the others would all be black.
+    scale = ScalarMappable(PowerNorm(0.5 if most > 8 else 1.0, 0, most), cmap="magma")
     for i in range(count):
         _picture(panels[i, 0], images[i])
         panels[i, 0].set_ylabel(_lines(_short(titles[i])), rotation=0, ha="right", va="center", parse_math=False)
