@@ -21,8 +21,10 @@ from vitscratch.cli.bench import Bench
 from vitscratch.cli.compare import CompareCommand
 from vitscratch.cli.convert import Convert
 from vitscratch.cli.data import Data
+from vitscratch.cli.demo import Demo
 from vitscratch.cli.doctor import Doctor
 from vitscratch.cli.evaluate import Evaluate
+from vitscratch.cli.explain import Explain
 from vitscratch.cli.finetune import Finetune
 from vitscratch.cli.lr_find import LrFind
 from vitscratch.cli.parity import Parity
@@ -54,6 +56,8 @@ Command = (
     ]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Explain, tyro.conf.subcommand("explain")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[
         Doctor,
         tyro.conf.subcommand(
