@@ -40,6 +40,7 @@ def execute(notebook: NotebookNode) -> NotebookNode:
             kernel_name="python3",
             record_timing=False,
             store_widget_state=False,
+            extra_arguments=["--log-level=ERROR"],  # of the kernel: it has a word to say on its own connection
             resources={"metadata": {"path": folder}},
             on_cell_start=lambda cell, cell_index: at.__setitem__(0, cell_index),
         )
