@@ -66,7 +66,7 @@ def _cut_short(report: Report, request: Request, code: int | None) -> Report:
     trace = (folder / TRACE).read_text(errors="replace") if (folder / TRACE).exists() else ""
     found = [Line(Path(file), int(number)) for file, number in re.findall(r'File "(.+)", line (\d+)', trace)]
     lines = [line for line in found if is_students(str(line.file), student)]
-    what, hints = _why(trace, code, request.seconds)
+    what, hints = _why(trace, code, request)
     if lines or (not trace and code is not None and (folder / PRINTED).exists()):
         where = str(lines[0]) if lines else f"{student.name}: the line is not known"
         return replace(report, status="wrong", outcomes=(*report.outcomes, Problem(what, where, STEP, hints)))
@@ -88,7 +88,7 @@ _LEFT = (
 )
 
 
-def _why(trace: str, code: int | None, seconds: float) -> tuple[str, tuple[str, ...]]:
+def _why(trace: str, code: int | None, request: Request) -> tuple[str, tuple[str, ...]]:
     """Why a process ended early, and two hints."""
     if EXITED in trace:
         return "the code ends the whole process: os._exit()", _LEFT
@@ -96,9 +96,9 @@ def _why(trace: str, code: int | None, seconds: float) -> tuple[str, tuple[str, 
         name = signal.Signals(-code).name if code is not None and code < 0 else "Python's own error"
         return f"the code crashes Python: {name}", _CRASH
     if "Timeout" in trace or code is None:
-        return f"the code does not end: stopped after {3 * seconds:g} seconds on the clock", _LOOP
+        return f"the code does not end: stopped after {request.clock:g} seconds on the clock", _LOOP
     if trace:
-        return f"the code does not end: stopped after {seconds:g} seconds of computing", _LOOP
+        return f"the code does not end: stopped after {request.seconds:g} seconds of computing", _LOOP
     if code < 0:
         name = signal.Signals(-code).name
         return f"the process was ended from outside, by {name} (the system does that when memory runs out)", _LEFT
