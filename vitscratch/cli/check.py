@@ -82,7 +82,7 @@ class Check(Common):
             if self._once(runner, files, done) == 0:
                 return 0
             print("\nwaiting for a file to be saved; Ctrl-C ends", flush=True)
-            while (now := _stamps(files)) == before:
+            while (now := _stamps(files)) == before or None in now.values():  # editors take files away for a moment
                 time.sleep(PAUSE)
             for path in files.values():
                 if now[path] != before[path]:

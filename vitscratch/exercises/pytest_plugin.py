@@ -47,6 +47,7 @@ class _Class:
         self.table: dict[str, list[str]] = {}
 
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        """Add an item for each exercise of each student."""
         from vitscratch.exercises.runner import Runner
 
         runner = Runner()
@@ -66,6 +67,7 @@ class _Class:
                 self.table.setdefault(str(student), []).append(str(line))
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Print the tables."""
         for student, lines in self.table.items():
             right = sum(line.endswith(" ok") for line in lines)
             terminalreporter.section(f"{student}: {right} of {len(lines)} right")
