@@ -66,11 +66,12 @@ class Check(Common):
             hints[report.file] = next_hint(report, self.hint)
             quiet = report.ok and len(files) > 1 and not report.printed_size
             print(report.line() if quiet else report.text(hints[report.file]), flush=True)
-            if self.solution and (not report.ok or len(files) == 1):
-                print(f"\n{solution(report.exercise)}")
         right = sum(report.ok for report in reports)
         if len(files) > 1:
             print(f"\n{right} of {len(files)} right")
+        shown = next((one for one in reports if not one.ok), reports[0] if len(files) == 1 else None)
+        if self.solution and shown is not None:
+            print(f"\n{solution(shown.exercise)}", end="")
         if self.json is not None:
             write_json(to_json(reports, hints), self.json)
         return 0 if right == len(files) else 1

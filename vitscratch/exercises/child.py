@@ -8,7 +8,6 @@ checks one file itself and ends.
 import builtins
 import faulthandler
 import json
-import math
 import os
 import random
 import signal
@@ -165,7 +164,7 @@ def _shut_off(request: Request) -> None:
     trace = open(os.path.join(request.folder, TRACE), "w")  # noqa: SIM115  # open until the process ends
     faulthandler.enable(trace)
     if hasattr(signal, "SIGXCPU"):
-        faulthandler.register(signal.SIGXCPU, trace)
+        faulthandler.register(signal.SIGXCPU, trace, chain=True)  # and then it ends, as it would without
     faulthandler.dump_traceback_later(request.clock, exit=True, file=trace)
     _record_exit(trace.name)
 
@@ -191,7 +190,7 @@ def _limit(request: Request) -> None:
         import resource
     except ImportError:  # Windows: there is the clock, and no more
         return
-    seconds = math.ceil(time.process_time() + request.seconds)
+    seconds = max(1, round(time.process_time() + request.seconds))  # whole seconds is what it knows
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (PRINTS, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -89,6 +89,10 @@ _ERROR = (
     "Look at the line: print the shapes of what goes into it.",
     "Run that line by itself on a small tensor in a Python session, and compare each shape with the stub's.",
 )
+_NAMES = (
+    "Is the name spelled as where it is defined, and is it defined, or imported, above this line?",
+    "Run `dir(thing)` in a Python session, for what stands before the dot: it lists the names that are there.",
+)
 
 
 def _problem(what: str, where: Line | str, hints: tuple[str, ...]) -> Problem:
@@ -131,7 +135,13 @@ def _describe(error: BaseException) -> tuple[str, tuple[str, ...]]:
             "Which loop is this line in, and what ends it?",
             "Take the print away, or print shapes instead of tensors.",
         )
-    return f"the code ends with {text}{_nearest(error)}", _ERROR
+    if "before Module.__init__() call" in text:
+        return f"the code ends with {text}: super().__init__() has to run first", (
+            "What has to happen in __init__ of a torch module before it gets its first layer?",
+            "The first line of __init__ is the one of the stub: a call of the same method of nn.Module.",
+        )
+    named = isinstance(error, ImportError | NameError | AttributeError)
+    return f"the code ends with {text}{_nearest(error)}", _NAMES if named else _ERROR
 
 
 def _text(error: BaseException) -> str:

@@ -97,8 +97,9 @@ def solution(exercise: Exercise) -> str:
     package = Path(__file__).parents[1]
     for name in exercise.defines:
         thing = getattr(module, name)
-        source = Path(getsourcefile(thing) or path)
-        text = path.read_text() if source == path else getsource(thing)
+        own = thing.__module__ == module.__name__
+        source = path if own else Path(getsourcefile(thing) or path)
+        text = path.read_text() if own else getsource(thing)
         where = source.relative_to(package.parent).as_posix() if source.is_relative_to(package) else source.name
         if (part := f"# {where}\n\n{text.rstrip()}\n") not in parts:
             parts.append(part)
