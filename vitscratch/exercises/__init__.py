@@ -17,7 +17,7 @@ def check(path: str | Path, *, seconds: float = 20.0) -> "Report":
 
     Args:
         path: a file of an exercise: found by its name (NN_name.py or name.py), else by what it defines.
-        seconds: of computing that it may take, above 0; three times as many may pass.
+        seconds: of computing that it may take, above 0.
 
     Returns:
         `report.ok`, `report.problem`, `report.mistake`, `report.text(hints=0)`.
@@ -27,5 +27,5 @@ def check(path: str | Path, *, seconds: float = 20.0) -> "Report":
     """
     from vitscratch.exercises.runner import Limits, Runner
 
-    with Runner(Limits(seconds, 3 * seconds)) as runner:
+    with Runner(Limits(seconds)) as runner:
         return runner.check(Path(path))

@@ -32,7 +32,9 @@ PRINTS = 16 * 2**20  # bytes that a student's code may print, or write to any on
 FORKS = sys.platform.startswith("linux")  # macOS has fork, but its libraries do not survive it
 
 OUTCOMES, PRINTED, TRACE = "outcomes", "printed", "trace"  # files in the folder of a request
-EXITED = "os._exit was called"
+EXITED, WAITED = "os._exit was called", "only waits"
+PAUSE = 0.02  # seconds between two looks at the process
+IDLE = 0.01  # of the time on the clock: who computes less waits; one among many programs that compute gets more
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,11 @@ class Request:
     seconds: float
     """Of computing."""
 
+    waiting: float
+    """Seconds on the clock in which it computes nothing: where processes are forked."""
+
     clock: float
-    """Seconds on the clock."""
+    """Seconds on the clock in all."""
 
     memory: int
     """Bytes, in addition to what torch takes."""
@@ -161,7 +166,7 @@ def _shut_off(request: Request) -> None:
     sys.stdin = os.fdopen(0, closefd=False, errors="replace")  # one that has not been at its end yet
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    trace = open(os.path.join(request.folder, TRACE), "w")  # noqa: SIM115  # open until the process ends
+    trace = open(os.path.join(request.folder, TRACE), "a")  # noqa: SIM115  # open until the process ends
     faulthandler.enable(trace)
     if hasattr(signal, "SIGXCPU"):
         faulthandler.register(signal.SIGXCPU, trace, chain=True)  # and then it ends, as it would without
@@ -262,6 +267,36 @@ def _remember() -> Callable[[], list[str]]:
     return restore
 
 
+def _wait(process: int, request: Request) -> int:
+    """Wait for a process to end; one that computes nothing for too long is ended, with a traceback.
+
+    The clock alone would not do: where many programs share a core, one that computes all the time takes long, too.
+    """
+    ask, since, computed = signal.SIGXCPU, time.monotonic(), 0.0
+    while True:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            return status
+        time.sleep(PAUSE)
+        now = time.monotonic()
+        if now - since < request.waiting:
+            continue
+        before, computed = computed, _computed(process)
+        if computed - before < IDLE * (now - since):
+            with open(os.path.join(request.folder, TRACE), "a") as trace:
+                trace.write(f"{WAITED}\n")
+            os.kill(process, ask)
+            ask = signal.SIGKILL
+        since = now
+
+
+def _computed(process: int) -> float:
+    """Seconds that a process has computed."""
+    with open(f"/proc/{process}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user and system, in ticks
+
+
 def main() -> None:
     """Answer requests, one JSON line each on stdin, until it ends."""
     replies = os.dup(1)
@@ -281,7 +316,7 @@ def main() -> None:
         with suppress(OSError):  # it may have done so itself
             os.setpgid(process, process)
         os.write(replies, f"{request.token} {process}\n".encode())
-        status = os.waitpid(process, 0)[1]
+        status = _wait(process, request)
         with suppress(OSError):  # nobody may be left
             os.killpg(process, signal.SIGKILL)
         os.write(replies, f"{request.token} {os.waitstatus_to_exitcode(status)}\n".encode())

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vitscratch.exercises.child import EXITED, OUTCOMES, PRINTED, TRACE, Request
+from vitscratch.exercises.child import EXITED, OUTCOMES, PRINTED, TRACE, WAITED, Request
 from vitscratch.exercises.errors import STEP, Line, is_students
 from vitscratch.exercises.exercise import Exercise, Passed, Problem
 from vitscratch.exercises.files import is_stub
@@ -95,6 +95,8 @@ def _why(trace: str, code: int | None, request: Request) -> tuple[str, tuple[str
     if "Fatal Python error" in trace:
         name = signal.Signals(-code).name if code is not None and code < 0 else "Python's own error"
         return f"the code crashes Python: {name}", _CRASH
+    if WAITED in trace:
+        return f"the code does not end: it has waited for {request.waiting:g} seconds without computing", _LOOP
     if "Timeout" in trace or code is None:
         return f"the code does not end: stopped after {request.clock:g} seconds on the clock", _LOOP
     if trace:
