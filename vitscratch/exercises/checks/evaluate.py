@@ -464,5 +464,5 @@ def _is_number(value: Any) -> bool:
     return not isinstance(value, str)
 
 
-def _equal(value: Any, expected: float) -> bool:
-    return _is_number(value) and close(float(value), expected, 2e-4)
+def _equal(value: Any, expected: Any) -> bool:
+    return _is_number(value) and close(float(value), float(expected), 2e-4)

@@ -31,8 +31,14 @@ class SpiedModel(nn.Sequential):
         self.calls: list[Call] = []
         self.events: list[str] = []
 
+    def logits(self, images: Tensor) -> Tensor:
+        """What a call gives, without a note."""
+        for layer in self:
+            images = layer(images)
+        return images
+
     def forward(self, images: Tensor) -> Tensor:
-        logits = super().forward(images)
+        logits = self.logits(images)
         call = Call(images.detach().clone(), logits.detach().clone(), modes(self), logits.requires_grad)
         if logits.requires_grad:
             logits.register_hook(lambda gradient: self._note(call, gradient))

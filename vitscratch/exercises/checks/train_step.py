@@ -370,7 +370,7 @@ class Case:
     def loss(self) -> Tensor:
         """Of the batch, for the weights as they are."""
         with torch.enable_grad():
-            return F.cross_entropy(nn.Sequential.forward(self.model, self.images), self.labels)
+            return F.cross_entropy(self.model.logits(self.images), self.labels)
 
     def gradient(self) -> Tensor:
         """Of that loss by all weights, in one vector."""
@@ -393,7 +393,8 @@ def _mode(train_step: Callable[..., Any]) -> Outcome:
             case.run(train_step, NO_CLIP)
         if not case.model.calls:
             return problem(OTHERWISE["not asked"], "during train_step, model.forward ran 0 times")
-        seen[given] = all(case.model.calls[0].modes)
+        calls = [call for call in case.model.calls if call.gradients] or case.model.calls
+        seen[given] = all(all(call.modes) for call in calls)
     if all(seen.values()):
         return Passed("in the forward pass every layer is in train mode, also when the model came in eval mode")
     name, before = ("tr_stays_eval", "eval") if seen[True] else ("ts_puts_eval", "train")
@@ -407,14 +408,18 @@ def _mode(train_step: Callable[..., Any]) -> Outcome:
 def _loss(train_step: Callable[..., Any]) -> Outcome:
     case = Case()
     case.run(train_step, NO_CLIP)
-    call = next((call for call in case.model.calls if call.gradients), case.model.calls[0])
-    if not close(call.images, case.images):
-        shapes = f"{tuple(call.images.shape)}; the batch was {tuple(case.images.shape)}"
-        return problem(OTHERWISE["other images"], f"{CASE}: the model was given images of shape {shapes}")
-    if not call.gradients:
+    calls = [call for call in case.model.calls if call.gradients]  # several, if the batch is taken in pieces
+    images, logits = (
+        torch.cat([getattr(call, what) for call in calls or case.model.calls]) for what in ("images", "logits")
+    )
+    if not close(images, case.images):
+        given = f"images of shape {tuple(images.shape)} between {images.min():.4f} and {images.max():.4f}"
+        batch = f"{tuple(case.images.shape)} between {case.images.min():.4f} and {case.images.max():.4f}"
+        return problem(OTHERWISE["other images"], f"{CASE}: the model was given {given}; the batch was {batch}")
+    if not calls:
         return problem(MISTAKES["ts_no_backward"], f"{CASE}: no gradient reached the logits during train_step")
-    found = call.gradients[0]
-    expected = _gradient_by_logits(F.cross_entropy, call.logits, case.labels)
+    found = torch.cat([call.gradients[0] for call in calls])
+    expected = _gradient_by_logits(F.cross_entropy, logits, case.labels)
     if close(found, expected):
         return Passed("the gradient that reaches the logits is that of the mean cross-entropy: (softmax - one-hot) / b")
     evidence = (
@@ -422,7 +427,7 @@ def _loss(train_step: Callable[..., Any]) -> Outcome:
         f"cross-entropy: {numbers(expected[0].tolist())}"
     )
     for name, loss in WRONG_LOSSES:
-        if close(found, _gradient_by_logits(loss, call.logits, case.labels)):
+        if close(found, _gradient_by_logits(loss, logits, case.labels)):
             return problem(MISTAKES[name], evidence)
     return problem(OTHERWISE["loss"], evidence)
 
@@ -510,7 +515,7 @@ def _update(train_step: Callable[..., Any]) -> Outcome:
 
 def _returned(train_step: Callable[..., Any]) -> Outcome:
     case = Case()
-    loss = float(case.loss())
+    loss = float(case.loss().detach())
     returned = case.run(train_step, NO_CLIP)
     if isinstance(returned, tuple | list) and returned:
         returned = returned[0]  # the loss, and more that somebody wanted to know
@@ -526,6 +531,6 @@ def _returned(train_step: Callable[..., Any]) -> Outcome:
     if close(value, loss, 1e-3):
         remark = " (as a tensor: .item() makes it a number)" if isinstance(returned, Tensor) else ""
         return Passed(f"the loss of the batch is returned, without its graph{remark}")
-    if close(value, float(case.loss()), 1e-3):
+    if close(value, case.loss().detach(), 1e-3):
         return problem(MISTAKES["ts_loss_after_step"], f"{evidence}, and {value:.4f} after the step")
     return problem(OTHERWISE["value"], evidence)
