@@ -12,7 +12,8 @@ SLEEP = "        parameter.requires_grad_(False)\n"
 FORGET, WAKE = "        parameter.grad = None\n", "    model.head.requires_grad_(True)\n"
 BODY = RIGHT[RIGHT.index("    def train(mode") : RIGHT.index("def prepare")].rstrip() + "\n"
 BOTH = "    replace_head(model, num_classes)\n    freeze(model)\n"
-OPTIMIZER = "    return torch.optim.AdamW(model.head.parameters(), lr=learning_rate)\n"
+LEARNING = "[parameter for parameter in model.parameters() if parameter.requires_grad]"
+OPTIMIZER = f"    learning = {LEARNING}\n    return torch.optim.AdamW(learning, lr=learning_rate)\n"
 
 HOOK = """    def rest(module, inputs):
         for child in module.children():
@@ -69,7 +70,7 @@ VARIANTS = {
     "head without bias": changed(RIGHT, "num_classes, device", "num_classes, bias=False, device"),
     "head with dropout": changed(
         RIGHT,
-        "    old = model.head\n",
+        "    old = model.head\n    assert isinstance(old, nn.Linear)\n",
         "    old = model.head\n    if isinstance(old, nn.Sequential):\n        old = old[-1]\n",
         f"model.head = {NEW}",
         f"model.head = nn.Sequential(nn.Dropout(0.1), {NEW})",
@@ -80,10 +81,9 @@ VARIANTS = {
         f"fresh = {NEW}\n    old.weight, old.bias, old.out_features = fresh.weight, fresh.bias, num_classes",
     ),
     "frozen first": changed(RIGHT, BOTH, "    freeze(model)\n    replace_head(model, num_classes)\n"),
-    "optimizer of all": changed(RIGHT, "model.head.parameters(), lr", "model.parameters(), lr"),
-    "filtered": changed(
-        RIGHT, "model.head.parameters(), lr", "filter(lambda p: p.requires_grad, model.parameters()), lr"
-    ),
+    "optimizer of all": changed(RIGHT, LEARNING, "model.parameters()"),
+    "filtered": changed(RIGHT, LEARNING, "filter(lambda p: p.requires_grad, model.parameters())"),
+    "the head's": changed(RIGHT, LEARNING, "model.head.parameters()"),
     "SGD with groups": changed(
         RIGHT,
         OPTIMIZER,
@@ -162,7 +162,7 @@ WRONG: dict[str, list[str]] = {
         changed(
             RIGHT,
             BOTH + OPTIMIZER,
-            OPTIMIZER.replace("return", "optimizer =") + BOTH + "    return optimizer\n",
+            OPTIMIZER.replace("return ", "optimizer = ") + BOTH + "    return optimizer\n",
         ),
         changed(
             RIGHT,
@@ -175,18 +175,31 @@ WRONG: dict[str, list[str]] = {
     "th_rate_ignored": [changed(RIGHT, ", lr=learning_rate", "")],
 }
 
+TRAIN = "    def train(mode: bool = True) -> nn.Module:\n        type(model).train(model, mode)\n"
 UNLISTED = {
-    "head fails": [changed(RIGHT, NEW, NEW + "\n    model.head.weight = nn.Parameter(model.head.weight[:, 1:].detach())")],
-    "fails": [changed(RIGHT, "    def train(mode: bool = True) -> nn.Module:", "    def train() -> nn.Module:").replace(
-        "type(model).train(model, mode)", "type(model).train(model, True)").replace(
-        "    model.train(model.training)\n", ""), changed(RIGHT, "return model\n\n    model.train = ", "return model\n\n    model.forward = ")],
-    "no optimizer": [changed(RIGHT, "    return torch.optim", "    torch.optim"), changed(RIGHT, OPTIMIZER, "    return model\n")],
+    "head fails": [
+        changed(RIGHT, NEW, NEW + "\n    model.head.weight = nn.Parameter(model.head.weight[:, 1:].detach())")
+    ],
+    "fails": [
+        changed(
+            RIGHT,
+            TRAIN,
+            "    def train():\n        type(model).train(model)\n",
+            "    model.train(model.training)\n",
+            "",
+        ),
+        changed(RIGHT, "model.train = train ", "model.forward = train "),
+    ],
+    "no optimizer": [
+        changed(RIGHT, "    return torch.optim", "    torch.optim"),
+        changed(RIGHT, OPTIMIZER, "    return model\n"),
+    ],
     "not prepared": [
         changed(RIGHT, BOTH, "    replace_head(model, num_classes)\n"),
         changed(RIGHT, BOTH, "    freeze(model)\n"),
     ],
-    "optimizer": [changed(RIGHT, "AdamW(model.head.parameters()", "AdamW([model.head.weight]")],
-}  # fmt: skip
+    "optimizer": [changed(RIGHT, LEARNING, "[model.head.weight]")],
+}
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -307,9 +307,10 @@ def _mode(student: ModuleType) -> Iterator[Outcome]:
         before = [buffer.clone() for buffer in model.buffers()]
         done = f"{name}, after replace_head, freeze and model.train(): "
         try:
+            model.eval()
             model.train()
             one, other = _read_by_head(model, images), _read_by_head(model, images)
-        except (RuntimeError, TypeError, AttributeError) as error:
+        except Exception as error:
             yield problem(OTHERWISE["fails"], f"{done}{type(error).__name__}: {error}")
             return
         moved = [

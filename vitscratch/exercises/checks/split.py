@@ -195,8 +195,8 @@ def check(student: ModuleType) -> Iterator[Outcome]:
                 return
 
 
-def _called(split: Callable[..., Any], labels: list[int], fraction: float, seed: int) -> tuple[Any, list[int]]:
-    """What a student's function returns, and what it leaves of the labels. A list, unless it needs a tensor."""
+def _called(split: Callable[..., Any], labels: list[int], fraction: float, seed: int) -> tuple[Any, Any]:
+    """What a student's function returns, and the labels as it leaves them: a list, unless it needs a tensor."""
     given: Any
     try:
         given = list(labels)
@@ -207,7 +207,7 @@ def _called(split: Callable[..., Any], labels: list[int], fraction: float, seed:
             returned = split(given, fraction, seed)
         except Exception:
             raise error from None
-    return returned, [int(label) for label in given]
+    return returned, given
 
 
 def _parts(split: Callable[..., Any], labels: list[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
@@ -262,25 +262,33 @@ def _sizes(split: Callable[..., Any]) -> Iterator[Outcome]:
 
 
 def _once(split: Callable[..., Any]) -> Iterator[Outcome]:
+    evidence: dict[str, str] = {}
     for labels in (SORTED, MIXED):
-        n = len(labels)
-        train, held_out = _parts(split, labels, FRACTION, 0)
-        call = f"{_name(labels)}: split(labels, {FRACTION}, seed=0)"
-        both = sorted(set(train) & set(held_out))
-        twice = sorted(number for part in (train, held_out) for number, times in Counter(part).items() if times > 1)
-        lost = sorted(set(range(n)) - set(train) - set(held_out))
-        strange = sorted(set(train + held_out) - set(range(n)))
-        if strange == [n] and lost == [0]:
-            yield problem(MISTAKES["sp_from_one"], f"{call}: number {n} is there, number 0 is not")
-        if strange:
-            yield problem(OTHERWISE["numbers"], f"{call}: {_short(strange)}; expected numbers from 0 to {n - 1}")
-        if twice:
-            yield problem(MISTAKES["sp_duplicates"], f"{call}: more than once in a part: {_short(twice)}")
-        if both:
-            yield problem(MISTAKES["sp_overlap"], f"{call}: in both parts: {_short(both)}")
-        if lost:
-            yield problem(MISTAKES["sp_lost"], f"{call}: in neither part: {_short(lost)}")
-    yield Passed("every picture is in one of the parts, once")
+        for seed in SEEDS:
+            call = f"{_name(labels)}: split(labels, {FRACTION}, seed={seed}): "
+            for name, what in _not_once(len(labels), *_parts(split, labels, FRACTION, seed)).items():
+                evidence.setdefault(name, call + what)
+    for name in ("sp_from_one", "numbers", "sp_duplicates", "sp_overlap", "sp_lost"):
+        if name in evidence:
+            yield problem(OTHERWISE[name] if name in OTHERWISE else MISTAKES[name], evidence[name])
+    yield Passed(f"every picture is in one of the parts, once, for {len(SEEDS)} seeds")
+
+
+def _not_once(n: int, train: list[int], held_out: list[int]) -> dict[str, str]:
+    """What keeps two lists from having every number below n once, by the mistake's name."""
+    given, wanted = set(train + held_out), set(range(n))
+    found = {}
+    if given - wanted == {n} and wanted - given == {0}:
+        found["sp_from_one"] = f"number {n} is there, number 0 is not"
+    if strange := sorted(given - wanted):
+        found["numbers"] = f"{_short(strange)}; expected numbers from 0 to {n - 1}"
+    if twice := sorted(number for part in (train, held_out) for number, times in Counter(part).items() if times > 1):
+        found["sp_duplicates"] = f"more than once in a part: {_short(twice)}"
+    if both := sorted(set(train) & set(held_out)):
+        found["sp_overlap"] = f"in both parts: {_short(both)}"
+    if lost := sorted(wanted - given):
+        found["sp_lost"] = f"in neither part: {_short(lost)}"
+    return found
 
 
 def _classes(split: Callable[..., Any]) -> Iterator[Outcome]:
@@ -307,7 +315,7 @@ def _classes(split: Callable[..., Any]) -> Iterator[Outcome]:
 
 
 def _randomness(split: Callable[..., Any]) -> Iterator[Outcome]:
-    left = _called(split, SORTED, FRACTION, 0)[1]
+    left = [int(label) for label in _called(split, SORTED, FRACTION, 0)[1]]
     if left != SORTED:
         changed = sum(one != other for one, other in zip(left, SORTED, strict=False))
         yield problem(MISTAKES["sp_labels_changed"], f"{CASE}: after split(labels, ...), {changed} labels differ")
@@ -348,10 +356,11 @@ def _disturbed(split: Callable[..., Any]) -> str:
         "numpy.random.rand()": lambda: float(np.random.rand()),
         "torch.rand(())": lambda: float(torch.rand(())),
     }
+    labels = _called(split, SORTED, FRACTION, 3)[1]
     with random_state_kept(0):
         expected = {name: draw() for name, draw in draws.items()}
     with random_state_kept(0):
-        _parts(split, SORTED, FRACTION, 3)
+        split(labels, FRACTION, 3)  # and nothing else: whoever checks types at run time draws random numbers, too
         found = {name: draw() for name, draw in draws.items()}
     return ", ".join(name for name in draws if found[name] != expected[name])
 

@@ -7,6 +7,7 @@ from torch import nn
 def replace_head(model: nn.Module, num_classes: int) -> None:
     """Logits (b, classes) -> (b, num_classes)."""
     old = model.head
+    assert isinstance(old, nn.Linear)
     model.head = nn.Linear(old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
 
 
@@ -24,7 +25,7 @@ def freeze(model: nn.Module) -> None:
                 child.eval()
         return model
 
-    model.train = train
+    model.train = train  # type: ignore[method-assign]
     model.train(model.training)
 
 
@@ -32,4 +33,5 @@ def prepare(model: nn.Module, num_classes: int, learning_rate: float) -> torch.o
     """Replace the head, freeze the rest, and return the optimizer."""
     replace_head(model, num_classes)
     freeze(model)
-    return torch.optim.AdamW(model.head.parameters(), lr=learning_rate)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(learning, lr=learning_rate)
