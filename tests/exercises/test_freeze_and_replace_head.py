@@ -144,6 +144,13 @@ WRONG: dict[str, list[str]] = {
             RIGHT, BODY, BODY.replace("                child.eval()\n", "                child.training = False\n")
         ),
         changed(RIGHT, BODY, BODY.replace("if child is not model.head", "if isinstance(child, nn.Dropout)")),
+        changed(
+            RIGHT,
+            BODY,
+            "    for module in model.modules():\n"
+            "        if isinstance(module, nn.Dropout):\n            module.p = 0.0\n"
+            "        if isinstance(module, nn.BatchNorm1d):\n            module.track_running_stats = False\n",
+        ),
     ],
     "th_body_changed": [
         changed(RIGHT, SLEEP, SLEEP + "        nn.init.normal_(parameter, std=0.02)\n"),

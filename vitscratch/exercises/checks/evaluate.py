@@ -5,6 +5,7 @@ comes back is compared with the right numbers, and with those that known mistake
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -30,8 +31,8 @@ BATCH_SIZE = 5
 LABELS = (0, 1, 2, 0, 1, 2, 0, 0, 1, 2, 1, 0)
 PREDICTED = (0, 1, 2, 2, 1, 0, 0, 0, 2, 2, 1, 2)
 CASE = (
-    "12 pictures in batches of 5, 5 and 2, of which 4, 3 and 1 are recognised (logits of picture i: 1 + i / 5 for the "
-    "predicted class, 0 for the others)"
+    "12 pictures in batches of 5, 5 and 2, of which 4, 3 and 1 are recognised; "
+    f"labels {list(LABELS)}, predicted {list(PREDICTED)}, logits of picture i: 1 + i / 5 for the predicted class, else 0"
 )
 
 MISTAKES = bank(
@@ -283,6 +284,8 @@ def check(student: ModuleType) -> Iterator[Outcome]:
     try:
         for probe in (_mode, _gradients, _axis, _repeat, _numbers):
             for outcome in probe(student.evaluate):
+                if isinstance(outcome, Problem) and probe in (_repeat, _numbers):
+                    outcome = replace(outcome, evidence=f"{outcome.evidence}. There are {CASE}")
                 yield outcome
                 if isinstance(outcome, Problem):
                     return
@@ -393,7 +396,7 @@ def _repeat(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
     first, second = (_parts(evaluate(model, batches))[:2] for _ in range(2))
     if all(map(_is_number, first + second)) and not all(_equal(*pair) for pair in zip(first, second, strict=False)):
         found = [", ".join(f"{float(part):.4f}" for part in parts) for parts in (first, second)]
-        evidence = f"{CASE}: two calls with the same model and batches give {found[0]} and {found[1]}"
+        evidence = f"two calls with the same model and batches give {found[0]} and {found[1]}"
         yield problem(MISTAKES["ev_metric_object"], evidence)
 
 
@@ -405,19 +408,19 @@ def _numbers(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
         name = type(returned).__name__
         kinds = f" of {', '.join(type(part).__name__ for part in parts)}" if isinstance(returned, tuple) else ""
         nothing = MISTAKES["ev_returns_nothing"] if returned is None else OTHERWISE["returned"]
-        yield problem(nothing, f"{CASE}: evaluate(model, batches) is a {name}{kinds}; expected (loss, accuracy)")
+        yield problem(nothing, f"evaluate(model, batches) is a {name}{kinds}; expected (loss, accuracy)")
         return
     correct, losses, losses_twice = case_values()
     loss, accuracy = parts
     right_loss, right_accuracy = right_mean(losses), right_mean(correct)
     if _equal(loss, right_accuracy) and _equal(accuracy, right_loss):
-        evidence = f"{CASE}: evaluate(...)[0] is {float(loss):.4f}; the loss is {right_loss:.4f}"
+        evidence = f"evaluate(...)[0] is {float(loss):.4f}; the loss is {right_loss:.4f}"
         yield problem(MISTAKES["ev_results_swapped"], evidence)
         return
     seen = f"; the model saw {sum(len(call.images) for call in model.calls)} pictures"
     for name, value, right in (("accuracy", accuracy, right_accuracy), ("loss", loss, right_loss)):
         if not _equal(value, right):
-            evidence = f"{CASE}: your {name} is {float(value):.4f}; it is {right:.4f}{seen}"
+            evidence = f"your {name} is {float(value):.4f}; it is {right:.4f}{seen}"
             candidates = accuracies(correct) if name == "accuracy" else loss_values(losses, losses_twice)
             names = next((names for names, wrong in candidates if _equal(value, wrong)), ())
             found = [MISTAKES[each] for each in names] or [OTHERWISE[name]]

@@ -16,6 +16,8 @@ from vitscratch.exercises.checks.spies import close, seeded
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 from vitscratch.vit import VisionTransformer
 
+# How a student finds the small one.
+SMALL = f"SmallModel() of {__name__}, with BatchNorm and Dropout"
 OLD_CLASSES, NEW_CLASSES, RATE = 7, 5, 0.03
 
 MISTAKES = bank(
@@ -206,7 +208,7 @@ def models() -> list[tuple[str, nn.Module, Tensor]]:
     with seeded():
         vit = VisionTransformer(8, 4, 3, OLD_CLASSES, embed_dim=12, depth=2, num_heads=3, mlp_dim=20, dropout=0.5)
         found = [
-            ("a small model with BatchNorm and Dropout(0.5)", SmallModel(), torch.randn(6, 3, 2, 2)),
+            (SMALL, SmallModel(), torch.randn(6, 3, 2, 2)),
             ("VisionTransformer(8, 4, 3, 7, 12, 2, 3, 20, dropout=0.5)", vit, torch.randn(6, 3, 8, 8)),
         ]
         for _, model, _ in found:
@@ -307,7 +309,7 @@ def _mode(student: ModuleType) -> Iterator[Outcome]:
         before = [buffer.clone() for buffer in model.buffers()]
         done = f"{name}, after replace_head, freeze and model.train(): "
         try:
-            model.eval()
+            still = _read_by_head(model.eval(), images)
             model.train()
             one, other = _read_by_head(model, images), _read_by_head(model, images)
         except Exception as error:
@@ -319,6 +321,9 @@ def _mode(student: ModuleType) -> Iterator[Outcome]:
         if not close(one, other):
             evidence = f"{done}for the same pictures, the head is given numbers that differ by up to "
             yield problem(MISTAKES["tf_frozen_train_mode"], f"{evidence}{(one - other).abs().max():.4f} in two calls")
+        if not close(one, still):
+            evidence = f"{done}what the head is given differs by up to {(one - still).abs().max():.4f} from eval mode"
+            yield problem(MISTAKES["tf_frozen_train_mode"], evidence)
         if moved:
             yield problem(MISTAKES["tf_frozen_train_mode"], f"{done}{moved[0]} moved in two forward passes")
     yield Passed("the body stays in eval mode after model.train(): no dropout, and BatchNorm's statistics rest")

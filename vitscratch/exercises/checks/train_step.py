@@ -5,6 +5,7 @@ gradients it is given: so each line of the step shows by itself.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -341,6 +342,8 @@ def check(student: ModuleType) -> Iterator[Outcome]:
     try:
         for probe in (_mode, _loss, _gradients, _clipping, _update, _returned):
             outcome = probe(student.train_step)
+            if isinstance(outcome, Problem) and probe is not _mode:
+                outcome = replace(outcome, evidence=f"{outcome.evidence}. Try it: {CASE}")
             yield outcome
             if isinstance(outcome, Problem):
                 return
@@ -415,17 +418,16 @@ def _loss(train_step: Callable[..., Any]) -> Outcome:
     if not close(images, case.images):
         given = f"images of shape {tuple(images.shape)} between {images.min():.4f} and {images.max():.4f}"
         batch = f"{tuple(case.images.shape)} between {case.images.min():.4f} and {case.images.max():.4f}"
-        return problem(OTHERWISE["other images"], f"{CASE}: the model was given {given}; the batch was {batch}")
+        return problem(OTHERWISE["other images"], f"the model was given {given}; the batch was {batch}")
     if not calls:
-        return problem(MISTAKES["ts_no_backward"], f"{CASE}: no gradient reached the logits during train_step")
+        return problem(MISTAKES["ts_no_backward"], "no gradient reached the logits during train_step")
     found = torch.cat([call.gradients[0] for call in calls])
     expected = _gradient_by_logits(F.cross_entropy, logits, case.labels)
     if close(found, expected):
         return Passed("the gradient that reaches the logits is that of the mean cross-entropy: (softmax - one-hot) / b")
-    evidence = (
-        f"{CASE}: gradient of your loss by the logits of the first picture: {numbers(found[0].tolist())}; of the mean "
-        f"cross-entropy: {numbers(expected[0].tolist())}"
-    )
+    worst = int((found - expected).abs().amax(dim=1).argmax())
+    evidence = f"gradient of your loss by the logits of images[{worst}]: {numbers(found[worst].tolist())}; of the mean "
+    evidence += f"cross-entropy: {numbers(expected[worst].tolist())}"
     for name, loss in WRONG_LOSSES:
         if close(found, _gradient_by_logits(loss, logits, case.labels)):
             return problem(MISTAKES[name], evidence)
@@ -444,17 +446,17 @@ def _gradients(train_step: Callable[..., Any]) -> Outcome:
     case.run(train_step, NO_CLIP)
     if not case.optimizer.used:
         moved = not close(before, weights(case.model))
-        return problem(MISTAKES["ts_own_update" if moved else "ts_no_step"], f"{CASE}: optimizer.step ran 0 times")
+        return problem(MISTAKES["ts_own_update" if moved else "ts_no_step"], "optimizer.step ran 0 times")
     events = [event for event in case.model.events if event in ("backward", "step")]
     if events[0] == "step":
-        return problem(MISTAKES["ts_step_before_backward"], f"{CASE}: what ran, in order: {', '.join(events)}")
+        return problem(MISTAKES["ts_step_before_backward"], f"what ran, in order: {', '.join(events)}")
     used = case.optimizer.used[0]
     if used is None or not used.any():
         return problem(
             MISTAKES["ts_zero_before_step"],
-            f"{CASE}: |g| was {first.norm():.4f} after backward(), and 0 when step() ran",
+            f"|g| was {first.norm():.4f} after backward(), and 0 when step() ran",
         )
-    lengths = f"{CASE}, clip_norm {NO_CLIP:g}: |g| is {first.norm():.4f}; step() used {used.norm():.4f}"
+    lengths = f"clip_norm {NO_CLIP:g}: |g| is {first.norm():.4f}; step() used {used.norm():.4f}"
     if not close(used, first):
         parallel = close(used / used.norm(), first / first.norm())
         for name, length in (("ts_clip_hard_coded", 1.0), ("ts_always_rescaled", NO_CLIP)):
@@ -466,7 +468,7 @@ def _gradients(train_step: Callable[..., Any]) -> Outcome:
     used = case.optimizer.used[steps] if len(case.optimizer.used) > steps else None
     if used is not None and close(used, second):
         return Passed("in two steps on the same batch, the optimizer uses the gradients of the loss, and no older ones")
-    evidence = f"{CASE}, clip_norm {NO_CLIP:g}, the second step: |g| is {second.norm():.4f}; step() used "
+    evidence = f"clip_norm {NO_CLIP:g}, the second step: |g| is {second.norm():.4f}; step() used "
     evidence += f"{0.0 if used is None else used.norm():.4f}"
     if used is not None and close(used, first + second):
         evidence += f", the length of the sum of both steps' gradients ({first.norm():.4f} the first)"
@@ -483,7 +485,7 @@ def _clipping(train_step: Callable[..., Any]) -> Outcome:
     scaled = gradient * CLIP / gradient.norm()
     if close(used, scaled, 1e-3):  # clip_grad_norm_ adds 1e-6 to the length
         return Passed("a gradient longer than clip_norm is scaled to clip_norm; a shorter one stays as it is")
-    evidence = f"{CASE}, clip_norm {CLIP}: |g| is {gradient.norm():.4f}; step() used |g| = {used.norm():.4f}"
+    evidence = f"clip_norm {CLIP}: |g| is {gradient.norm():.4f}; step() used |g| = {used.norm():.4f}"
     pieces = gradient.split([parameter.numel() for parameter in case.model.parameters()])
     apart = torch.cat([piece * min(1.0, CLIP / float(piece.norm())) for piece in pieces])
     if close(used, gradient):
@@ -504,12 +506,12 @@ def _update(train_step: Callable[..., Any]) -> Outcome:
     before = weights(case.model)
     case.run(train_step, NO_CLIP)
     if (steps := len(case.optimizer.used)) != 1:
-        return problem(MISTAKES["ts_two_steps"], f"{CASE}: optimizer.step ran {steps} times in one train_step")
+        return problem(MISTAKES["ts_two_steps"], f"optimizer.step ran {steps} times in one train_step")
     used, moved = case.optimizer.used[0], weights(case.model) - before
     assert used is not None
     if close(moved, -RATE * used, 1e-3):
         return Passed("one step of the optimizer, and nothing else, changes the weights")
-    evidence = f"{CASE}: the weights moved by {moved.norm():.4f}; lr * |g| is {RATE * used.norm():.4f}"
+    evidence = f"the weights moved by {moved.norm():.4f}; lr * |g| is {RATE * used.norm():.4f}"
     return problem(MISTAKES["ts_own_update"], evidence)
 
 
@@ -520,14 +522,14 @@ def _returned(train_step: Callable[..., Any]) -> Outcome:
     if isinstance(returned, tuple | list) and returned:
         returned = returned[0]  # the loss, and more that somebody wanted to know
     if returned is None:
-        return problem(MISTAKES["ts_returns_nothing"], f"{CASE}: train_step(...) is None; the loss is {loss:.4f}")
+        return problem(MISTAKES["ts_returns_nothing"], f"train_step(...) is None; the loss is {loss:.4f}")
     if isinstance(returned, Tensor) and returned.requires_grad:
-        return problem(MISTAKES["pf_loss_tensor"], f"{CASE}: what comes back has grad_fn {returned.grad_fn}")
+        return problem(MISTAKES["pf_loss_tensor"], f"what comes back has grad_fn {returned.grad_fn}")
     try:
         value = float(returned)
     except (TypeError, ValueError):
-        return problem(OTHERWISE["returned"], f"{CASE}: train_step(...) is a {type(returned).__name__}")
-    evidence = f"{CASE}: returned {value:.4f}; the loss is {loss:.4f}"
+        return problem(OTHERWISE["returned"], f"train_step(...) is a {type(returned).__name__}")
+    evidence = f"returned {value:.4f}; the loss is {loss:.4f}"
     if close(value, loss, 1e-3):
         remark = " (as a tensor: .item() makes it a number)" if isinstance(returned, Tensor) else ""
         return Passed(f"the loss of the batch is returned, without its graph{remark}")
