@@ -32,7 +32,7 @@ LABELS = (0, 1, 2, 0, 1, 2, 0, 0, 1, 2, 1, 0)
 PREDICTED = (0, 1, 2, 2, 1, 0, 0, 0, 2, 2, 1, 2)
 CASE = (
     "12 pictures in batches of 5, 5 and 2, of which 4, 3 and 1 are recognised; "
-    f"labels {list(LABELS)}, predicted {list(PREDICTED)}, logits of picture i: 1 + i / 5 for the predicted class, else 0"
+    f"labels {list(LABELS)}, predicted {list(PREDICTED)}, logits of picture i: 1 + i / 5 for the predicted one, else 0"
 )
 
 MISTAKES = bank(
