@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
         "transfer",
         "data",
         "files",
+        "randomness",
     },
     "recipes": {"config", "files", "patches", "vit", "data", "training", "bench", "weights", "transfer", "baselines"},
     "cli": {
