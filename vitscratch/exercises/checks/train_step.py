@@ -285,9 +285,17 @@ MISTAKES = bank(
 
 # What is said where nobody foresaw the mistake: the step is known, the name is not.
 OTHERWISE = {
-    "not asked": Mistake("", "the model is never called", "loss", ("The loss begins with model(images).",)),
+    "not asked": Mistake(
+        "",
+        "the model is never called",
+        "loss",
+        ("Where do your logits come from?", "The loss begins with model(images)."),
+    ),
     "other images": Mistake(
-        "", "the model is called with something else than the batch", "loss", ("Give the model all images, unchanged.",)
+        "",
+        "the model is called with something else than the batch",
+        "loss",
+        ("What does your code do to the images?", "Give the model all of them, unchanged."),
     ),
     "loss": Mistake(
         "",
@@ -313,12 +321,17 @@ OTHERWISE = {
         "clipping",
         ("What is |g| before and after your clipping?", "g is multiplied with clip_norm / |g|, if that is below 1."),
     ),
-    "returned": Mistake("", "what is returned is not a number", "what is returned", ("Return loss.item().",)),
+    "returned": Mistake(
+        "",
+        "what is returned is not a number",
+        "what is returned",
+        ("What does float(...) say of what you return?", "Return loss.item()."),
+    ),
     "value": Mistake(
         "",
         "the returned number is not the loss of this batch",
         "what is returned",
-        ("Return the loss on which backward() was called.",),
+        ("Print the loss before backward().", "Return the loss on which backward() was called."),
     ),
 }
 
