@@ -331,7 +331,8 @@ def _mode(student: ModuleType) -> Iterator[Outcome]:
         try:
             still = _read_by_head(model.eval(), images)
             model.train()
-            one, other = _read_by_head(model, images), _read_by_head(model, images)
+            with seeded():
+                one, other = _read_by_head(model, images), _read_by_head(model, images)
         except Exception as error:
             yield problem(OTHERWISE["fails"], f"{done}{type(error).__name__}: {error}")
             return

@@ -469,7 +469,7 @@ def _gradients(train_step: Callable[..., Any]) -> Outcome:
             MISTAKES["ts_zero_before_step"],
             f"|g| was {first.norm():.4f} after backward(), and 0 when step() ran",
         )
-    lengths = f"clip_norm {NO_CLIP:g}: |g| is {first.norm():.4f}; step() used {used.norm():.4f}"
+    lengths = f"clip_norm {NO_CLIP:,.0f}: |g| is {first.norm():.4f}; step() used {used.norm():.4f}"
     if not close(used, first):
         parallel = close(used / used.norm(), first / first.norm())
         for name, length in (("ts_clip_hard_coded", 1.0), ("ts_always_rescaled", NO_CLIP)):
@@ -481,7 +481,7 @@ def _gradients(train_step: Callable[..., Any]) -> Outcome:
     used = case.optimizer.used[steps] if len(case.optimizer.used) > steps else None
     if used is not None and close(used, second):
         return Passed("in two steps on the same batch, the optimizer uses the gradients of the loss, and no older ones")
-    evidence = f"clip_norm {NO_CLIP:g}, the second step: |g| is {second.norm():.4f}; step() used "
+    evidence = f"clip_norm {NO_CLIP:,.0f}, the second step: |g| is {second.norm():.4f}; step() used "
     evidence += f"{0.0 if used is None else used.norm():.4f}"
     if used is not None and close(used, first + second):
         evidence += f", the length of the sum of both steps' gradients ({first.norm():.4f} the first)"
