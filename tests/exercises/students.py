@@ -1,12 +1,13 @@
 """Students' files, as text, and what the checks say of them; in this process, without the runner."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import vitscratch.exercises
-from vitscratch.exercises import EXERCISES, Exercise, Outcome, Passed, Problem
+from vitscratch.exercises import EXERCISES, Exercise, Mistake, Outcome, Passed, Problem
 
 FOLDER = Path(vitscratch.exercises.__file__).parent
 
@@ -57,6 +58,13 @@ def assert_wrong(name: str, text: str, mistake: str | None, step: str | None = N
     assert step is None or problem.step == step, problem
     assert problem.what and problem.evidence and problem.hints
     return problem
+
+
+def assert_hints(name: str, mistakes: Iterable[Mistake]) -> None:
+    """At least two, from a nudge on, for everything that can be said; in a step of the exercise."""
+    for mistake in mistakes:
+        assert len(set(mistake.hints)) == len(mistake.hints) >= 2, mistake
+        assert mistake.step in exercise(name).steps, mistake
 
 
 def assert_stub(name: str) -> None:

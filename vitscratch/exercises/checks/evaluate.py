@@ -221,7 +221,12 @@ MISTAKES = bank(
 
 # What is said where nobody foresaw the mistake: the step is known, the name is not.
 OTHERWISE = {
-    "not asked": Mistake("", "the model is never called", "accuracy", ("Predictions begin with model(images).",)),
+    "not asked": Mistake(
+        "",
+        "the model is never called",
+        "accuracy",
+        ("Where do your predictions come from?", "They begin with model(images)."),
+    ),
     "accuracy": Mistake(
         "",
         "the accuracy is not the share of pictures whose largest logit is their label's",
@@ -235,7 +240,10 @@ OTHERWISE = {
         ("Compute it by hand for one small batch.", "Add up over pictures, and divide once by their number."),
     ),
     "returned": Mistake(
-        "", "what is returned is not a pair of numbers", "what is returned", ("Return loss, accuracy.",)
+        "",
+        "what is returned is not a pair of numbers",
+        "what is returned",
+        ("What type has what you return?", "Return loss, accuracy: two numbers."),
     ),
 }
 

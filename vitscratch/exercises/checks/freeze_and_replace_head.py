@@ -158,23 +158,43 @@ MISTAKES = bank(
 # What is said where nobody foresaw the mistake: the step is known, the name is not.
 OTHERWISE = {
     "head fails": Mistake(
-        "", "the model cannot be called with its new head", "head", ("Call the model after replace_head.",)
+        "",
+        "the model cannot be called with its new head",
+        "head",
+        (
+            "Call the model after replace_head.",
+            "Only the number of outputs is another one: the rest is as in the old head.",
+        ),
     ),
     "fails": Mistake(
-        "", "the frozen model cannot be called any more", "mode", ("Call model.train() and the model after freeze.",)
+        "",
+        "the frozen model cannot be called any more",
+        "mode",
+        (
+            "Call model.eval(), model.train() and the model after freeze.",
+            "A train of your own takes the mode, True or False, as the model's does, and returns the model.",
+        ),
     ),
-    "no optimizer": Mistake("", "prepare returns no optimizer", "optimizer", ("Return torch.optim.AdamW(...).",)),
+    "no optimizer": Mistake(
+        "",
+        "prepare returns no optimizer",
+        "optimizer",
+        ("What does your function return?", "An optimizer of torch.optim, made from what learns."),
+    ),
     "not prepared": Mistake(
         "",
         "prepare does not do what replace_head and freeze do",
         "optimizer",
-        ("Call both in prepare, and look at the model after it.",),
+        ("Look at the model after prepare: at model.head, and at requires_grad.", "Call both functions in it."),
     ),
     "optimizer": Mistake(
         "",
         "parameters of the new head are not in the optimizer",
         "optimizer",
-        ("Compare optimizer.param_groups[0]['params'] with model.head.parameters().",),
+        (
+            "Compare optimizer.param_groups[0]['params'] with model.head.parameters().",
+            "All that learns belongs into the optimizer.",
+        ),
     ),
 }
 
@@ -311,7 +331,8 @@ def _mode(student: ModuleType) -> Iterator[Outcome]:
         try:
             still = _read_by_head(model.eval(), images)
             model.train()
-            one, other = _read_by_head(model, images), _read_by_head(model, images)
+            with seeded():
+                one, other = _read_by_head(model, images), _read_by_head(model, images)
         except Exception as error:
             yield problem(OTHERWISE["fails"], f"{done}{type(error).__name__}: {error}")
             return

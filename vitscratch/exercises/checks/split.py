@@ -50,7 +50,7 @@ MISTAKES = bank(
         "sp_fraction_ignored",
         "the held-out part has the same size whatever the fraction",
         "sizes",
-        ("Where does your function use `fraction`?",),
+        ("Where does your function use `fraction`?", "Of n_c pictures of a class, fraction * n_c are held out."),
     ),
     Mistake(
         "sp_overlap",
@@ -169,7 +169,10 @@ MISTAKES = bank(
 # What is said where nobody foresaw the mistake: the step is known, the name is not.
 OTHERWISE = {
     "returned": Mistake(
-        "", "what is returned is not a pair of lists of whole numbers", "sizes", ("Return train, held_out.",)
+        "",
+        "what is returned is not a pair of lists of whole numbers",
+        "sizes",
+        ("What type has what you return?", "Return train, held_out: two lists of numbers."),
     ),
     "sizes": Mistake(
         "",
@@ -181,7 +184,7 @@ OTHERWISE = {
         "",
         "there are numbers that belong to no picture",
         "every picture once",
-        ("Of n pictures, the numbers are 0 to n - 1.",),
+        ("What is the smallest of your numbers, and what the largest?", "Of n pictures, the numbers are 0 to n - 1."),
     ),
 }
 

@@ -285,9 +285,17 @@ MISTAKES = bank(
 
 # What is said where nobody foresaw the mistake: the step is known, the name is not.
 OTHERWISE = {
-    "not asked": Mistake("", "the model is never called", "loss", ("The loss begins with model(images).",)),
+    "not asked": Mistake(
+        "",
+        "the model is never called",
+        "loss",
+        ("Where do your logits come from?", "The loss begins with model(images)."),
+    ),
     "other images": Mistake(
-        "", "the model is called with something else than the batch", "loss", ("Give the model all images, unchanged.",)
+        "",
+        "the model is called with something else than the batch",
+        "loss",
+        ("What does your code do to the images?", "Give the model all of them, unchanged."),
     ),
     "loss": Mistake(
         "",
@@ -313,12 +321,17 @@ OTHERWISE = {
         "clipping",
         ("What is |g| before and after your clipping?", "g is multiplied with clip_norm / |g|, if that is below 1."),
     ),
-    "returned": Mistake("", "what is returned is not a number", "what is returned", ("Return loss.item().",)),
+    "returned": Mistake(
+        "",
+        "what is returned is not a number",
+        "what is returned",
+        ("What does float(...) say of what you return?", "Return loss.item()."),
+    ),
     "value": Mistake(
         "",
         "the returned number is not the loss of this batch",
         "what is returned",
-        ("Return the loss on which backward() was called.",),
+        ("Print the loss before backward().", "Return the loss on which backward() was called."),
     ),
 }
 
@@ -456,7 +469,7 @@ def _gradients(train_step: Callable[..., Any]) -> Outcome:
             MISTAKES["ts_zero_before_step"],
             f"|g| was {first.norm():.4f} after backward(), and 0 when step() ran",
         )
-    lengths = f"clip_norm {NO_CLIP:g}: |g| is {first.norm():.4f}; step() used {used.norm():.4f}"
+    lengths = f"clip_norm {NO_CLIP:,.0f}: |g| is {first.norm():.4f}; step() used {used.norm():.4f}"
     if not close(used, first):
         parallel = close(used / used.norm(), first / first.norm())
         for name, length in (("ts_clip_hard_coded", 1.0), ("ts_always_rescaled", NO_CLIP)):
@@ -468,7 +481,7 @@ def _gradients(train_step: Callable[..., Any]) -> Outcome:
     used = case.optimizer.used[steps] if len(case.optimizer.used) > steps else None
     if used is not None and close(used, second):
         return Passed("in two steps on the same batch, the optimizer uses the gradients of the loss, and no older ones")
-    evidence = f"clip_norm {NO_CLIP:g}, the second step: |g| is {second.norm():.4f}; step() used "
+    evidence = f"clip_norm {NO_CLIP:,.0f}, the second step: |g| is {second.norm():.4f}; step() used "
     evidence += f"{0.0 if used is None else used.norm():.4f}"
     if used is not None and close(used, first + second):
         evidence += f", the length of the sum of both steps' gradients ({first.norm():.4f} the first)"
