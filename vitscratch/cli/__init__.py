@@ -18,11 +18,15 @@ import tyro
 
 from vitscratch import __version__
 from vitscratch.cli.bench import Bench
+from vitscratch.cli.check import Check
 from vitscratch.cli.compare import CompareCommand
 from vitscratch.cli.convert import Convert
 from vitscratch.cli.data import Data
+from vitscratch.cli.demo import Demo
 from vitscratch.cli.doctor import Doctor
 from vitscratch.cli.evaluate import Evaluate
+from vitscratch.cli.exercises import Exercises
+from vitscratch.cli.explain import Explain
 from vitscratch.cli.finetune import Finetune
 from vitscratch.cli.lr_find import LrFind
 from vitscratch.cli.parity import Parity
@@ -54,6 +58,8 @@ Command = (
     ]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Explain, tyro.conf.subcommand("explain")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[
         Doctor,
         tyro.conf.subcommand(
@@ -74,6 +80,8 @@ Command = (
     | Annotated[Parity, tyro.conf.subcommand("parity")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
     | Annotated[Data, tyro.conf.subcommand("data")]
+    | Annotated[Exercises, tyro.conf.subcommand("exercises")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Bench, tyro.conf.subcommand("bench"), tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes]
 )
 
