@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from vitscratch.data import Preprocessing
 
+NAMED = 20  # classes of a model that are listed
 AT_ONCE = 64  # pictures in memory and in a batch
 DRAWN = 200  # pictures on a sheet; laying out more takes minutes
 
@@ -90,6 +91,8 @@ class Predict(Common):
                 print(f"{path!s:<{width}}  {named}")
             said.update(zip(seen, probabilities, strict=True))
             shown += list(seen.values())[: DRAWN - len(shown)]
+        if said and self.top < len(class_names) <= NAMED:  # pictures of anything else get one of these names, too
+            print(f"It knows {len(class_names)} classes: {', '.join(class_names)}", file=sys.stderr)
         if self.json is not None and said:
             rows = {str(path): row.tolist() for path, row in said.items()}
             write_json({path: dict(zip(class_names, row, strict=True)) for path, row in rows.items()}, self.json)

@@ -237,6 +237,7 @@ def _pretrained(weights: str, image_size: int | None, num_heads: int | None, sta
     """
     from vitscratch.data import Preprocessing
     from vitscratch.weights import build_from
+    from vitscratch.weights.loading import HEAD_MADE_ANEW, READ_AS
 
     if not weights:
         raise ValueError("this recipe needs pretrained weights: --weights FILE, timm:NAME or hf:ORG/NAME")
@@ -244,7 +245,8 @@ def _pretrained(weights: str, image_size: int | None, num_heads: int | None, sta
     if not saved.preprocessing:
         raise ValueError(f"{weights} does not say how its pictures are prepared; convert it with vitscratch first")
     norm = {name: tensor for name, tensor in saved.model.state_dict().items() if name.startswith("head.norm.")}
-    return saved.config, Preprocessing.from_dict(saved.preprocessing), tuple(saved.provenance["notes"]), norm
+    notes = (note for note in saved.provenance["notes"] if HEAD_MADE_ANEW not in note and READ_AS not in note)
+    return saved.config, Preprocessing.from_dict(saved.preprocessing), tuple(notes), norm  # those are as they should be
 
 
 @lru_cache(maxsize=1)
