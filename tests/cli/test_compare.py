@@ -111,7 +111,10 @@ def test_an_interrupted_comparison_goes_on_to_the_same_weights(
         patch.setattr(Progress, "after_step", interrupt)
         assert main([*DIGITS, "--out", str(out)]) == 130
     said = capsys.readouterr().out
-    assert f"--epochs 2 --precision fp32 --device cpu --out {out}" in said.split("To go on: vitscratch compare")[1]
+    assert (
+        f"--epochs 2 --precision fp32 --no-doctor --device cpu --out {out}"
+        in said.split("To go on: vitscratch compare")[1]
+    )
     assert not (out / "comparison.json").exists() and not (out / "vit" / "metrics.json").exists()
     assert main([*DIGITS, "--out", str(out)]) == 0
     assert "Going on from" in capsys.readouterr().out

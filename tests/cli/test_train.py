@@ -470,7 +470,7 @@ def digit_files(folder: Path, per_class: int = 3) -> list[Path]:
 def test_evaluate_on_another_folder(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     digit_files(tmp_path / "mine")
     assert main(["evaluate", str(finished), "--data", str(tmp_path / "mine"), "--device", "cpu"]) == 0
-    assert "of 30)" in capsys.readouterr().out
+    assert "of 30;" in capsys.readouterr().out
     (tmp_path / "mine" / "7").rename(tmp_path / "mine" / "seven")
     assert main(["evaluate", str(finished), "--data", str(tmp_path / "mine"), "--device", "cpu"]) == 2
     assert "the model knows 0, 1, 2" in capsys.readouterr().err

@@ -231,6 +231,7 @@ class Compare(Common):
                     [option] if value is True else [option, *map(str, value if isinstance(value, tuple) else [value])]
                 )
         words += [f"--{name}" for name in ("quick", "robust") if getattr(self, name)]
+        words += ["--no-doctor"] * (not self.doctor)
         if self.robust_pictures != Compare.robust_pictures:
             words += ["--robust-pictures", str(self.robust_pictures)]
         words += ["--device", self.device] if self.device != "auto" else []
@@ -293,7 +294,7 @@ def _done(out: Path, robust: int) -> bool:
     if not (out / NUMBERS).exists():
         return False
     found = _read(out / NUMBERS)
-    return not robust or bool(found["robust_total"] == min(robust, found["test_total"]))
+    return not robust or bool(found.get("robust_total") == min(robust, found["test_total"]))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -58,16 +58,11 @@ def report(
     Args:
         quick: whether the numbers say nothing. again: whether there was such a report before this one.
     """
-    from vitscratch.training import confusion_matrix
-
     order = sorted(results, key=lambda name: (-results[name][0].validation_accuracy, results[name][0].validation_loss))
     results = {name: results[name] for name in order}
     counts = part.labels.bincount(minlength=len(splits.class_names))
     chance = int(counts.max()) / len(part)
     rows = {name: _row(name, *result, chance) for name, result in results.items()}
-    for name, (_, verdict) in results.items():
-        predicted = verdict.probabilities.argmax(dim=1)
-        rows[name]["confusion"] = confusion_matrix(predicted, verdict.labels, len(splits.class_names)).tolist()
     pair = _mcnemar(results)
     lines = [_markdown(HEADER, [_cells(row) for row in rows.values()])]
     if pair is not None:
@@ -102,8 +97,9 @@ def report(
 
 
 def _row(name: str, model: "Finished", verdict: "Judged", chance: float) -> dict[str, Any]:
-    from vitscratch.training import calibration, wilson_interval
+    from vitscratch.training import calibration, confusion_matrix, wilson_interval
 
+    predicted, classes = verdict.probabilities.argmax(dim=1), verdict.probabilities.shape[1]
     correct, total = int(verdict.correct.sum()), len(verdict.labels)
     accuracy, minutes, damaged = correct / total, model.seconds / 60, verdict.robust_total
     return {
@@ -121,6 +117,7 @@ def _row(name: str, model: "Finished", verdict: "Judged", chance: float) -> dict
         "test_interval": list(wilson_interval(correct, total)),
         "calibration_error": calibration(verdict.probabilities, verdict.labels).error,
         "images_per_second": verdict.images_per_second,
+        "confusion": confusion_matrix(predicted, verdict.labels, classes).tolist(),
         "precision": model.precision or None,
         "minutes": minutes,
         "points_above_chance_per_minute": 100 * (accuracy - chance) / max(minutes, 1e-9) if model.epochs else None,
@@ -145,7 +142,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{row['validation_accuracy']:.2%}",
         f"{row['test_accuracy']:.2%} ({low:.2%} to {high:.2%})",
         f"{row['images_per_second']:,.0f}",
-        f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.1f}",
+        f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.1f}" if seconds >= 1 else f"{seconds:.2g}",
         "-" if points is None else f"{points:,.0f}" if abs(points) >= 100 else f"{points:.1f}",
     ]
 
@@ -244,8 +241,8 @@ def _precisions(models: "Sequence[Finished]") -> list[str]:
         return []
     used = "; ".join(f"{precision}: {', '.join(which)}" for precision, which in titles.items())
     return [
-        f"Not all networks computed alike, which tells in their seconds: {used}. A ResNet on pictures of 16 px or less "
-        "computes in float32, as its gradients in bfloat16 may be wrong there on a CPU."
+        f"Precision differs between the networks, and with it their speed: {used}. A ResNet on pictures of 16 px or "
+        "less computes in float32, as its gradients in bfloat16 may be wrong there on a CPU."
     ]
 
 
@@ -323,11 +320,7 @@ def _mistakes(
         images = to_float(part.images[found])
     else:
         prepare = model.preprocessing
-        images = torch.stack(
-            [torch.zeros(prepare.channels, *prepare.image_size)][: not len(found)]
-            + [
-                to_float(prepare.pixels(open_picture(part.paths[number], channels=prepare.channels)))
-                for number in found.tolist()
-            ]
-        )[: len(found)]
+        images = torch.zeros(len(found), prepare.channels, *prepare.image_size)
+        for i, number in enumerate(found.tolist()):
+            images[i] = to_float(prepare.pixels(open_picture(part.paths[number], channels=prepare.channels)))
     return 1 - images if ink else images, verdict.labels[found], verdict.probabilities[found]

@@ -64,9 +64,10 @@ class Predict(Common):
 
         from vitscratch.data import Preprocessing
         from vitscratch.weights import build_from
+        from vitscratch.weights.loading import surprises
 
         saved = build_from(self.model, num_heads=self.num_heads, pool=self.pool)
-        for note in saved.provenance["notes"]:
+        for note in surprises(saved.provenance["notes"]):
             print(f"vitscratch: {self.model}: {note}", file=sys.stderr)
         if not saved.preprocessing:
             raise ValueError(

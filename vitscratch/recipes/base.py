@@ -24,6 +24,14 @@ def untouched(settings: Any, **values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if getattr(settings, name) == defaults[name]}
 
 
+def absolute_weights(weights: str) -> str:
+    """The path of a file from the root; what else names weights stays, and so does the name of shipped ones."""
+    from vitscratch.weights import shipped_names
+
+    is_file = weights not in ("", *shipped_names()) and Path(weights).exists()
+    return str(Path(weights).absolute()) if is_file else weights
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe(TrainingConfig):
     """An experiment in numbers. Together with the pictures it decides the result."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from vitscratch.recipes.base import BUILT_IN, Recipe, untouched
+from vitscratch.recipes.base import BUILT_IN, Recipe, absolute_weights, untouched
 from vitscratch.recipes.pictures import PicturesRecipe
 
 SHARED = (
@@ -227,14 +227,9 @@ class PictureComparison(Comparison):
 
     def absolute(self) -> "PictureComparison":
         """Likewise; weights may be files, too."""
-        comparison = super().absolute()
-        assert isinstance(comparison, PictureComparison)
-        files = {
-            name: str(Path(value).absolute()) if value and Path(value).exists() else value
-            for name in ("vit_weights", "resnet18_weights", "resnet34_weights")
-            for value in (getattr(self, name),)
-        }
-        return replace(comparison, **files)  # type: ignore[arg-type]
+        names = ("vit_weights", "resnet18_weights", "resnet34_weights")
+        files = {name: absolute_weights(getattr(self, name)) for name in names}
+        return replace(super().absolute(), **files)  # type: ignore[arg-type,return-value]
 
 
 def _wanting(option: str) -> str:
