@@ -1,6 +1,6 @@
 """A comparison carried out: the same pictures for every model, and a test part that none sees before all are done.
 
-The test set is read once, at the end, by construction. What models are trained and chosen with comes from
+The test set is read at the end, by construction. What models are trained and chosen with comes from
 `Sets.splits`, which has no test part to read; only `judge` loads that part, and takes models that are done.
 """
 
