@@ -35,7 +35,7 @@ from vitscratch.cli.quickstart import Quickstart
 from vitscratch.cli.run_folder import is_first_process
 from vitscratch.cli.summary import Summary
 from vitscratch.cli.train import Train
-from vitscratch.recipes import RECIPES
+from vitscratch.recipes import COMPARISONS, RECIPES
 
 RECIPE = "Then its name, and as options every field of it: `vitscratch {} digits --help` lists them."
 Command = (
@@ -143,6 +143,7 @@ def _parse(arguments: list[str]) -> Any:
     except SystemExit as end:
         if not end.code or not is_first_process():  # --help, or another process tells
             raise
+        _refuse_unknown_recipe(arguments)
         return parse()
     if unknown:
         word = unknown[0].partition("=")[0]
@@ -150,6 +151,21 @@ def _parse(arguments: list[str]) -> Any:
         nearest = f"; nearest: {', '.join(near)}" if near else ""
         raise ValueError(f"{word} is no option here{nearest}; --help in its place lists all")
     return command
+
+
+def _refuse_unknown_recipe(arguments: list[str]) -> None:
+    """In one line, with the nearest.
+
+    Raises:
+        ValueError: the word after a command that works on a recipe is none.
+    """
+    kinds: dict[str, Any] = {"compare": COMPARISONS, "train": RECIPES, "doctor": RECIPES, "lr-find": RECIPES}
+    command, word = (*arguments, "", "")[:2]
+    if not (known := kinds.get(command)) or not word or word.startswith("-") or word in (*known, "resume"):
+        return
+    near = get_close_matches(word.replace("_", "-"), known)
+    nearest = f"; nearest: {', '.join(near)}" if near else ""
+    raise ValueError(f"{command} {word}: there is {', '.join(known)}{nearest}")
 
 
 def _options(command: Any) -> Iterator[str]:
