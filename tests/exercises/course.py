@@ -38,6 +38,11 @@ def check(student: ModuleType) -> Iterator[Outcome]:
         yield Problem("0 does not stay 0", f"double(0) is {function(0)!r}", "doubling", ("zero?", "nothing twice"))
         yield Passed("nobody reads on after a problem")
     yield Passed("0 stays 0")
+    try:
+        function(5)
+    except ArithmeticError as error:
+        error.add_note("it was called with 5")
+        raise
     if function(3) == "fail":
         raise ZeroDivisionError("the check is wrong")
     if function(3) == 9 and factor == 2:

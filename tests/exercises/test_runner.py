@@ -185,6 +185,12 @@ def test_a_check_that_is_not_there_is_nobodys_mistake(tmp_path: Path) -> None:
     assert report.status == "error" and "No module named 'vitscratch.exercises.checks.nowhere'" in report.failure
 
 
+def test_the_evidence_says_what_the_code_was_called_with(tmp_path: Path) -> None:
+    report = run(tmp_path, "def double(x):\n    return x and 1 / (x - 5)\n")
+    assert report.problem is not None
+    assert report.problem.evidence == "01_double.py, line 2: `return x and 1 / (x - 5)`\nit was called with 5"
+
+
 def test_an_instruction_is_no_mistake(tmp_path: Path) -> None:
     report = run(tmp_path, "def double(x):\n    raise NotImplementedError('write double: x twice')\n")
     assert report.status == "not begun" and not report.ok

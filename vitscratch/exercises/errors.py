@@ -5,6 +5,7 @@ import builtins
 import re
 import sys
 from bdb import BdbQuit
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -58,21 +59,22 @@ def explain(error: BaseException, student: Path) -> Problem | None:
     """What is wrong with the student's code; None if the error is not the student's.
 
     Args:
-        error: as it was caught, with its traceback.
+        error: as it was caught, with its traceback; its notes say what the student's code was called with.
         student: the file that is checked, resolved.
     """
     lines = _lines(error.__traceback__, student)
+    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
     if isinstance(error, SyntaxError) and error.filename and is_students(error.filename, student):
         where = Line(Path(error.filename), error.lineno or 1)
         return _problem(f"{type(error).__name__}: {error.msg}", where, _SYNTAX)
     if lines:
         what, hints = _describe(error)
-        return _problem(what, lines[-1], hints)
+        return _problem(what, lines[-1], hints, notes)
     if isinstance(error, Exception) and (name := _names_student(error, student)):
         what = f"{name} cannot be used as the exercise does: {_text(error)}"
         if isinstance(error, AttributeError) and error.name in _OF_MODULE:
             what = f"{name} was not set up as a torch module: super().__init__() has not run"
-        return _problem(what, Line(student, _line_of(student, name)), _SIGNATURE)
+        return _problem(what, Line(student, _line_of(student, name)), _SIGNATURE, notes)
     return None
 
 
@@ -95,8 +97,8 @@ _NAMES = (
 )
 
 
-def _problem(what: str, where: Line | str, hints: tuple[str, ...]) -> Problem:
-    return Problem(shorten(what, 400), str(where), STEP, hints)
+def _problem(what: str, where: Line, hints: tuple[str, ...], notes: Sequence[str] = ()) -> Problem:
+    return Problem(shorten(what, 400), "\n".join([str(where), *notes]), STEP, hints)
 
 
 def _describe(error: BaseException) -> tuple[str, tuple[str, ...]]:
