@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vitscratch.exercises.checks import projecting
 from vitscratch.exercises.checks.projecting import Projection, find_projection
 from vitscratch.exercises.checks.tools import (
+    StudentError,
     describe,
     draw,
     first_difference,
@@ -20,12 +21,16 @@ from vitscratch.exercises.checks.tools import (
     say,
     shape_of,
     size_of,
+    students_code,
     tensor_in,
 )
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 MISTAKES: dict[str, Mistake] = {
-    **projecting.MISTAKES,
+    **{
+        name: replace(mistake, step="cut" if mistake.step.startswith("order") else mistake.step)
+        for name, mistake in projecting.MISTAKES.items()
+    },
     "pe_frozen": Mistake(
         "pe_frozen",
         "No gradient reaches the projection, so that it never learns.",
@@ -67,8 +72,9 @@ def check(student: ModuleType) -> Iterator[Outcome]:
     cases: list[Case] = []
     for sizes in SIZES:
         try:
-            layer = awake(student.PatchEmbedding(**sizes))
-            if problem := parameters_problem(layer, sizes):
+            with students_code():
+                layer = student.PatchEmbedding(**sizes)
+            if problem := parameters_problem(awake(layer), sizes):
                 yield problem
                 return
             for batch in BATCHES:
@@ -76,14 +82,14 @@ def check(student: ModuleType) -> Iterator[Outcome]:
                 if problem := _shape_problem(cases[-1]):
                     yield ignores_its_arguments(student.PatchEmbedding) or problem
                     return
-        except Exception as error:
+        except StudentError as failed:
             if sizes["image_size"] != SIZES[-1]["image_size"]:
-                if problem := ignores_its_arguments(student.PatchEmbedding, error):
+                if problem := ignores_its_arguments(student.PatchEmbedding, failed.error):
                     yield problem
                     return
-                raise
-            if not isinstance(error, TypeError | ValueError | AssertionError):  # those say: square pictures only
-                raise
+                raise failed.error from None
+            if not isinstance(failed.error, TypeError | ValueError | AssertionError):  # they say: square pictures only
+                raise failed.error from None
     yield Passed("one weight and one bias are registered, of the right sizes")
     yield Passed("tokens come as (batch, patches, embed_dim), for batches of 1, 3 and 5")
     yield from _values(cases)
@@ -170,8 +176,9 @@ def _case(layer: nn.Module, sizes: dict[str, Any], batch: int) -> Case:
     projection = find_projection(dict(layer.named_parameters()), patch, sizes["in_channels"], width)
     assert projection is not None
     shape = (batch, (height // patch) * (columns // patch), width)
-    with torch.no_grad():
-        return Case(sizes, layer, projection, images, tensor_in(layer(images.clone()), shape))
+    with torch.no_grad(), students_code():
+        tokens = layer(images.clone())
+    return Case(sizes, layer, projection, images, tensor_in(tokens, shape))
 
 
 def _shape_problem(case: Case) -> Problem | None:

@@ -251,8 +251,11 @@ def _with_pos(change: Callable[[Tensor], Tensor]) -> Change:
     return lambda state: {**state, "pos": change(state["pos"])}
 
 
-def _scaled(part: str, power: float) -> Change:
-    return lambda state: {**state, part: state[part] * state["cls"].numel() ** power}
+def _scaled(parts: str, power: float) -> Change:
+    return lambda state: {
+        **state,
+        **{part: state[part] * state["cls"].numel() ** power for part in parts.split()},
+    }
 
 
 def _only_first(patches: Tensor, cls: Tensor) -> Tensor:
@@ -280,7 +283,11 @@ _CHANGES: list[tuple[str, Change]] = [
     ("tok_pos_shifted", _with_pos(lambda pos: pos.mean(0, keepdim=True).expand_as(pos))),
     ("tok_pos_shifted", _with_pos(lambda pos: torch.cat([torch.zeros_like(pos[:1]), pos[:-1]]))),
     ("tok_pos_shifted", _with_pos(lambda pos: torch.cat([pos[-1:], pos[:-1]]))),
-    *(("tok_scaled", _scaled(part, power)) for part in ("patches", "cls", "pos") for power in (0.5, -0.5)),
+    *(
+        ("tok_scaled", _scaled(part, power))
+        for part in ("patches", "cls", "pos", "patches cls")
+        for power in (0.5, -0.5)
+    ),
     *(("tok_norm", lambda state, f=finish: {**state, "patches": f(state["patches"])}) for name, finish in _FINISH[:6]),
 ]
 

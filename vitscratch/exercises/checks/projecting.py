@@ -140,36 +140,50 @@ def rights(projection: Projection) -> list[Project]:
 def wrongs(projection: Projection) -> Iterator[tuple[tuple[str, ...], Project]]:
     """Known mistakes, alone and then two at once, each as names and a function."""
     orders = list(_orders(projection))
+    yield from orders
+    yield from _factors(projection)
     for names, project in orders:
-        if names:
-            yield names, project
+        if "pe_split_reversed" not in names:
+            for name, after in _AFTER:
+                yield (*names, name), _after(project, after=after)
+            for name, before in _BEFORE:
+                yield (*names, name), _after(project, before=before)
+
+
+def likely_wrongs(projection: Projection) -> Iterator[tuple[tuple[str, ...], Project]]:
+    """Few of them: what somebody may do wrong beside another mistake."""
+    yield from _reordered_tokens(projection)
+    yield from _factors(projection)
+
+
+def _factors(projection: Projection) -> Iterator[tuple[tuple[str, ...], Project]]:
     for right in rights(projection):
         for name, before in _BEFORE:
             yield (name,), _after(right, before=before)
         for name, after in _AFTER:
             yield (name,), _after(right, after=after)
         yield ("pe_no_bias",), lambda images, patch, matrix, bias, right=right: right(images, patch, matrix, 0 * bias)
-    for names, project in orders:
-        for name, after in _AFTER if names else []:
-            yield (*names, name), _after(project, after=after)
-        for name, before in _BEFORE if names else []:
-            yield (*names, name), _after(project, before=before)
 
 
 def _project(cut: cutting.Cut) -> Project:
     return lambda images, patch, matrix, bias: F.linear(cut(images, patch), matrix, bias)
 
 
-def _orders(projection: Projection) -> Iterator[tuple[tuple[str, ...], Project]]:
-    """Wrong orders of patches or pixels; () as names for the right ones."""
+def _reordered_tokens(projection: Projection) -> Iterator[tuple[tuple[str, ...], Project]]:
     for right in rights(projection):
-        yield (), right
         for name, reorder in _REORDERS:
             yield (name,), _reordered(right, reorder)
     yield ("pe_picture_transposed",), lambda images, patch, *rest: _project(cutting.right)(images.mT, patch, *rest)
+
+
+def _orders(projection: Projection) -> Iterator[tuple[tuple[str, ...], Project]]:
+    """Wrong orders of patches or pixels; a convolution cuts by itself, so that only the order of its tokens is left."""
+    yield from _reordered_tokens(projection)
+    if projection.channel_first:
+        return
     for names, cut in cutting.wrong_cuts():
         left = tuple(name for name in names if name != cutting.CHANNEL_LAST)
-        if left and not (projection.channel_first and cutting.CHANNEL_LAST in names):
+        if left:
             yield left, _project(cut)
 
 

@@ -1,6 +1,6 @@
 """Exercise 3: class token and position embedding."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -50,7 +50,7 @@ def parameters_problem(layer: nn.Module, num_patches: int, width: int) -> Proble
         return named(MISTAKES, name, evidence)
     table = find_table(parameters, num_patches, width)
     if not table.cls or not table.pos:
-        return _missing(layer, table, num_patches, width, has)
+        return missing(layer, table, num_patches, width, has, lambda: _try(layer, num_patches, width))
     if surplus_names := [name for name in parameters if name not in (table.cls, table.pos)]:
         norms = all("Norm" in type(layer.get_submodule(name.rpartition(".")[0])).__name__ for name in surplus_names)
         if norms:
@@ -68,20 +68,27 @@ def parameters_problem(layer: nn.Module, num_patches: int, width: int) -> Proble
     return None
 
 
-def _missing(layer: nn.Module, table: Table, num_patches: int, width: int, has: str) -> Problem:
+def missing(
+    layer: nn.Module, table: Table, num_patches: int, width: int, has: str, attempt: Callable[[], Any]
+) -> Problem:
+    """Why class token or positions are not among the parameters; `attempt` runs the layer, or returns an exception."""
     layer.eval()
-    first, again = _try(layer, num_patches, width), _try(layer, num_patches, width)
+    first, again = attempt(), attempt()
     if isinstance(first, Tensor) and isinstance(again, Tensor) and not torch.equal(first, again):
-        apart = f"two calls with the same input: tokens[0, 0] begins {say(first[0, 0])} and then {say(again[0, 0])}"
+        apart = f"two calls with the same input begin {say(first)} and then {say(again)}"
         if table.pos and table.cls:
             return named(MISTAKES, "tok_dropout", apart)
         return named(MISTAKES, "vit_pos_random_each_forward", f"{apart}; {has}")
-    tensors = {name: thing for name, thing in vars(layer).items() if isinstance(thing, Tensor)}
-    tensors |= dict(layer.named_buffers())
+    tensors = {
+        name: thing
+        for module in layer.modules()
+        for name, thing in (*vars(module).items(), *module._buffers.items())
+        if isinstance(thing, Tensor)
+    }
     for name, tensor in tensors.items():
         if tensor.numel() in (width, num_patches * width, (num_patches + 1) * width):
             return named(MISTAKES, "tok_not_parameter", f"{has}; {name} {tuple(tensor.shape)} is not among them")
-    if isinstance(first, Tensor) and table.cls and first.shape[1:] == (num_patches + 1, width):
+    if isinstance(first, Tensor) and table.cls and not table.pos:
         return named(MISTAKES, "tok_no_position", f"{has}; no table of ({num_patches + 1}, {width}) for the positions")
     if table.pos and not table.cls:
         return named(MISTAKES, "tok_no_class_token", f"{has}; no vector of {width} numbers for the class token")

@@ -1,15 +1,36 @@
 """What the checks share: drawing numbers, comparing them, and saying them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import combinations
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from vitscratch.exercises.checks.compare import WrongError
 from vitscratch.exercises.exercise import Mistake, Problem
 
 Variant = TypeVar("Variant")
+
+
+class StudentError(Exception):
+    """Carries an exception of the student's own code, so that none of the checker's is taken for one."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextmanager
+def students_code() -> Iterator[None]:
+    """Exceptions that are raised here are the student's."""
+    try:
+        yield
+    except WrongError:
+        raise
+    except Exception as error:
+        raise StudentError(error) from error
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
