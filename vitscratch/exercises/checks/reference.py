@@ -221,10 +221,11 @@ def multi_head(
         out = multi_head(swapped[0], parameters, num_heads, mistakes - {"attn_over_batch"}, *swapped[1:])
         return out.transpose(0, 1)
     bias = None if "attn_no_qkv_bias" in mistakes else parameters.get("qkv.bias")
-    biases = [None] * 3 if bias is None else bias.chunk(3)
-    sources = (x, x if keys is None else keys, x if values is None else values)
-    rows = parameters["qkv.weight"].chunk(3)
-    qkv = torch.cat([F.linear(z, w, b) for z, w, b in zip(sources, rows, biases, strict=True)], -1)
+    qkv = F.linear(x, parameters["qkv.weight"], bias)
+    if keys is not None:
+        qkv = _replace(qkv, 1, _part(F.linear(keys, parameters["qkv.weight"], bias), 1))
+    if values is not None:
+        qkv = _replace(qkv, 2, _part(F.linear(values, parameters["qkv.weight"], bias), 2))
     qkv = _pick(PROJECTED, mistakes, lambda x, qkv: qkv)(x, qkv)
     q, k, v = _pick(SPLIT, mistakes, _split("(three h k)"))(qkv, num_heads)
     out, _ = attention(q, k, v, mistakes)
@@ -409,9 +410,12 @@ def norm(x: Tensor, parameters: Parameters, mistakes: Flags = RIGHT) -> Tensor:
     return _pick(AFFINE, mistakes, lambda z, w, b: z * w + b)(z, weight, bias)
 
 
+_ONE_NORM = ("enc_eps_1e-5", "enc_eps_other:1e-12", "enc_rms_norm", "enc_norm_no_affine", "enc_norm_unbiased")
+
+
 def _only(half: str) -> dict[str, str]:
     """Flags of the norm of one half: "enc_eps_1e-5:attn" is "enc_eps_1e-5" in norm1 alone."""
-    return {f"{flag}{'-' if ':' in flag else ':'}{half}": flag for flag in (*NORMALISED, *AFFINE)}
+    return {f"{flag}{'-' if ':' in flag else ':'}{half}": flag for flag in _ONE_NORM}
 
 
 NORM1, NORM2 = _only("attn"), _only("mlp")
@@ -460,9 +464,9 @@ MULTI_HEAD_STAGES: tuple[tuple[str, ...], ...] = (
 )
 MLP_STAGES: tuple[tuple[str, ...], ...] = (tuple(ACTIVATION), tuple(LAYERS), tuple(MLP_BIAS), tuple(MLP_OUT))
 BLOCK_STAGES: tuple[tuple[str, ...], ...] = (
-    (*NORMALISED, *NORM1, *NORM2),
-    (*BOTH, *FIRST),
+    (*FIRST, *BOTH),
     tuple(SECOND),
+    (*NORMALISED, *NORM1, *NORM2),
     tuple(ARRANGED),
     (*AFFINE, *SHARED),
     *MULTI_HEAD_STAGES,

@@ -68,6 +68,12 @@ class RoleMap:
     missing: tuple[str, ...] = field(default=())
     """The library's names that no parameter stands for."""
 
+    @property
+    def shared(self) -> bool:
+        """One parameter stands for two."""
+        names = [piece.name for piece in self.pieces]
+        return len(set(names)) < len(names)
+
     def read(self, module: nn.Module) -> dict[str, Tensor]:
         """The library's parameters made of the student's; gradients flow back to these."""
         parameters = dict(module.named_parameters())
@@ -305,7 +311,7 @@ def _with_biases(
                 choices.append(readings)
                 left.remove(vector)
                 break
-    taken = {(piece.target, piece.index) for readings in choices for piece in readings}
+    taken = [(piece.target, piece.index) for readings in choices for piece in readings]
     for vector, target, index in _bare_biases(left, roles, prefix, sizes):
         if (target, index) not in taken:
             choices.append(_readings(vector, target, index, sizes))
