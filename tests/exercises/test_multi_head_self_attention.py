@@ -3,7 +3,7 @@
 import pytest
 
 from tests.exercises.make import edited, outcome_of
-from vitscratch.exercises.checks.multi_head_self_attention import MISTAKES, STEPS
+from vitscratch.exercises.checks.multi_head_self_attention import MISTAKES
 
 NAME = "multi_head_self_attention"
 

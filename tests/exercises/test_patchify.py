@@ -1,7 +1,7 @@
 import pytest
 
-from tests.exercises.judging import edited, problem_in
-from vitscratch.exercises.checks.patchify import MISTAKES, check
+from tests.exercises.make import edited, outcome_of
+from vitscratch.exercises.checks.patchify import MISTAKES
 
 HEAD = "import torch\nimport torch.nn.functional as F\nfrom einops import rearrange\n"
 VIEW = (
@@ -86,20 +86,20 @@ UNKNOWN = {  # the step that is wrong
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_what_is_right_passes(name: str) -> None:
-    assert problem_in(check, RIGHT[name]) is None
+    assert outcome_of("patchify", RIGHT[name]) is None
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_known_mistakes_are_named(name: str) -> None:
     source, *edits = WRONG[name]
-    problem = problem_in(check, edited(source, *edits))
+    problem = outcome_of("patchify", edited(source, *edits))
     assert problem and problem.mistake == name.partition(":")[0] and problem.evidence and len(problem.hints) > 1
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_others_are_placed(name: str) -> None:
     source, *edits = UNKNOWN[name]
-    problem = problem_in(check, edited(source, *edits))
+    problem = outcome_of("patchify", edited(source, *edits))
     assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
 
 

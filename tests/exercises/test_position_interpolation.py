@@ -1,7 +1,7 @@
 import pytest
 
-from tests.exercises.judging import edited, problem_in
-from vitscratch.exercises.checks.position_interpolation import MISTAKES, check, rounded_sizes
+from tests.exercises.make import edited, outcome_of
+from vitscratch.exercises.checks.position_interpolation import MISTAKES, rounded_sizes
 
 RIGHT_ONE = """
 import math
@@ -54,24 +54,27 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_what_is_right_passes(name: str) -> None:
-    assert problem_in(check, edited(RIGHT_ONE, *RIGHT[name])) is None
+    assert outcome_of("position_interpolation", edited(RIGHT_ONE, *RIGHT[name])) is None
 
 
 @pytest.mark.parametrize("method", ["timm", "torchvision"])
 def test_the_library_passes(method: str) -> None:
     import_it = "from functools import partial\nfrom vitscratch.weights.resize import resize_position_embedding as it\n"
-    assert problem_in(check, f"{import_it}resize_position_embedding = partial(it, method='{method}')") is None
+    assert (
+        outcome_of("position_interpolation", f"{import_it}resize_position_embedding = partial(it, method='{method}')")
+        is None
+    )
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_known_mistakes_are_named(name: str) -> None:
-    problem = problem_in(check, edited(RIGHT_ONE, *WRONG[name]))
+    problem = outcome_of("position_interpolation", edited(RIGHT_ONE, *WRONG[name]))
     assert problem and problem.mistake == name.partition(":")[0] and problem.evidence and len(problem.hints) > 1
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_others_are_placed(name: str) -> None:
-    problem = problem_in(check, edited(RIGHT_ONE, *UNKNOWN[name]))
+    problem = outcome_of("position_interpolation", edited(RIGHT_ONE, *UNKNOWN[name]))
     assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from tests.exercises.judging import edited, problem_in
-from vitscratch.exercises.checks.tokens import MISTAKES, check
+from tests.exercises.make import edited, outcome_of
+from vitscratch.exercises.checks.tokens import MISTAKES
 
 HEAD = "import torch\nfrom torch import nn\nimport torch.nn.functional as F\nfrom einops import repeat\n"
 RIGHT_ONE = (
@@ -23,7 +23,7 @@ RIGHT = {
     "expand": RIGHT_ONE,
     "repeat": edited(RIGHT_ONE, ("self.cls_token.expand(x.shape[0], -1, -1)", "self.cls_token.repeat(x.shape[0], 1, 1)")),
     "einops": edited(RIGHT_ONE, ("self.cls_token.expand(x.shape[0], -1, -1)", 'repeat(self.cls_token, "1 1 d -> b 1 d", b=len(x))')),
-    "vectors": edited(RIGHT_ONE, ("(1, 1, embed_dim)", "(embed_dim)"), ("(1, num_patches + 1, embed_dim)", "(num_patches + 1, embed_dim)")),
+    "vectors": edited(RIGHT_ONE, ("(1, 1, embed_dim)", "(embed_dim)"), ("expand(x.shape[0], -1, -1)", "expand(x.shape[0], 1, -1)"), ("(1, num_patches + 1, embed_dim)", "(num_patches + 1, embed_dim)")),
     "zero positions": edited(RIGHT_ONE, ("torch.randn(1, num_patches + 1, embed_dim) * 0.02", "torch.zeros(1, num_patches + 1, embed_dim)")),
     "nn.Embedding": edited(RIGHT_ONE, ("nn.Parameter(torch.randn(1, num_patches + 1, embed_dim) * 0.02)", "nn.Embedding(num_patches + 1, embed_dim)"),
         ("x + self.pos_embed", "x + self.pos_embed(torch.arange(x.shape[1], device=x.device))")),
@@ -81,18 +81,18 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_what_is_right_passes(name: str) -> None:
-    assert problem_in(check, RIGHT[name]) is None
+    assert outcome_of("tokens", RIGHT[name]) is None
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_known_mistakes_are_named(name: str) -> None:
-    problem = problem_in(check, edited(RIGHT_ONE, *WRONG[name]))
+    problem = outcome_of("tokens", edited(RIGHT_ONE, *WRONG[name]))
     assert problem and problem.mistake == name.partition(":")[0] and problem.evidence and len(problem.hints) > 1
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_others_are_placed(name: str) -> None:
-    problem = problem_in(check, edited(RIGHT_ONE, *UNKNOWN[name]))
+    problem = outcome_of("tokens", edited(RIGHT_ONE, *UNKNOWN[name]))
     assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
 
 

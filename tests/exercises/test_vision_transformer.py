@@ -1,17 +1,19 @@
 import pytest
 
-from tests.exercises.judging import edited, problem_in
-from vitscratch.exercises.checks.vision_transformer import MISTAKES, check
+from tests.exercises.make import edited, outcome_of
+from vitscratch.exercises.checks.vision_transformer import MISTAKES
 
-HEAD = '''
+HEAD = """
 import math
 import torch
 from torch import nn
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from vitscratch import EncoderBlock, PatchEmbedding
-'''
-LIBRARY = HEAD + '''
+"""
+LIBRARY = (
+    HEAD
+    + """
 class VisionTransformer(nn.Module):
     def __init__(self, image_size, patch_size, in_channels, num_classes, embed_dim, depth, num_heads, mlp_dim):
         super().__init__()
@@ -31,8 +33,9 @@ class VisionTransformer(nn.Module):
             x = block(x)
         x = self.norm(x)
         return self.head(x[:, 0])
-'''
-BLOCK = '''
+"""
+)
+BLOCK = """
 class Attention(nn.Module):
     def __init__(self, dim, heads):
         super().__init__()
@@ -60,17 +63,29 @@ class EncoderBlock(nn.Module):
     def forward(self, x):
         x = x + self.attention(self.ln1(x))
         return x + self.mlp(self.ln2(x))
-'''
-OWN = edited(LIBRARY, ("from vitscratch import EncoderBlock, PatchEmbedding\n", BLOCK), (
-    "PatchEmbedding(image_size, patch_size, in_channels, embed_dim)", "nn.Conv2d(in_channels, embed_dim, patch_size, patch_size)"
-), ("1 + self.patch_embed.num_patches", "1 + num_patches"), (
-    "        self.patch_embed =", "        sides = image_size if isinstance(image_size, tuple) else (image_size, image_size)\n"
-    "        num_patches = (sides[0] // patch_size) * (sides[1] // patch_size)\n        self.patch_embed ="
-), ("self.patch_embed(images)", "self.patch_embed(images).flatten(2).transpose(1, 2)"))
+"""
+OWN = edited(
+    LIBRARY,
+    ("from vitscratch import EncoderBlock, PatchEmbedding\n", BLOCK),
+    (
+        "PatchEmbedding(image_size, patch_size, in_channels, embed_dim)",
+        "nn.Conv2d(in_channels, embed_dim, patch_size, patch_size)",
+    ),
+    ("1 + self.patch_embed.num_patches", "1 + num_patches"),
+    (
+        "        self.patch_embed =",
+        "        sides = image_size if isinstance(image_size, tuple) else (image_size, image_size)\n"
+        "        num_patches = (sides[0] // patch_size) * (sides[1] // patch_size)\n        self.patch_embed =",
+    ),
+    ("self.patch_embed(images)", "self.patch_embed(images).flatten(2).transpose(1, 2)"),
+)
 NORM = "self.norm = nn.LayerNorm(embed_dim, eps=1e-6)"
 BLOCKS = "self.blocks = nn.ModuleList(EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth))"
 LOOP = "for block in self.blocks:\n            x = block(x)"
-CLS, POS = "self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))", "self.pos_embed = nn.Parameter(torch.randn(1, 1 + self.patch_embed.num_patches, embed_dim) * 0.02)"
+CLS, POS = (
+    "self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))",
+    "self.pos_embed = nn.Parameter(torch.randn(1, 1 + self.patch_embed.num_patches, embed_dim) * 0.02)",
+)
 CAT, ADD, RETURN = "torch.cat([cls, x], dim=1)", "x = x + self.pos_embed", "return self.head(x[:, 0])"
 ATT = "self.attention = Attention(embed_dim, num_heads)"
 LAYER = 'nn.TransformerEncoderLayer(embed_dim, num_heads, mlp_dim, dropout=0.0, activation="gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=True)'
@@ -116,7 +131,7 @@ class VisionTransformer'''), ("        " + CLS, "        self.embed = Embed(num_
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_what_is_right_passes(name: str) -> None:
-    problem = problem_in(check, RIGHT[name])
+    problem = outcome_of("vision_transformer", RIGHT[name])
     assert problem is None, (problem.mistake, problem.step, problem.evidence)
 
 
@@ -175,7 +190,7 @@ MODEL = {  # mistakes of the model; edits of LIBRARY
     "vit_head_norm": ((RETURN, "return F.normalize(self.head(x[:, 0]), dim=-1)"),),
     "vit_head_scaled": ((RETURN, f"{RETURN} / x.shape[-1] ** 0.5"),),
     "vit_softmax": ((RETURN, f"{RETURN}.softmax(dim=-1)"),),
-    "vit_softmax: log": ((RETURN, f"return F.log_softmax(self.head(x[:, 0]), dim=1)"),),
+    "vit_softmax: log": ((RETURN, "return F.log_softmax(self.head(x[:, 0]), dim=1)"),),
     "vit_dropout": (("x[:, 0]", "F.dropout(x[:, 0], 0.5)"),),
     "vit_frozen": ((ADD, "x = (x + self.pos_embed).detach()"),),
 }  # fmt: skip
@@ -212,7 +227,7 @@ def test_known_mistakes_inside_the_blocks_are_named(name: str) -> None:
 
 
 def named_as(name: str, source: str) -> None:
-    problem = problem_in(check, source)
+    problem = outcome_of("vision_transformer", source)
     assert problem is not None
     found = problem.mistake, problem.step, problem.evidence
     assert problem.mistake == name.partition(":")[0] and problem.evidence and len(problem.hints) > 1, found
@@ -248,7 +263,7 @@ UNKNOWN = {  # step: what
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_others_are_placed(name: str) -> None:
     source, *edits = UNKNOWN[name]
-    problem = problem_in(check, edited(source, *edits))
+    problem = outcome_of("vision_transformer", edited(source, *edits))
     assert problem and problem.step == name.partition(":")[0], problem
     assert problem.mistake is None
 

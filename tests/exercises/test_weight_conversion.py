@@ -1,7 +1,7 @@
 import pytest
 
-from tests.exercises.judging import edited, problem_in
-from vitscratch.exercises.checks.weight_conversion import MISTAKES, check
+from tests.exercises.make import edited, outcome_of
+from vitscratch.exercises.checks.weight_conversion import MISTAKES
 
 RIGHT_ONE = """
 import re
@@ -88,18 +88,18 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_what_is_right_passes(name: str) -> None:
-    assert problem_in(check, RIGHT[name]) is None
+    assert outcome_of("weight_conversion", RIGHT[name]) is None
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_known_mistakes_are_named(name: str) -> None:
-    problem = problem_in(check, edited(RIGHT_ONE, *WRONG[name]))
+    problem = outcome_of("weight_conversion", edited(RIGHT_ONE, *WRONG[name]))
     assert problem and problem.mistake == name.partition(":")[0] and problem.evidence and len(problem.hints) > 1
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_others_are_placed(name: str) -> None:
-    problem = problem_in(check, edited(RIGHT_ONE, *UNKNOWN[name]))
+    problem = outcome_of("weight_conversion", edited(RIGHT_ONE, *UNKNOWN[name]))
     assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
 
 

@@ -152,9 +152,9 @@ LOOPS: list[tuple[str, Callable[[Tensor, list[Block], Numbers], Tensor]]] = [
     ("vit_blocks_shared", lambda x, blocks, n: _through(x, blocks[:1] * len(blocks))),
     ("vit_blocks_shared", lambda x, blocks, n: _through(x, blocks[-1:] * len(blocks))),
     ("vit_residual_stream_dropped", lambda x, blocks, n: blocks[-1](x)),
-    ("enc_double_residual", lambda x, blocks, n: _through(x, [lambda z, b=b: z + b(z) for b in blocks])),
-    ("vit_norm_every_block", lambda x, blocks, n: _through(x, [lambda z, b=b: final_norm(b(z), n) for b in blocks])),
-    ("vit_norm_every_block", lambda x, blocks, n: _through(x, [lambda z, b=b: b(final_norm(z, n)) for b in blocks])),
+    ("enc_double_residual", lambda x, blocks, n: _through(x, [_added(b) for b in blocks])),
+    ("vit_norm_every_block", lambda x, blocks, n: _through(x, [_normed(b, n, False) for b in blocks])),
+    ("vit_norm_every_block", lambda x, blocks, n: _through(x, [_normed(b, n, True) for b in blocks])),
     ("vit_long_residual", lambda x, blocks, n: x + _through(x, blocks)),
     ("vit_blocks_unused", lambda x, blocks, n: x),
 ]
@@ -164,3 +164,11 @@ def _through(x: Tensor, blocks: list[Block]) -> Tensor:
     for block in blocks:
         x = block(x)
     return x
+
+
+def _added(block: Block) -> Block:
+    return lambda x: x + block(x)
+
+
+def _normed(block: Block, numbers: Numbers, first: bool) -> Block:
+    return lambda x: block(final_norm(x, numbers)) if first else final_norm(block(x), numbers)

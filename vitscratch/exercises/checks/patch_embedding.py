@@ -10,16 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from vitscratch.exercises.checks import projecting
+from vitscratch.exercises.checks.compare import WrongError, construct, draw, shape_of
 from vitscratch.exercises.checks.projecting import Projection, find_projection
+from vitscratch.exercises.checks.roles import awaken
 from vitscratch.exercises.checks.tools import (
+    TOOLS,
     StudentError,
     describe,
-    draw,
+    drawn,
     first_difference,
     named,
     same,
     say,
-    shape_of,
     size_of,
     students_code,
     tensor_in,
@@ -69,12 +71,19 @@ class Case:
 
 def check(student: ModuleType) -> Iterator[Outcome]:
     """Built at several sizes, awake, in float64: parameters, one patch one token, and the values."""
+    try:
+        yield from _check(student)
+    except WrongError as error:
+        yield error.problem
+
+
+def _check(student: ModuleType) -> Iterator[Outcome]:
     cases: list[Case] = []
     for sizes in SIZES:
         try:
             with students_code():
-                layer = student.PatchEmbedding(**sizes)
-            if problem := parameters_problem(awake(layer), sizes):
+                layer = construct(student, "PatchEmbedding", sizes)
+            if problem := parameters_problem(awaken(layer), sizes):
                 yield problem
                 return
             for batch in BATCHES:
@@ -93,14 +102,6 @@ def check(student: ModuleType) -> Iterator[Outcome]:
     yield Passed("one weight and one bias are registered, of the right sizes")
     yield Passed("tokens come as (batch, patches, embed_dim), for batches of 1, 3 and 5")
     yield from _values(cases)
-
-
-def awake(layer: nn.Module) -> nn.Module:
-    """Every parameter drawn at random, in float64, in eval mode."""
-    with torch.no_grad():
-        for number, parameter in enumerate(layer.parameters()):
-            parameter.data = draw(*parameter.shape, seed=number + 1) * 0.5
-    return layer.double().eval()
 
 
 def parameters_problem(layer: nn.Module, sizes: dict[str, Any]) -> Problem | None:
@@ -155,7 +156,7 @@ def ignores_its_arguments(build: Any, error: Exception | None = None) -> Problem
     if name and re.search("size|dim|patch|channel|chan|depth|heads|classes|batch|num_|width|height", name[1].lower()):
         return named(MISTAKES, "tok_global_name", f"NameError: {error}; it is no argument, and no attribute of self")
     try:
-        found = tensor_in(awake(build(**SIXTEEN))(draw(2, 3, 48, 48)), (2, 9, 13))
+        found = tensor_in(awaken(build(**SIXTEEN))(draw(2, 3, 48, 48)), (2, 9, 13))
     except Exception:
         return None
     if shape_of(found) != "(2, 9, 13)":
@@ -212,7 +213,9 @@ def _values(cases: list[Case]) -> Iterator[Outcome]:
             again = tensor_in(case.layer(case.images.clone()), case.tokens.shape)
         if not same(again, case.tokens):
             yield named(
-                MISTAKES, "pe_dropout", f"two calls with one picture in eval mode: {say(case.tokens)} and {say(again)}"
+                MISTAKES,
+                "pe_dropout",
+                f"two calls with one picture in eval mode begin {say(case.tokens)} and {say(again)}",
             )
             return
     yield Passed("two calls in eval mode agree")
@@ -229,8 +232,8 @@ def _values(cases: list[Case]) -> Iterator[Outcome]:
         (case, tokens[0]) for case, tokens in zip(cases, right, strict=True) if not same(case.tokens, tokens[0])
     )
     evidence = changed or (
-        f"with every parameter drawn at random, {size_of(wrong.images)}, patches of {wrong.sizes['patch_size']} px: "
-        f"tokens{first_difference(wrong.tokens, expected)}"
+        f"tokens = awaken(PatchEmbedding{_arguments(wrong.sizes)})({drawn(wrong.images)}): tokens"
+        f"{first_difference(wrong.tokens, expected)} {TOOLS}"
     )
     for names, project in projecting.wrongs(cases[0].projection):
         if all(same(case.tokens, project(*case.numbers)) for case in cases):

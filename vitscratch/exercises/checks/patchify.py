@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from vitscratch.exercises.checks import cutting
-from vitscratch.exercises.checks.tools import first_difference, named, same, shape_of
+from vitscratch.exercises.checks.compare import shape_of
+from vitscratch.exercises.checks.tools import first_difference, named, same
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 # batch, channels, rows and columns of patches, side of a patch: no two alike, and no side 16

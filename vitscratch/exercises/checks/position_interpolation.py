@@ -1,6 +1,7 @@
 """Exercise 9: position embeddings for another grid of patches."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from types import ModuleType
 from typing import Any
@@ -10,7 +11,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from vitscratch.exercises.checks.tools import draw, named, say, shape_of
+from vitscratch.exercises.checks.compare import draw, shape_of
+from vitscratch.exercises.checks.tools import named, say
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 Grid = tuple[int, int]
@@ -98,7 +100,12 @@ MISTAKES: dict[str, Mistake] = {
         ),
     )
 }
-_RIGHT = ({}, {"antialias": True}, {"align_corners": True})  # plain (DINO), timm, torchvision
+# plain (DINO), timm, torchvision
+_RIGHT: tuple[dict[str, Any], ...] = (
+    {},
+    {"antialias": True},
+    {"align_corners": True},
+)
 
 
 def check(student: ModuleType) -> Iterator[Outcome]:
@@ -242,18 +249,18 @@ def _wrongs() -> Iterator[tuple[str, Resize]]:
     modes: list[dict[str, Any]] = [{"mode": mode} for mode in ("nearest", "nearest-exact", "area")]
     modes += [{"mode": "bilinear", **form} for form in _RIGHT]
     for form in modes:
-        yield "cv_pos_mode", lambda pos, old, new, form=form: _resize(pos, old, new, **form)
+        yield "cv_pos_mode", partial(_resize, **form)
     for form in ({"mode": "bicubic", **right} for right in _RIGHT):
         for read, size, write in product(_READS, (False, True), _WRITES):
             if (read, size, write) != ("rows", False, "rows"):
                 torn = "torn" in (read, write)
                 yield ("cv_pos_grid_reshape" if torn else "cv_pos_axes"), _misread(read, size, write, form)
-        yield (
-            "cv_pos_with_cls",
-            lambda pos, old, new, form=form: torch.cat(
-                [pos[:, :1], _resize(torch.cat([pos[:, :1], pos[:, :-1]], dim=1), old, new, **form)[:, 1:]], dim=1
-            ),
-        )
+        yield "cv_pos_with_cls", partial(_miscounted, **form)
+
+
+def _miscounted(pos: Tensor, old: Grid, new: Grid, **form: Any) -> Tensor:
+    """The grid begins at row 0, the class token's."""
+    return torch.cat([pos[:, :1], _resize(torch.cat([pos[:, :1], pos[:, :-1]], dim=1), old, new, **form)[:, 1:]], dim=1)
 
 
 _READS = ("rows", "columns", "swapped", "torn")

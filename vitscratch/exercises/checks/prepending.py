@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -174,7 +176,8 @@ MISTAKES = {
     )
 }
 
-State = dict[str, Tensor]  # "patches" (b, n, d), "cls" (d), "pos" (n + 1, d), or "patches' pos" (n, d) in its place
+# "patches" (b, n, d), "cls" (d), "pos" (n + 1, d); where a mistake changes more: "joined", "times", "finish"
+State = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -294,14 +297,16 @@ _CHANGES: list[tuple[str, Change]] = [
 
 def wrongs() -> Iterator[tuple[tuple[str, ...], Callable[[Tensor, Tensor, Tensor], Tensor]]]:
     """Known mistakes, one and then two, as functions of patches (b, n, d), class token (d) and positions (n + 1, d)."""
-    finished: list[tuple[str, Change]] = [
-        (name, lambda state, f=finish: {**state, "finish": f}) for name, finish in _FINISH
-    ]
+    finished = [(name, _finishing(finish)) for name, finish in _FINISH]
     for names, changes in one_or_two([*_CHANGES, *finished]):
-        yield names, lambda patches, cls, pos, changes=changes: _computed(patches, cls, pos, changes)
+        yield names, partial(_computed, changes)
 
 
-def _computed(patches: Tensor, cls: Tensor, pos: Tensor, changes: tuple[Change, ...]) -> Tensor:
+def _finishing(finish: Callable[[Tensor], Tensor]) -> Change:
+    return lambda state: {**state, "finish": finish}
+
+
+def _computed(changes: tuple[Change, ...], patches: Tensor, cls: Tensor, pos: Tensor) -> Tensor:
     if len(pos) == patches.shape[1]:  # a table of N rows is added to the patches before the class token comes
         pos = torch.cat([torch.zeros_like(pos[:1]), pos])
     state: State = {"patches": patches, "cls": cls, "pos": pos}
@@ -311,5 +316,4 @@ def _computed(patches: Tensor, cls: Tensor, pos: Tensor, changes: tuple[Change, 
     if joined is None:
         joined = torch.cat([state["cls"].expand(len(patches), 1, -1), state["patches"]], dim=1)
     tokens = joined * state.get("times", torch.ones_like(pos)) + state["pos"]
-    finish = state.get("finish")
-    return finish(tokens) if callable(finish) else tokens
+    return state["finish"](tokens) if "finish" in state else tokens

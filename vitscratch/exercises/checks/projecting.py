@@ -162,7 +162,7 @@ def _factors(projection: Projection) -> Iterator[tuple[tuple[str, ...], Project]
             yield (name,), _after(right, before=before)
         for name, after in _AFTER:
             yield (name,), _after(right, after=after)
-        yield ("pe_no_bias",), lambda images, patch, matrix, bias, right=right: right(images, patch, matrix, 0 * bias)
+        yield ("pe_no_bias",), _without_bias(right)
 
 
 def _project(cut: cutting.Cut) -> Project:
@@ -185,6 +185,10 @@ def _orders(projection: Projection) -> Iterator[tuple[tuple[str, ...], Project]]
         left = tuple(name for name in names if name != cutting.CHANNEL_LAST)
         if left:
             yield left, _project(cut)
+
+
+def _without_bias(project: Project) -> Project:
+    return lambda images, patch, matrix, bias: project(images, patch, matrix, 0 * bias)
 
 
 def _reordered(project: Project, reorder: Callable[[Tensor, int], Tensor]) -> Project:

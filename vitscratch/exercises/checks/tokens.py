@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from vitscratch.exercises.checks import prepending
-from vitscratch.exercises.checks.patch_embedding import awake
+from vitscratch.exercises.checks.compare import WrongError, construct, draw, shape_of
 from vitscratch.exercises.checks.prepending import CLASS_TOKEN, POSITION, Table, batch_copies, find_table
-from vitscratch.exercises.checks.tools import describe, draw, first_difference, named, same, say, shape_of, tensor_in
+from vitscratch.exercises.checks.roles import awaken
+from vitscratch.exercises.checks.tools import TOOLS, describe, drawn, first_difference, named, same, say, tensor_in
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 MISTAKES: dict[str, Mistake] = prepending.MISTAKES
@@ -20,7 +21,17 @@ BATCHES = (1, 3, 5)
 
 def check(student: ModuleType) -> Iterator[Outcome]:
     """Parameters, shapes for several batches, independence of the batch, and the values."""
-    layers = [(student.Tokens(num_patches=patches, embed_dim=width), patches, width) for patches, width in SIZES]
+    try:
+        yield from _check(student)
+    except WrongError as error:
+        yield error.problem
+
+
+def _check(student: ModuleType) -> Iterator[Outcome]:
+    layers = [
+        (construct(student, "Tokens", {"num_patches": patches, "embed_dim": width}), patches, width)
+        for patches, width in SIZES
+    ]
     for layer, num_patches, width in layers:
         if problem := parameters_problem(layer, num_patches, width):
             yield problem
@@ -28,7 +39,7 @@ def check(student: ModuleType) -> Iterator[Outcome]:
     yield Passed("one class token and one table of positions are registered as parameters")
     runs = []
     for layer, num_patches, width in layers:
-        awake(layer)
+        awaken(layer)
         for batch in BATCHES:
             patches = draw(batch, num_patches, width, seed=batch)
             tokens = _run(layer, patches)
@@ -150,8 +161,8 @@ def _values(runs: list[tuple[nn.Module, Tensor, Tensor]]) -> Iterator[Outcome]:
         yield from _gradients(layer, patches)
         return
     evidence = next(
-        f"with both parameters drawn at random, batch of {len(patches)}, N = {patches.shape[1]}: "
-        f"tokens{first_difference(tokens, right)}"
+        f"tokens = awaken(Tokens(num_patches={patches.shape[1]}, embed_dim={patches.shape[2]}))({drawn(patches)}): "
+        f"tokens{first_difference(tokens, right)} {TOOLS}"
         for (_, patches, tokens), right in zip(runs, expected, strict=True)
         if not same(tokens, right)
     )

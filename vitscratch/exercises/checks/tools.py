@@ -12,6 +12,7 @@ from vitscratch.exercises.checks.compare import WrongError
 from vitscratch.exercises.exercise import Mistake, Problem
 
 Variant = TypeVar("Variant")
+TOOLS = "(awaken and draw: vitscratch.exercises.checks.roles and .compare)"  # for evidence that uses them
 
 
 class StudentError(Exception):
@@ -33,11 +34,6 @@ def students_code() -> Iterator[None]:
         raise StudentError(error) from error
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    """Standard normal numbers in float64, as `torch.manual_seed(seed); torch.randn(shape, dtype=torch.float64)`."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def same(found: Any, expected: Tensor) -> bool:
     """Whether two results agree to rounding in float64 (and nan agrees with nothing)."""
     if not isinstance(found, Tensor) or found.shape != expected.shape:
@@ -51,9 +47,9 @@ def say(numbers: Tensor, count: int = 4) -> str:
     return ", ".join(f"{float(number):.4g}" for number in flat[:count]) + (", ..." if len(flat) > count else "")
 
 
-def shape_of(found: Any) -> str:
-    """A tensor's shape, or what it is instead of a tensor."""
-    return str(tuple(found.shape)) if isinstance(found, Tensor) else f"of type {type(found).__name__}"
+def drawn(pictures: Tensor) -> str:
+    """For evidence: how the pictures of a batch are drawn, "draw(3, 2, 24, 24, seed=3)"; the seed is the batch size."""
+    return f"draw({', '.join(map(str, pictures.shape))}, seed={len(pictures)})"
 
 
 def size_of(pictures: Tensor) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,7 @@ from vitscratch.exercises.checks.compare import (
     shape_of,
 )
 from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, block_maps, listed
-from vitscratch.exercises.checks.tools import StudentError, named, students_code
+from vitscratch.exercises.checks.tools import TOOLS, StudentError, drawn, named, students_code
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 PATCHES, CLASS_TOKEN, POSITION = "patch embedding", "class token", "position embedding"
@@ -108,8 +109,9 @@ class Trial:
 
     @property
     def call(self) -> str:
-        """How it was built."""
-        return f"VisionTransformer({', '.join(f'{name}={size}' for name, size in self.sizes.items())})"
+        """How it was built, and what it was called with."""
+        sizes = ", ".join(f"{name}={size}" for name, size in self.sizes.items())
+        return f"m = awaken(VisionTransformer({sizes})), logits = m({drawn(self.images[1])}) {TOOLS}"
 
     def numbers(self, way: int | None = None) -> Numbers:
         """The student's parameters in the library's shapes, read once."""
@@ -417,7 +419,7 @@ def _surplus(trial: Trial) -> Problem:
     names = ", ".join(trial.anatomy.surplus[:6])
     return Problem(
         "There are parameters that the logits do not depend on.",
-        f"{trial.call} registers {names}; the logits are right without",
+        f"not needed: {names}; the logits are right without",
         "parameters",
         ("Which of your layers does forward never call?", f"Use it where an equation needs it, or delete it: {names}."),
     )
@@ -487,7 +489,7 @@ def _random(student: ModuleType, trial: Trial) -> Problem | None:
     again = trial.run(trial.images[1])
     if same(again, trial.logits[1]):
         return None
-    evidence = f"{trial.call}, in eval mode, called twice: {difference(again, trial.logits[1], 'logits')} as before"
+    evidence = f"{trial.call}, called twice: {difference(again, trial.logits[1], 'logits')} as the first time"
     first, second = (trace(trial, 1), trace(trial, 1)) if trial.anatomy.hooked else ([], [])
     if not first or len(first) != len(second):
         return named(MISTAKES, "vit_dropout", evidence)
@@ -512,7 +514,7 @@ def _embedding_problem(trials: list[Trial], traces: list[list[Heard]]) -> Proble
             return named(MISTAKES, "vit_cls_added", evidence)
         hints = (NUDGES["parameters"], "N patches and one class token make N + 1 tokens.")
         return Problem("The blocks do not get N + 1 tokens.", evidence, CLASS_TOKEN, hints)
-    evidence = f"{trial.call}, awake: of what the first block gets, {difference(x, right, 'tokens')}"
+    evidence = f"{trial.call}: of what the first block gets, {difference(x, right, 'tokens')}"
     projection = trials[0].anatomy.projection
     assert projection is not None
     for names, project, prepend in assembling.wrong_embeddings(projection):
@@ -644,7 +646,7 @@ def _tail_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | N
     if all(same(logits, expected) for logits, expected in zip(found, right, strict=True)):
         return None
     trial, logits, expected = next(w for w in zip(trials, found, right, strict=True) if not same(w[1], w[2]))
-    evidence = f"{trial.call}, awake: the last block is right, but {difference(logits, expected, 'logits')}"
+    evidence = f"{trial.call}: the last block is right, but {difference(logits, expected, 'logits')}"
     inputs = {id(trial): (z, heard[0].x) for trial, z, heard in zip(trials, last, traces, strict=True)}
     for names, compute in assembling.wrong_tails():
         if _all_same(trials, found, lambda t, c=compute: c(inputs[id(t)][0], t.numbers())):
@@ -675,7 +677,7 @@ def _tiny_problem(student: ModuleType, trial: Trial) -> Problem | None:
                 tensor.copy_(kept[name])
         if same(seen, right):
             continue
-        evidence = f"{trial.call}, awake, with projection, class token and positions times 1e-3, so that eps matters"
+        evidence = f"{trial.call}, with projection, class token and positions times 1e-3, so that eps matters"
         evidence += f"{', ' + ' and '.join(filter(None, silent)) + ' at 0' if len(silent) > 1 else ''}: "
         evidence += difference(seen, right, "logits")
         heads = trial.sizes["num_heads"]
@@ -740,7 +742,7 @@ def _by_hypotheses(wrong: list[Trial]) -> Problem | None:
     found = [trial.logits[1] for trial in wrong]
     trial = wrong[0]
     right = trial.right(1) if trial.anatomy.table.rows > patches_of(trial) else trial.logits[1]
-    evidence = f"{trial.call}, awake: {difference(trial.logits[1], right, 'logits')}"
+    evidence = f"{trial.call}: {difference(trial.logits[1], right, 'logits')}"
     if trial.anatomy.table.rows == patches_of(trial):
         return named(MISTAKES, "vit_pos_not_on_cls", f"{trial.call}: {trial.anatomy.table.rows} positions")
     for names, compute in _whole():
@@ -758,7 +760,7 @@ def _whole() -> Iterator[tuple[tuple[str, ...], Any]]:
 
     def blocks(t: Trial, numbers: Numbers) -> list[assembling.Block]:
         heads = t.sizes["num_heads"]
-        return [lambda z, b=block: reference.encoder_block(z, b, heads) for block in numbers.blocks]
+        return [partial(reference.encoder_block, parameters=block, num_heads=heads) for block in numbers.blocks]
 
     for names, tail in assembling.wrong_tails():
         if len(names) == 1:
@@ -783,12 +785,12 @@ def _by_probes(student: ModuleType, trial: Trial) -> Problem:
     if not same(alone, trial.logits[1][:1]):
         return Problem(
             "A picture's logits depend on its neighbours in the batch.",
-            f"{trial.call}, awake: {difference(trial.logits[1][:1], alone, 'logits')} when the picture is alone",
+            f"{trial.call}: {difference(trial.logits[1][:1], alone, 'logits')} when the picture is alone",
             BLOCKS,
             (NUDGES[BLOCKS], "Which axis does attention run over? Give nn.MultiheadAttention batch_first=True."),
         )
     right = trial.right(1)
-    evidence = f"{trial.call}, awake: {difference(trial.logits[1], right, 'logits')}"
+    evidence = f"{trial.call}: {difference(trial.logits[1], right, 'logits')}"
     silent = _silenced(trial)
     if not same(*silent):
         problem = _unknown_tail(trial, evidence)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitscratch.exercises.checks.tools import named, say, shape_of
+from vitscratch.exercises.checks.compare import shape_of
+from vitscratch.exercises.checks.tools import named, say
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 from vitscratch.vit import VisionTransformer
 from vitscratch.weights.table import to_ours
@@ -250,8 +251,8 @@ def _loaded(depth: int, theirs: Mapping[str, Tensor], found: Mapping[str, Tensor
     """The proof: both models compute the same logits in float64."""
     reference = _torchvision(depth)
     reference.load_state_dict(theirs)
-    sizes = {name: size for name, size in SIZES.items() if name != "mlp_dim"}
-    ours = VisionTransformer(in_channels=3, embed_dim=WIDTH, depth=depth, mlp_dim=SIZES["mlp_dim"], **sizes)
+    sizes: dict[str, Any] = {**SIZES, "in_channels": 3, "embed_dim": WIDTH, "depth": depth}
+    ours = VisionTransformer(**sizes)
     ours.load_state_dict(dict(found), strict=True)
     images = torch.randn(2, 3, 14, 14, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Exercise 1: cut pictures into patches (15 minutes, difficulty 1 of 3).
+"""Exercise 1: cut pictures into patches.
 
 Write patchify(images, patch_size). It cuts every picture into squares of patch_size x patch_size pixels, row by row
 like text, and flattens each square as (channel, row, column): first all of channel 0, row by row, then channel 1, ...
@@ -8,7 +8,10 @@ like text, and flattens each square as (channel, row, column): first all of chan
 Shapes: images (b, c, H, W) -> patches (b, n, c * p * p), with p = patch_size and n = (H / p) * (W / p).
 H and W are multiples of p; they may differ. Any p, not only 16. No parameters, no loops needed.
 
-The tutorial that leads here: tutorials/01_patches.ipynb. Check your work: vitscratch check 01_patchify.py
+Minutes:     15
+Difficulty:  1 of 3
+Tutorial:    tutorials/01_patches.ipynb
+Check:       vitscratch check 01_patchify.py
 """
 
 from torch import Tensor

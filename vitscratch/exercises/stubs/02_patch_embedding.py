@@ -1,4 +1,4 @@
-"""Exercise 2: map every patch to a token (15 minutes, difficulty 1 of 3).
+"""Exercise 2: map every patch to a token.
 
 Write PatchEmbedding. One and the same linear map, with a bias, turns every patch into a token of embed_dim numbers:
 
@@ -10,7 +10,10 @@ Shapes: images (b, in_channels, H, W) -> tokens (b, n, embed_dim), row by row, n
 image_size is the side of a picture in pixels; supporting (height, width) as well is welcome. No class token and no
 positions yet: those are exercise 3.
 
-The tutorial that leads here: tutorials/01_patches.ipynb. Check your work: vitscratch check 02_patch_embedding.py
+Minutes:     15
+Difficulty:  1 of 3
+Tutorial:    tutorials/01_patches.ipynb
+Check:       vitscratch check 02_patch_embedding.py
 """
 
 from torch import Tensor, nn

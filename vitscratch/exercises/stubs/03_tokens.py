@@ -1,4 +1,4 @@
-"""Exercise 3: class token and positions (15 minutes, difficulty 1 of 3).
+"""Exercise 3: class token and positions.
 
 Write Tokens. It puts one learned vector, the class token, in front of the patches' tokens, and adds a learned table of
 positions, one row for each of the N + 1 tokens:
@@ -9,7 +9,10 @@ Both are parameters, shared by all pictures, and start at zero or are drawn at r
 
 Shapes: patches (b, n, embed_dim) -> tokens (b, 1 + n, embed_dim), the class token first. n = num_patches; any b.
 
-The tutorial that leads here: tutorials/02_tokens.ipynb. Check your work: vitscratch check 03_tokens.py
+Minutes:     15
+Difficulty:  1 of 3
+Tutorial:    tutorials/02_tokens.ipynb
+Check:       vitscratch check 03_tokens.py
 """
 
 from torch import Tensor, nn

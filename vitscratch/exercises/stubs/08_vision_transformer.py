@@ -1,4 +1,4 @@
-"""Exercise 8: the Vision Transformer (30 minutes, difficulty 3 of 3).
+"""Exercise 8: the Vision Transformer.
 
 Write VisionTransformer from the parts: patches to tokens (exercise 2), class token and positions (exercise 3), depth
 encoder blocks one after the other (exercise 7), a final LayerNorm (eps 1e-6), and a linear head with a bias that reads
@@ -14,7 +14,10 @@ Use the parts below, or your own: write them into this file, or import them from
 in: from encoder_block import EncoderBlock. Their signatures:
 PatchEmbedding(image_size, patch_size, in_channels, embed_dim), EncoderBlock(embed_dim, num_heads, mlp_dim).
 
-The tutorial that leads here: tutorials/05_vit_b_16.ipynb. Check your work: vitscratch check 08_vision_transformer.py
+Minutes:     30
+Difficulty:  3 of 3
+Tutorial:    tutorials/05_vit_b_16.ipynb
+Check:       vitscratch check 08_vision_transformer.py
 """
 
 from torch import Tensor, nn

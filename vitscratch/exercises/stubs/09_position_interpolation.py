@@ -1,4 +1,4 @@
-"""Exercise 9: positions for larger pictures (20 minutes, difficulty 2 of 3).
+"""Exercise 9: positions for larger pictures.
 
 Write resize_position_embedding(pos_embed, old_grid, new_grid). A model that was trained on pictures of one size has a
 position for each of their patches. For pictures of another size, the positions of the patches are interpolated on
@@ -10,8 +10,10 @@ or neither: all three are right here. Grids need not be square, and the result m
 Shapes: pos_embed (1, 1 + rows * columns, d), class token first, then row by row
         -> (1, 1 + new_rows * new_columns, d). old_grid and new_grid are (rows, columns).
 
-The tutorial that leads here: tutorials/08_transfer.ipynb.
-Check your work: vitscratch check 09_position_interpolation.py
+Minutes:     20
+Difficulty:  2 of 3
+Tutorial:    tutorials/08_transfer.ipynb
+Check:       vitscratch check 09_position_interpolation.py
 """
 
 from torch import Tensor

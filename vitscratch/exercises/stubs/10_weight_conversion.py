@@ -1,4 +1,4 @@
-"""Exercise 10: pretrained weights from torchvision (25 minutes, difficulty 2 of 3).
+"""Exercise 10: pretrained weights from torchvision.
 
 Write convert_torchvision(state_dict). It takes the state_dict of torchvision's VisionTransformer (any number of blocks)
 and returns a new dict with all its tensors under the names of vitscratch.VisionTransformer, so that
@@ -11,7 +11,10 @@ this order, a Linear as (out, in), a kernel as (d, c, row, column). In torchvisi
 
 Shapes: dict of names and tensors -> dict of names and tensors.
 
-The tutorial that leads here: tutorials/05_vit_b_16.ipynb. Check your work: vitscratch check 10_weight_conversion.py
+Minutes:     25
+Difficulty:  2 of 3
+Tutorial:    tutorials/05_vit_b_16.ipynb
+Check:       vitscratch check 10_weight_conversion.py
 """
 
 from torch import Tensor
