@@ -63,7 +63,7 @@ def numbers(values: Iterable[Tensor | float]) -> str:
 # ------------------------------------------------------------------------------------------------ the student's code
 
 
-def construct(student: ModuleType, name: str, sizes: Mapping[str, int]) -> nn.Module:
+def construct(student: ModuleType, name: str, sizes: Mapping[str, Any]) -> nn.Module:
     """`name(embed_dim=35, ...)` of the student's file.
 
     Raises:
