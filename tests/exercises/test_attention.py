@@ -1,0 +1,169 @@
+"""The check of exercise 4 accepts what is right, however written, and names or places what is wrong."""
+
+from itertools import combinations
+
+import pytest
+
+from tests.exercises.make import edited, outcome_of
+from vitscratch.exercises.checks.attention import MISTAKES
+
+RIGHT = """
+import math
+import torch
+import torch.nn.functional as F
+
+def attention(q, k, v):
+    scores = q @ k.transpose(-2, -1)
+    scores = scores / math.sqrt(q.shape[-1])
+    weights = scores.softmax(dim=-1)
+    output = weights @ v
+    return output, weights
+"""
+SCORES, SCALE, SOFTMAX = "q @ k.transpose(-2, -1)", "scores / math.sqrt(q.shape[-1])", "scores.softmax(dim=-1)"
+MIX, RETURN = "output = weights @ v", "return output, weights"
+
+RIGHT_VARIANTS = {
+    "as it stands": RIGHT,
+    "the library's": "from vitscratch.attention import attention",
+    "einsum": edited(RIGHT, (SCORES, 'torch.einsum("bhik,bhjk->bhij", q, k)'),
+                     (MIX, 'output = torch.einsum("bhij,bhjk->bhik", weights, v)')),
+    "q scaled first": edited(RIGHT, (SCORES, "(q * q.shape[-1] ** -0.5) @ k.mT"), (SCALE, "scores")),
+    "both scaled": edited(RIGHT, (SCORES, "(q / q.shape[-1] ** 0.25) @ (k / k.shape[-1] ** 0.25).mT"), (SCALE, "scores")),
+    "exp over sum": edited(RIGHT, (SOFTMAX, "scores.exp() / scores.exp().sum(-1, keepdim=True)")),
+    "fused, output alone": edited(RIGHT, (RETURN, "return F.scaled_dot_product_attention(q, k, v)")),
+    "a loop over heads": edited(RIGHT, (MIX, "output = torch.stack([weights[:, i] @ v[:, i] for i in range(q.shape[1])], 1)")),
+    "a list": edited(RIGHT, (RETURN, "return [output, weights]")),
+    "hints and defaults": edited(RIGHT, ("(q, k, v)", "(q: torch.Tensor, k, v, dropout: float = 0.0) -> tuple"), (
+        SOFTMAX, "F.dropout(scores.softmax(dim=-1), dropout)")),
+    "root of a tensor": edited(RIGHT, ("math.sqrt(q.shape[-1])", "torch.tensor(q.shape[-1]).sqrt()")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RIGHT_VARIANTS)
+def test_right_passes(name: str) -> None:
+    assert outcome_of("attention", RIGHT_VARIANTS[name]) is None
+
+
+# One way to make each, by the line that it changes: pairs change two lines.
+SINGLE = {
+    "scores": {
+        "attn_qk_swapped": (SCORES, "k @ q.mT"),
+    },
+    "scale": {
+        "attn_no_scale": (SCALE, "scores"),
+        "attn_scale_embed_dim": (SCALE, "scores / math.sqrt(q.shape[1] * q.shape[-1])"),
+        "attn_scale_num_heads": (SCALE, "scores / math.sqrt(q.shape[1])"),
+        "attn_scale_inverted": (SCALE, "scores / q.shape[-1] ** -0.5"),
+        "attn_scale_no_root": (SCALE, "scores / q.shape[-1]"),
+        "attn_scale_num_tokens": (SCALE, "scores / math.sqrt(k.shape[-2])"),
+        "attn_scale_fourth_root": (SCALE, "scores / q.shape[-1] ** 0.25"),
+    },
+    "softmax": {
+        "attn_softmax_queries": (SOFTMAX, "scores.softmax(dim=-2)"),
+        "attn_no_softmax": (SOFTMAX, "scores"),
+        "attn_softmax_heads": (SOFTMAX, "scores.softmax(dim=1)"),
+        "attn_softmax_batch": (SOFTMAX, "scores.softmax(dim=0)"),
+        "attn_softmax_twice": (SOFTMAX, "scores.softmax(dim=-1).softmax(dim=-1)"),
+        "attn_log_softmax": (SOFTMAX, "scores.log_softmax(dim=-1)"),
+        "attn_sigmoid": (SOFTMAX, "scores.sigmoid()"),
+        "attn_exp_not_normalised": (SOFTMAX, "scores.exp()"),
+        "attn_softmax_negated": (SOFTMAX, "(-scores).softmax(dim=-1)"),
+        "attn_relu_for_softmax": (SOFTMAX, "scores.relu()"),
+        "attn_tanh_for_softmax": (SOFTMAX, "scores.tanh()"),
+        "attn_causal": (SOFTMAX, (
+            "scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -math.inf).softmax(dim=-1)")),
+    },
+    "weighted mean": {
+        "attn_weights_transposed": (MIX, "output = weights.mT @ v"),
+    },
+}  # fmt: skip
+NAMED = {name: [edit] for edits in SINGLE.values() for name, edit in edits.items()} | {
+    "attn_softmax_all": [(SOFTMAX, "scores.flatten(-2).softmax(dim=-1).view_as(scores)")],
+    "attn_scale_after_softmax": [(SCALE, "scores"), (MIX, "output = weights @ v / math.sqrt(q.shape[-1])")],
+    "attn_kv_swapped": [("attention(q, k, v)", "attention(q, v, k)")],
+    "attn_qv_swapped": [("attention(q, k, v)", "attention(v, k, q)")],
+    "attn_qkv_rotated": [("attention(q, k, v)", "attention(v, q, k)")],
+    "attn_over_features": [(SCORES, "q.mT @ k"), (MIX, "output = v @ weights.mT")],
+    "attn_returns_swapped": [(RETURN, "return weights, output")],
+    "attn_returns_scores": [(RETURN, "return output, scores")],
+    "attn_random": [(SOFTMAX, "F.dropout(scores.softmax(dim=-1), 0.1)")],
+}
+
+
+def test_every_mistake_of_the_bank_is_tried() -> None:
+    assert set(NAMED) == set(MISTAKES)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_known_mistake_is_named(name: str) -> None:
+    problem = outcome_of("attention", edited(RIGHT, *NAMED[name]))
+    assert problem is not None
+    assert problem.mistake == name, problem
+    assert problem.evidence and problem.step == MISTAKES[name].step
+
+
+def test_the_evidence_of_softmax_over_queries() -> None:
+    problem = outcome_of("attention", edited(RIGHT, *NAMED["attn_softmax_queries"]))
+    assert problem is not None
+    assert "weights of picture 0, head 0 sum to" in problem.evidence and "1 over queries" in problem.evidence
+
+
+PAIRS = [
+    (one, other)
+    for first, second in combinations(SINGLE, 2)
+    for one in SINGLE[first]
+    for other in SINGLE[second]
+]  # fmt: skip
+# What acts on each score by itself, or over heads or pictures, does not mind whether queries and keys are swapped before
+# it, or weights transposed behind it: these give the same numbers, and the former is named.
+SAME = (
+    "attn_no_softmax",
+    "attn_softmax_heads",
+    "attn_softmax_batch",
+    "attn_sigmoid",
+    "attn_exp_not_normalised",
+    "attn_relu_for_softmax",
+    "attn_tanh_for_softmax",
+)
+
+
+# Two that turn the same axes give what turning the third would give.
+SINGLE_INSTEAD = {
+    ("attn_qk_swapped", "attn_softmax_queries"): "attn_weights_transposed",
+    ("attn_qk_swapped", "attn_weights_transposed"): "attn_softmax_queries",
+    ("attn_softmax_queries", "attn_weights_transposed"): "attn_qk_swapped",
+}
+
+
+def test_pairs_are_caught_and_named() -> None:
+    """All pairs of the table."""
+    assert len(PAIRS) > 100
+    for one, other in PAIRS:
+        edits = [edit for table in SINGLE.values() for name, edit in table.items() if name in (one, other)]
+        problem = outcome_of("attention", edited(RIGHT, *edits))
+        assert problem is not None and problem.mistake is not None, (one, other)
+        swapped = other == "attn_weights_transposed" and one in SAME
+        pair = f"attn_qk_swapped + {one}" if swapped else f"{one} + {other}"
+        assert problem.mistake == SINGLE_INSTEAD.get((one, other), pair), problem
+
+
+UNKNOWN = {
+    "scale by 1.7": ("scale", (SCALE, "scores / 1.7")),
+    "scale of 64": ("scale", (SCALE, "scores / 8")),
+    "weights cubed": ("softmax", (SOFTMAX, "scores.softmax(dim=-1) ** 3")),
+    "softplus": ("softmax", (SOFTMAX, "F.softplus(scores)")),
+    "distances": ("scores", (SCORES, "-torch.cdist(q, k)")),
+    "cosine": ("scores", (SCORES, "F.normalize(q, dim=-1) @ k.mT")),
+    "position added": ("scores", (SCORES, f"{SCORES} + torch.arange(k.shape[-2])")),
+    "squared values": ("weighted mean", (MIX, "output = weights @ v ** 2")),
+    "output normed": ("weighted mean", (MIX, f"{MIX}; output = F.normalize(output, dim=-1)")),
+    "query added": ("weighted mean", (MIX, f"{MIX} + q")),
+    "merged": ("weighted mean", (MIX, f"{MIX}; output = output.transpose(1, 2).flatten(2)")),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_unknown_mistake_is_placed(name: str) -> None:
+    step, *edits = UNKNOWN[name]
+    problem = outcome_of("attention", edited(RIGHT, *edits))
+    assert problem is not None and problem.step == step, problem

@@ -1,0 +1,341 @@
+"""The check of exercise 5 accepts what is right, however written, and names or places what is wrong."""
+
+from itertools import combinations
+
+import pytest
+
+from tests.exercises.make import edited, outcome_of
+from vitscratch.exercises.checks.multi_head_self_attention import MISTAKES
+
+NAME = "multi_head_self_attention"
+
+RIGHT = """
+import math
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+class MultiHeadSelfAttention(nn.Module):
+    def __init__(self, embed_dim, num_heads):
+        super().__init__()
+        self.h, self.k = num_heads, embed_dim // num_heads
+        self.to_q = nn.Linear(embed_dim, embed_dim)
+        self.to_k = nn.Linear(embed_dim, embed_dim)
+        self.to_v = nn.Linear(embed_dim, embed_dim)
+        self.out = nn.Linear(embed_dim, embed_dim)
+
+    def split(self, z):
+        return z.view(*z.shape[:2], self.h, self.k).transpose(1, 2)
+
+    def forward(self, x):
+        b, n, d = x.shape
+        q, k, v = self.split(self.to_q(x)), self.split(self.to_k(x)), self.split(self.to_v(x))
+        scores = q @ k.transpose(-2, -1)
+        scores = scores / math.sqrt(self.k)
+        weights = scores.softmax(dim=-1)
+        z = weights @ v
+        merged = z.transpose(1, 2).reshape(b, n, d)
+        return self.out(merged)
+"""
+SPLIT = "return z.view(*z.shape[:2], self.h, self.k).transpose(1, 2)"
+QKV = "q, k, v = self.split(self.to_q(x)), self.split(self.to_k(x)), self.split(self.to_v(x))"
+SCORES, SCALE, SOFTMAX = "scores = q @ k.transpose(-2, -1)", "scores / math.sqrt(self.k)", "scores.softmax(dim=-1)"
+MIX, MERGE, OUT = "z = weights @ v", "z.transpose(1, 2).reshape(b, n, d)", "return self.out(merged)"
+LAYERS = """        self.to_q = nn.Linear(embed_dim, embed_dim)
+        self.to_k = nn.Linear(embed_dim, embed_dim)
+        self.to_v = nn.Linear(embed_dim, embed_dim)
+"""
+OUT_LAYER = "self.out = nn.Linear(embed_dim, embed_dim)"
+PACKED = (LAYERS, "        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)\n")
+WHOLE = "import torch\nfrom torch import nn\nimport torch.nn.functional as F\nfrom einops import rearrange, einsum\n"
+
+HEADS_ONE_BY_ONE = (
+    WHOLE
+    + """
+class Head(nn.Module):
+    def __init__(self, d, k):
+        super().__init__()
+        self.key, self.query, self.value = nn.Linear(d, k), nn.Linear(d, k), nn.Linear(d, k)
+
+    def forward(self, x):
+        q, k, v = self.query(x), self.key(x), self.value(x)
+        return F.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1) @ v
+
+class MultiHeadSelfAttention(nn.Module):
+    def __init__(self, embed_dim, num_heads):
+        super().__init__()
+        self.heads = nn.ModuleList(Head(embed_dim, embed_dim // num_heads) for _ in range(num_heads))
+        self.proj = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, x):
+        return self.proj(torch.cat([head(x) for head in self.heads], dim=-1))
+"""
+)
+TORCH = (
+    WHOLE
+    + """
+class MultiHeadSelfAttention(nn.Module):
+    def __init__(self, embed_dim: int, num_heads: int):
+        super().__init__()
+        self.mha = nn.MultiheadAttention(embed_dim, num_heads, batch_first=True)
+
+    def forward(self, x: torch.Tensor):
+        return self.mha(x, x, x)
+"""
+)
+BARE = (
+    WHOLE
+    + """
+class MultiHeadSelfAttention(nn.Module):
+    def __init__(self, embed_dim, num_heads):
+        super().__init__()
+        k = embed_dim // num_heads
+        self.W_Q = nn.Parameter(torch.randn(num_heads, embed_dim, k))
+        self.W_K = nn.Parameter(torch.randn(num_heads, embed_dim, k))
+        self.W_V = nn.Parameter(torch.randn(num_heads, embed_dim, k))
+        self.W_O = nn.Parameter(torch.randn(num_heads, k, embed_dim))
+        self.b_Q = nn.Parameter(torch.zeros(num_heads, 1, k))
+        self.b_K = nn.Parameter(torch.zeros(num_heads, 1, k))
+        self.b_V = nn.Parameter(torch.zeros(num_heads, 1, k))
+        self.b_O = nn.Parameter(torch.zeros(embed_dim))
+
+    def forward(self, x):
+        q = torch.einsum("bnd,hdk->bhnk", x, self.W_Q) + self.b_Q
+        k = torch.einsum("bnd,hdk->bhnk", x, self.W_K) + self.b_K
+        v = torch.einsum("bnd,hdk->bhnk", x, self.W_V) + self.b_V
+        a = torch.einsum("bhik,bhjk->bhij", q, k) / q.shape[-1] ** 0.5
+        a = a.exp() / a.exp().sum(-1, keepdim=True)
+        return torch.einsum("bhij,bhjk,hkd->bid", a, v, self.W_O) + self.b_O
+"""
+)
+TRANSPOSED = (
+    WHOLE
+    + """
+class MultiHeadSelfAttention(nn.Module):
+    def __init__(self, embed_dim, num_heads):
+        super().__init__()
+        self.num_heads = num_heads
+        self.weight = nn.Parameter(torch.randn(embed_dim, 3 * embed_dim))
+        self.bias = nn.Parameter(torch.zeros(3 * embed_dim))
+        self.last = nn.Parameter(torch.randn(embed_dim, embed_dim))
+        self.last_bias = nn.Parameter(torch.zeros(embed_dim))
+
+    def forward(self, x):
+        q, k, v = rearrange(x @ self.weight + self.bias, "b n (c h k) -> c b h n k", c=3, h=self.num_heads)
+        z = F.scaled_dot_product_attention(q, k, v)
+        return rearrange(z, "b h n k -> b n (h k)") @ self.last + self.last_bias
+"""
+)
+
+RIGHT_VARIANTS = {
+    "as it stands": RIGHT,
+    "the library's": "from vitscratch import MultiHeadSelfAttention",
+    "heads one by one": HEADS_ONE_BY_ONE,
+    "torch's, returning a tuple": TORCH,
+    "bare parameters, exp over its sum": BARE,
+    "one transposed packed parameter, fused": TRANSPOSED,
+    "q scaled first": edited(RIGHT, (SCALE, "scores"), (SCORES, "scores = (q * self.k ** -0.5) @ k.mT")),
+    "q and k scaled": edited(
+        RIGHT, (SCALE, "scores"), (SCORES, "scores = (q / self.k ** 0.25) @ (k / self.k ** 0.25).mT")
+    ),
+    "fused": edited(RIGHT, (MIX, "z = F.scaled_dot_product_attention(q, k, v)")),
+    "largest score subtracted": edited(
+        RIGHT, (SOFTMAX, "torch.exp(scores - scores.amax(-1, keepdim=True)); weights = weights / weights.sum(-1, True)")
+    ),
+    "returns the weights": edited(RIGHT, (OUT, "return self.out(merged), weights")),
+    "packed, chunk": edited(RIGHT, PACKED, (QKV, "q, k, v = map(self.split, self.qkv(x).chunk(3, dim=-1))")),
+    "packed, split": edited(RIGHT, PACKED, (QKV, "q, k, v = map(self.split, self.qkv(x).split(d, dim=-1))")),
+    "packed, unbind": edited(
+        RIGHT, PACKED, (QKV, "q, k, v = self.qkv(x).view(b, n, 3, self.h, self.k).permute(2, 0, 3, 1, 4).unbind(0)")
+    ),
+    "layers without telling names": edited(
+        RIGHT, ("to_q", "first"), ("to_k", "second"), ("to_v", "third"), ("self.out", "self.fourth")
+    ),
+    "layers in a list": edited(
+        RIGHT, (LAYERS, "        self.three = nn.ModuleList(nn.Linear(embed_dim, embed_dim) for _ in range(3))\n"),
+        (QKV, "q, k, v = (self.split(layer(x)) for layer in self.three)"),
+    ),
+    "values first, without names": edited(
+        RIGHT, ("to_q", "c1"), ("to_k", "c2"), ("to_v", "c0"),
+        (LAYERS.replace("to_q", "c1").replace("to_k", "c2").replace("to_v", "c0"), (
+            "        self.c0, self.c1, self.c2 = (nn.Linear(embed_dim, embed_dim) for _ in range(3))\n")),
+    ),
+    "convolutions": edited(
+        RIGHT, ("nn.Linear(embed_dim, embed_dim)", "nn.Conv1d(embed_dim, embed_dim, 1)"),
+        ("self.to_q(x)", "self.to_q(x.mT).mT"), ("self.to_k(x)", "self.to_k(x.mT).mT"),
+        ("self.to_v(x)", "self.to_v(x.mT).mT"), ("self.out(merged)", "self.out(merged.mT).mT"),
+        (SPLIT, "return z.reshape(*z.shape[:2], self.h, self.k).transpose(1, 2)"),
+    ),
+    "keys and values packed": edited(
+        RIGHT, ("self.to_v = nn.Linear(embed_dim, embed_dim)", "pass"),
+        ("self.to_k = nn.Linear(embed_dim, embed_dim)", "self.kv = nn.Linear(embed_dim, 2 * embed_dim)"),
+        (QKV, "q, k, v = map(self.split, (self.to_q(x), *self.kv(x).chunk(2, -1)))"),
+    ),
+    "a loop over heads": edited(
+        RIGHT, (MIX, "z = torch.stack([weights[:, i] @ v[:, i] for i in range(self.h)], dim=1)")
+    ),
+    "dropout, off in eval": edited(
+        RIGHT, ("num_heads):", "num_heads, dropout=0.1):"),
+        (OUT_LAYER, OUT_LAYER + "; self.drop = nn.Dropout(dropout)"), (OUT, "return self.drop(self.out(merged))"),
+    ),
+    "a buffer": edited(
+        RIGHT, (OUT_LAYER, OUT_LAYER + '; self.register_buffer("root", torch.tensor(self.k ** 0.5))'),
+        (SCALE, "scores / self.root"),
+    ),
+    "the root of a tensor": edited(RIGHT, (SCALE, "scores / torch.sqrt(torch.tensor(self.k))")),
+    "softmax in float32": edited(RIGHT, (SOFTMAX, "scores.float().softmax(dim=-1).to(v.dtype)")),
+    "zeros at the start": edited(
+        RIGHT, (OUT_LAYER, OUT_LAYER + "; nn.init.zeros_(self.out.weight); nn.init.zeros_(self.out.bias)")
+    ),
+    "Sequential with dropout": edited(
+        RIGHT, (OUT_LAYER, "self.out = nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.Dropout(0.0))")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RIGHT_VARIANTS)
+def test_right_passes(name: str) -> None:
+    assert outcome_of(NAME, RIGHT_VARIANTS[name]) is None
+
+
+def P(*edits: tuple[str, str]) -> str:
+    return edited(RIGHT, PACKED, *edits)
+
+
+NAMED = {
+    "attn_split_view": edited(RIGHT, (SPLIT, "return z.reshape(len(z), self.h, -1, self.k)")),
+    "attn_split_view, packed": P((QKV, "q, k, v = self.qkv(x).reshape(3, b, self.h, n, self.k)")),
+    "attn_split_view, each": P((QKV, "q, k, v = (z.reshape(b, self.h, n, self.k) for z in self.qkv(x).chunk(3, -1))")),
+    "attn_merge_reshape": edited(RIGHT, (MERGE, "z.reshape(b, n, d)")),
+    "attn_softmax_queries": edited(RIGHT, (SOFTMAX, "scores.softmax(dim=-2)")),
+    "attn_no_softmax": edited(RIGHT, (SOFTMAX, "scores")),
+    "attn_scale_embed_dim": edited(RIGHT, (SCALE, "scores / math.sqrt(d)")),
+    "attn_scale_num_heads": edited(RIGHT, (SCALE, "scores / math.sqrt(self.h)")),
+    "attn_scale_inverted": edited(RIGHT, (SCALE, "scores / self.k ** -0.5")),
+    "attn_scale_after_softmax": edited(RIGHT, (SCALE, "scores"), (MIX, "z = weights @ v / math.sqrt(self.k)")),
+    "attn_qk_swapped": edited(RIGHT, (QKV, "k, q, v" + QKV[7:])),
+    "attn_qk_swapped, packed": P((QKV, "k, q, v = map(self.split, self.qkv(x).chunk(3, dim=-1))")),
+    "attn_packing_per_head": P(
+        (QKV, "q, k, v = self.qkv(x).view(b, n, self.h, 3, self.k).permute(3, 0, 2, 1, 4)")
+    ),
+    "attn_packing_per_head, chunk": P(
+        (QKV, "q, k, v = self.qkv(x).view(b, n, self.h, 3 * self.k).transpose(1, 2).chunk(3, -1)")
+    ),
+    "attn_value_is_input": edited(RIGHT, ("self.split(self.to_v(x))", "self.split(x)")),
+    "attn_no_out_proj": edited(RIGHT, (OUT, "return merged"), (OUT_LAYER, "pass")),
+    "attn_no_out_proj, unused": edited(RIGHT, (OUT, "return merged")),
+    "attn_no_qkv_bias": edited(RIGHT, *[
+        (f"self.to_{z} = nn.Linear(embed_dim, embed_dim)", f"self.to_{z} = nn.Linear(embed_dim, embed_dim, bias=False)")
+        for z in "qkv"]),
+    "attn_over_batch": edited(TORCH, (", batch_first=True", ""), ("x, x)", "x, x)[0]")),
+    "attn_no_scale": edited(RIGHT, (SCALE, "scores")),
+    "attn_scale_no_root": edited(RIGHT, (SCALE, "scores / self.k")),
+    "attn_softmax_heads": edited(RIGHT, (SOFTMAX, "scores.softmax(dim=1)")),
+    "attn_softmax_batch": edited(RIGHT, (SOFTMAX, "scores.softmax(dim=0)")),
+    "attn_kv_swapped": P((QKV, "q, v, k = map(self.split, self.qkv(x).chunk(3, dim=-1))")),
+    "attn_heads_interleaved": edited(RIGHT, (SPLIT, "return z.view(*z.shape[:2], self.k, self.h).permute(0, 3, 1, 2)")),
+    "attn_heads_not_transposed": edited(
+        RIGHT, (SPLIT, "return z.view(*z.shape[:2], self.h, self.k)"), (MERGE, "z.reshape(b, n, d)")
+    ),
+    "attn_merge_interleaved": edited(RIGHT, (MERGE, "z.permute(0, 2, 3, 1).reshape(b, n, d)")),
+    "attn_one_head": edited(RIGHT, ("num_heads, embed_dim // num_heads", "1, embed_dim")),
+    "attn_layer_used_twice": edited(RIGHT, ("self.split(self.to_k(x))", "self.split(self.to_q(x))")),
+    "attn_activation_on_qkv": P((QKV, "q, k, v = map(self.split, self.qkv(x).relu().chunk(3, dim=-1))")),
+    "attn_weights_transposed": edited(RIGHT, (MIX, "z = weights.mT @ v")),
+    "attn_residual_inside": edited(RIGHT, (OUT, "return x + self.out(merged)")),
+    "attn_out_activation": edited(RIGHT, (OUT, "return F.gelu(self.out(merged))")),
+    "attn_no_out_bias": edited(RIGHT, (OUT_LAYER, OUT_LAYER.replace(")", ", bias=False)"))),
+    "attn_random": edited(RIGHT, (SOFTMAX, "F.dropout(scores.softmax(dim=-1), 0.5)")),
+    "attn_causal": edited(RIGHT, (MIX, "z = F.scaled_dot_product_attention(q, k, v, is_causal=True)")),
+    "layers_in_plain_list": edited(
+        RIGHT, (LAYERS, "        self.three = [nn.Linear(embed_dim, embed_dim) for _ in range(3)]\n"),
+        (OUT_LAYER, "self.three += [nn.Linear(embed_dim, embed_dim)]"),
+        (QKV, "q, k, v = (self.split(layer(x)) for layer in self.three[:3])"), ("self.out(", "self.three[3]("),
+    ),
+    "surplus_parameters": edited(RIGHT, (OUT_LAYER, OUT_LAYER + "; self.norm = nn.LayerNorm(embed_dim)")),
+    "gradient_cut": edited(RIGHT, (MIX, "z = weights.detach() @ v")),
+    "fixed_dtype": edited(RIGHT, (MIX, "z = weights @ v; z = torch.ones(1, 1, n, n) @ z")),
+    "signature": edited(RIGHT, ("embed_dim, num_heads):", "dim, num_heads):\n        embed_dim = dim")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_known_mistake_is_named(name: str) -> None:
+    problem = outcome_of(NAME, NAMED[name])
+    assert problem is not None
+    assert problem.mistake == name.split(",")[0], problem
+    assert problem.evidence
+    if problem.mistake in MISTAKES:
+        assert problem.step == MISTAKES[problem.mistake].step
+
+
+# Of NAMED, those that change different lines: the steps in their order.
+PAIRED = (
+    ("attn_value_is_input", "attn_no_qkv_bias"),
+    ("attn_split_view", "attn_heads_interleaved"),
+    ("attn_scale_embed_dim", "attn_no_scale", "attn_scale_inverted"),
+    ("attn_softmax_queries", "attn_no_softmax", "attn_softmax_heads"),
+    ("attn_merge_reshape", "attn_merge_interleaved"),
+    ("attn_no_out_proj", "attn_residual_inside", "attn_no_out_bias"),
+)
+EDITS = {
+    "attn_value_is_input": [("self.split(self.to_v(x))", "self.split(x)")],
+    "attn_no_qkv_bias": [(LAYERS, LAYERS.replace("embed_dim)", "embed_dim, bias=False)"))],
+    "attn_split_view": [(SPLIT, "return z.reshape(len(z), self.h, -1, self.k)")],
+    "attn_heads_interleaved": [(SPLIT, "return z.view(*z.shape[:2], self.k, self.h).permute(0, 3, 1, 2)")],
+    "attn_scale_embed_dim": [(SCALE, "scores / math.sqrt(d)")],
+    "attn_no_scale": [(SCALE, "scores")],
+    "attn_scale_inverted": [(SCALE, "scores / self.k ** -0.5")],
+    "attn_softmax_queries": [(SOFTMAX, "scores.softmax(dim=-2)")],
+    "attn_no_softmax": [(SOFTMAX, "scores")],
+    "attn_softmax_heads": [(SOFTMAX, "scores.softmax(dim=1)")],
+    "attn_merge_reshape": [(MERGE, "z.reshape(b, n, d)")],
+    "attn_merge_interleaved": [(MERGE, "z.permute(0, 2, 3, 1).reshape(b, n, d)")],
+    "attn_no_out_proj": [(OUT, "return merged"), (OUT_LAYER, "pass")],
+    "attn_residual_inside": [(OUT, "return x + self.out(merged)")],
+    "attn_no_out_bias": [(OUT_LAYER, OUT_LAYER.replace(")", ", bias=False)"))],
+}  # fmt: skip
+PAIRS = [
+    (one, other) for first, second in combinations(PAIRED, 2) for one in first for other in second
+]  # fmt: skip
+
+
+def test_pairs_are_named() -> None:
+    assert len(PAIRS) >= 80
+    for one, other in PAIRS:
+        problem = outcome_of(NAME, edited(RIGHT, *EDITS[one], *EDITS[other]))
+        assert problem is not None and problem.mistake == f"{one} + {other}", (one, other, problem)
+
+
+UNKNOWN = {
+    "scale by 1.7": ("scale", (SCALE, "scores / 1.7")),
+    "scale of 64": ("scale", (SCALE, "scores / 8")),
+    "every score twice": ("scale", (SCORES, SCORES + " * 1.3")),
+    "weights cubed": ("softmax", (SOFTMAX, "scores.softmax(dim=-1) ** 3")),
+    "weights clipped": ("softmax", (SOFTMAX, "scores.softmax(dim=-1).clamp(max=0.3)")),
+    "softplus": ("softmax", (SOFTMAX, "F.softplus(scores)")),
+    "keys squared": ("queries, keys and values", (SCORES, "scores = q @ (k ** 2).mT")),
+    "distances": ("scores", (SCORES, "scores = -torch.cdist(q, k)")),
+    "cosine": ("scores", (QKV, QKV + "\n        q = F.normalize(q, dim=-1)")),
+    "values squared": ("queries, keys and values", (QKV, QKV + "\n        v = v ** 2")),
+    "values normalised": ("queries, keys and values", (QKV, QKV + "\n        v = F.layer_norm(v, v.shape[-1:])")),
+    "queries of position": (
+        "queries, keys and values",
+        (QKV, QKV + "\n        v = v + torch.arange(n, dtype=v.dtype)[:, None]"),
+    ),
+    "queries of the next head": ("heads", (QKV, QKV + "\n        q = q.roll(1, 1)")),
+    "heads rolled": ("merging heads", (MERGE, "z.roll(1, 1).transpose(1, 2).reshape(b, n, d)")),
+    "heads flipped inside": ("merging heads", (MERGE, "z.flip(-1).transpose(1, 2).reshape(b, n, d)")),
+    "tanh at the end": ("output projection", (OUT, "return self.out(merged).tanh()")),
+    "norm at the end": ("output projection", (OUT, "return F.layer_norm(self.out(merged), (d,))")),
+    "half the output": ("output projection", (OUT, "return self.out(merged) / 2")),
+    "norm before the projection": ("weighted mean", (MERGE, MERGE + "; merged = F.layer_norm(merged, (d,))")),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_unknown_mistake_is_placed(name: str) -> None:
+    step, *edits = UNKNOWN[name]
+    problem = outcome_of(NAME, edited(RIGHT, *edits))
+    assert problem is not None
+    assert problem.step == step, problem

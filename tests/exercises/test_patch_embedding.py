@@ -1,0 +1,149 @@
+import pytest
+
+from tests.exercises.make import edited, outcome_of
+from vitscratch.exercises.checks.patch_embedding import MISTAKES
+
+HEAD = "import torch\nfrom torch import nn\nimport torch.nn.functional as F\nfrom einops import rearrange\n"
+CONV = (
+    HEAD
+    + """
+class PatchEmbedding(nn.Module):
+    def __init__(self, image_size, patch_size, in_channels, embed_dim):
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, images):
+        x = self.proj(images)
+        return x.flatten(2).transpose(1, 2)
+"""
+)
+LINEAR = (
+    HEAD
+    + """
+class PatchEmbedding(nn.Module):
+    def __init__(self, image_size, patch_size, in_channels, embed_dim):
+        super().__init__()
+        self.patch_size = patch_size
+        self.to_token = nn.Linear(in_channels * patch_size * patch_size, embed_dim)
+
+    def forward(self, images):
+        p = self.patch_size
+        return self.to_token(rearrange(images, "b c (r p) (s q) -> b (r s) (p q c)", p=p, q=p))
+"""
+)
+RIGHT = {
+    "conv": CONV,
+    "linear, the paper's order": LINEAR,
+    "linear, our order": edited(LINEAR, ("(p q c)", "(c p q)")),
+    "unfold": edited(
+        LINEAR,
+        ('rearrange(images, "b c (r p) (s q) -> b (r s) (p q c)", p=p, q=p)', "F.unfold(images, p, stride=p).mT"),
+    ),
+    "square only": edited(
+        CONV, ("self.proj =", "self.num_patches = (image_size // patch_size) ** 2\n        self.proj =")
+    ),
+    "einsum": HEAD
+    + """
+class PatchEmbedding(nn.Module):
+    def __init__(self, image_size, patch_size, in_channels, embed_dim, name="mine"):
+        super().__init__()
+        self.p = patch_size
+        self.E = nn.Parameter(torch.randn(in_channels * patch_size ** 2, embed_dim) * 0.02)
+        self.b = nn.Parameter(torch.zeros(embed_dim))
+
+    def forward(self, images):
+        x = rearrange(images, "b c (r p) (s q) -> b r s (c p q)", p=self.p, q=self.p)
+        return torch.einsum("b r s i, i d -> b r s d", x, self.E).flatten(1, 2) + self.b
+""",
+    "sequential": HEAD
+    + """
+from einops.layers.torch import Rearrange
+class PatchEmbedding(nn.Module):
+    def __init__(self, image_size, patch_size, in_channels, embed_dim, dropout=0.0):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(in_channels, embed_dim, patch_size, patch_size), Rearrange("b d r s -> b (r s) d"), nn.Dropout(dropout))
+
+    def forward(self, images):
+        return self.net(images)
+""",
+    "the library": "from vitscratch import PatchEmbedding",
+}
+FLAT = "x.flatten(2).transpose(1, 2)"
+WRONG = {
+    "pe_reshape_not_transpose": (CONV, (FLAT, "x.reshape(x.shape[0], -1, x.shape[1])")),
+    "pe_reshape_not_transpose: cut": (
+        LINEAR,
+        (
+            'rearrange(images, "b c (r p) (s q) -> b (r s) (p q c)", p=p, q=p)',
+            "images.reshape(len(images), -1, images.shape[1] * p * p)",
+        ),
+    ),
+    "pe_column_major": (CONV, (FLAT, "x.transpose(2, 3).flatten(2).transpose(1, 2)")),
+    "pe_column_major: linear": (LINEAR, ("(r s)", "(s r)")),
+    "pe_pixels_transposed": (LINEAR, ("(p q c)", "(q p c)")),
+    "pe_split_reversed": (LINEAR, ("(r p) (s q)", "(p r) (q s)")),
+    "pe_picture_transposed": (
+        CONV,
+        ("self.proj(images)", "self.proj(images.mT)"),
+        ("self.proj =", "assert image_size == int(image_size)\n        self.proj ="),
+    ),
+    "pe_no_stride": (CONV, (", stride=patch_size", "")),
+    "pe_relu": (CONV, ("self.proj(images)", "F.relu(self.proj(images))")),
+    "pe_relu: gelu": (LINEAR, ("return self.to_token(", "return F.gelu(self.to_token("), ("q=p)", "q=p))")),
+    "pe_norm": (CONV, (FLAT, FLAT + "\n        return F.layer_norm(y, y.shape[-1:])"), ("return x.", "y = x.")),
+    "pe_norm: layer": (
+        CONV,
+        (FLAT, f"self.norm({FLAT})"),
+        ("self.proj =", "self.norm = nn.LayerNorm(embed_dim)\n        self.proj ="),
+    ),
+    "pe_scaled": (CONV, (FLAT, FLAT + " * x.shape[1] ** 0.5")),
+    "pe_scaled: pixels": (CONV, ("self.proj(images)", "self.proj(images / 255)")),
+    "pe_no_bias": (CONV, ("stride=patch_size", "stride=patch_size, bias=False")),
+    "pe_no_bias: unused": (CONV, ("self.proj(images)", "F.conv2d(images, self.proj.weight, stride=self.proj.stride)")),
+    "pe_dropout": (CONV, ("self.proj(images)", "F.dropout(self.proj(images), 0.3)")),
+    "pe_frozen": (CONV, ("self.proj(images)", "self.proj(images).detach()")),
+    "tok_global_name": (LINEAR, ("p = self.patch_size", "p = 16")),
+    "tok_global_name: nowhere": (LINEAR, ("p = self.patch_size", "p = patch_size")),
+    "tok_global_name: layer": (CONV, ("kernel_size=patch_size, stride=patch_size", "kernel_size=16, stride=16")),
+    "tok_global_name: stride": (CONV, ("stride=patch_size", "stride=16")),
+    "pe_column_major + pe_relu": (CONV, (FLAT, "x.mT.flatten(2).transpose(1, 2).relu()")),
+}
+UNKNOWN = {
+    "cut: blurred": (CONV, ("self.proj(images)", "self.proj(images + images.roll(1, 3))")),
+    "projection: squared": (CONV, (FLAT, FLAT + " ** 2")),
+    "cut: shape": (CONV, (FLAT, "x.flatten(2)")),
+    "parameters: too many": (
+        CONV,
+        ("self.proj =", "self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))\n        self.proj ="),
+    ),
+    "parameters: a list": (
+        CONV,
+        ("self.proj =", "self.proj, = [None]\n        self.layers ="),
+        ("stride=patch_size)", "stride=patch_size),"),
+        ("self.proj(", "self.layers[0]("),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_right_passes(name: str) -> None:
+    assert outcome_of("patch_embedding", RIGHT[name]) is None
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_known_mistakes_are_named(name: str) -> None:
+    source, *edits = WRONG[name]
+    problem = outcome_of("patch_embedding", edited(source, *edits))
+    assert problem and problem.mistake == name.partition(":")[0] and problem.evidence and len(problem.hints) > 1
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_others_are_placed(name: str) -> None:
+    source, *edits = UNKNOWN[name]
+    problem = outcome_of("patch_embedding", edited(source, *edits))
+    assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
+
+
+def test_every_mistake_is_tried() -> None:
+    assert {part for name in WRONG for part in name.partition(":")[0].split(" + ")} == MISTAKES.keys()

@@ -1,0 +1,107 @@
+import pytest
+
+from tests.exercises.make import edited, outcome_of
+from vitscratch.exercises.checks.patchify import MISTAKES
+
+HEAD = "import torch\nimport torch.nn.functional as F\nfrom einops import rearrange\n"
+VIEW = (
+    HEAD
+    + """
+def patchify(images, patch_size):
+    b, c, height, width = images.shape
+    p = patch_size
+    rows, columns = height // p, width // p
+    x = images.reshape(b, c, rows, p, columns, p)
+    x = x.permute(0, 2, 4, 1, 3, 5)
+    return x.reshape(b, rows * columns, c * p * p)
+"""
+)
+EINOPS = (
+    HEAD
+    + """
+def patchify(images, patch_size):
+    return rearrange(images, "b c (r p) (s q) -> b (r s) (c p q)", p=patch_size, q=patch_size)
+"""
+)
+RIGHT = {
+    "view and permute": VIEW,
+    "einops": EINOPS,
+    "F.unfold": HEAD
+    + """
+def patchify(images, patch_size):
+    return F.unfold(images, kernel_size=patch_size, stride=patch_size).transpose(1, 2)
+""",
+    "Tensor.unfold": HEAD
+    + """
+def patchify(images, patch_size):
+    x = images.unfold(2, patch_size, patch_size).unfold(3, patch_size, patch_size)
+    return x.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+""",
+    "loops": HEAD
+    + """
+def patchify(images, patch_size=16, verbose=False):
+    patches = []
+    for y in range(0, images.shape[2], patch_size):
+        for x in range(0, images.shape[3], patch_size):
+            patches.append(images[:, :, y : y + patch_size, x : x + patch_size].flatten(1))
+    return torch.stack(patches, dim=1)
+""",
+    "chunks": HEAD
+    + """
+def patchify(images, patch_size):
+    rows = images.split(patch_size, dim=2)
+    return torch.stack([part.flatten(1) for row in rows for part in row.split(patch_size, dim=3)], dim=1)
+""",
+    "the library": "from vitscratch.patches import patchify",
+}
+PERMUTE = "x = x.permute(0, 2, 4, 1, 3, 5)"
+WRONG = {
+    "pe_reshape_not_transpose: no permute": (VIEW, (PERMUTE, "")),
+    "pe_reshape_not_transpose: unfolded": (VIEW, (PERMUTE, "x = x.permute(0, 1, 2, 4, 3, 5)")),
+    "pe_reshape_not_transpose: F.unfold": (
+        RIGHT["F.unfold"],
+        (".transpose(1, 2)", ".reshape(len(images), -1, images.shape[1] * patch_size ** 2)"),
+    ),
+    "pe_split_reversed": (EINOPS, ("(r p) (s q)", "(p r) (q s)")),
+    "pe_column_major": (VIEW, ("0, 2, 4, 1", "0, 4, 2, 1")),
+    "pe_column_major: loops": (EINOPS, ("(r s)", "(s r)")),
+    "pe_pixels_transposed": (VIEW, ("1, 3, 5", "1, 5, 3")),
+    "pe_channel_last": (EINOPS, ("(c p q)", "(p q c)")),
+    "pe_column_major + pe_pixels_transposed": (EINOPS, ("rearrange(images", "rearrange(images.mT")),
+    "pe_pixels_transposed + pe_channel_last": (EINOPS, ("(c p q)", "(q p c)")),
+    "tok_global_name": (VIEW, ("p = patch_size", "p = 16")),
+    "tok_global_name: nowhere": (VIEW, ("p = patch_size", "p = PATCH_SIZE")),
+    "tok_global_name: of the file": (VIEW, ("p = patch_size", "p = size"), ("def ", "size = 16\ndef ")),
+    "pe_detached": (VIEW, ("images.reshape", "images.detach().reshape")),
+}
+UNKNOWN = {  # the step that is wrong
+    "cut: rolled": (EINOPS, ("rearrange(images", "rearrange(images.roll(1, 3)")),
+    "cut: one picture for all": (EINOPS, ("rearrange(images", "rearrange(images[:1].expand_as(images)")),
+    "cut: no batch": (EINOPS, ("b (r s) (c p q)", "(b r s) (c p q)")),
+    "order of patches: backwards": (EINOPS, ("q=patch_size)", "q=patch_size).flip(1)")),
+    "order of pixels: upside down": (EINOPS, ("q=patch_size)", "q=patch_size).flip(2)")),
+    "cut: doubled": (EINOPS, ("q=patch_size)", "q=patch_size) * 2")),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_right_passes(name: str) -> None:
+    assert outcome_of("patchify", RIGHT[name]) is None
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_known_mistakes_are_named(name: str) -> None:
+    source, *edits = WRONG[name]
+    problem = outcome_of("patchify", edited(source, *edits))
+    assert problem and problem.mistake == name.partition(":")[0] and problem.evidence and len(problem.hints) > 1
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_others_are_placed(name: str) -> None:
+    source, *edits = UNKNOWN[name]
+    problem = outcome_of("patchify", edited(source, *edits))
+    assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
+
+
+def test_every_mistake_is_tried() -> None:
+    assert {part for name in WRONG for part in name.partition(":")[0].split(" + ")} == MISTAKES.keys()

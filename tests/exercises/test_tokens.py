@@ -1,0 +1,100 @@
+import pytest
+
+from tests.exercises.make import edited, outcome_of
+from vitscratch.exercises.checks.tokens import MISTAKES
+
+HEAD = "import torch\nfrom torch import nn\nimport torch.nn.functional as F\nfrom einops import repeat\n"
+RIGHT_ONE = (
+    HEAD
+    + """
+class Tokens(nn.Module):
+    def __init__(self, num_patches, embed_dim):
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(torch.randn(1, num_patches + 1, embed_dim) * 0.02)
+
+    def forward(self, x):
+        cls = self.cls_token.expand(x.shape[0], -1, -1)
+        x = torch.cat([cls, x], dim=1)
+        return x + self.pos_embed
+"""
+)
+RIGHT = {
+    "expand": RIGHT_ONE,
+    "repeat": edited(RIGHT_ONE, ("self.cls_token.expand(x.shape[0], -1, -1)", "self.cls_token.repeat(x.shape[0], 1, 1)")),
+    "einops": edited(RIGHT_ONE, ("self.cls_token.expand(x.shape[0], -1, -1)", 'repeat(self.cls_token, "1 1 d -> b 1 d", b=len(x))')),
+    "vectors": edited(RIGHT_ONE, ("(1, 1, embed_dim)", "(embed_dim)"), ("expand(x.shape[0], -1, -1)", "expand(x.shape[0], 1, -1)"), ("(1, num_patches + 1, embed_dim)", "(num_patches + 1, embed_dim)")),
+    "zero positions": edited(RIGHT_ONE, ("torch.randn(1, num_patches + 1, embed_dim) * 0.02", "torch.zeros(1, num_patches + 1, embed_dim)")),
+    "nn.Embedding": edited(RIGHT_ONE, ("nn.Parameter(torch.randn(1, num_patches + 1, embed_dim) * 0.02)", "nn.Embedding(num_patches + 1, embed_dim)"),
+        ("x + self.pos_embed", "x + self.pos_embed(torch.arange(x.shape[1], device=x.device))")),
+    "parts added apart": edited(RIGHT_ONE, ("x = torch.cat([cls, x], dim=1)", "pos = self.pos_embed"),
+        ("return x + self.pos_embed", "return torch.cat([cls + pos[:, :1], x + pos[:, 1:]], dim=1)")),
+    "dropout": edited(RIGHT_ONE, ("super().__init__()", "super().__init__()\n        self.drop = nn.Dropout(0.1)"), ("return x + self.pos_embed", "return self.drop(x + self.pos_embed)")),
+    "in place": edited(RIGHT_ONE, ("return x + self.pos_embed", "x += self.pos_embed\n        return x, None")),
+}  # fmt: skip
+CAT, ADD = "torch.cat([cls, x], dim=1)", "return x + self.pos_embed"
+CLS, POS = (
+    "nn.Parameter(torch.zeros(1, 1, embed_dim))",
+    "nn.Parameter(torch.randn(1, num_patches + 1, embed_dim) * 0.02)",
+)
+EXPAND = "self.cls_token.expand(x.shape[0], -1, -1)"
+FEW = "nn.Parameter(torch.randn(1, num_patches, embed_dim))"
+WRONG = {
+    "vit_cls_batch_dim": ((CLS, "nn.Parameter(torch.randn(32, 1, embed_dim))"), (EXPAND, "self.cls_token[:len(x)]")),
+    "vit_cls_batch_dim: as it is": ((CLS, "nn.Parameter(torch.randn(32, 1, embed_dim))"), (EXPAND, "self.cls_token")),
+    "vit_pos_batch_dim": ((POS, "nn.Parameter(torch.randn(32, num_patches + 1, embed_dim))"),),
+    "vit_pos_not_on_cls": ((POS, FEW), (f"x = {CAT}", "x = x + self.pos_embed"), (ADD, f"return {CAT}")),
+    "vit_pos_not_on_cls: all rows": ((f"x = {CAT}", "x = x + self.pos_embed[:, 1:]"), (ADD, f"return {CAT}")),
+    "vit_pos_random_each_forward": ((ADD, "return x + torch.randn_like(self.pos_embed)"),),
+    "vit_pos_random_each_forward: nowhere": ((ADD, "return x + torch.randn(1, x.shape[1], x.shape[2])"), (POS, "None")),
+    "vit_cls_added": ((POS, FEW), (CAT, "x + self.cls_token")),
+    "vit_cls_added: too": ((CAT, "torch.cat([cls, x + self.cls_token], dim=1)"),),
+    "vit_cls_appended": ((CAT, "torch.cat([x, cls], dim=1)"),),
+    "tok_not_parameter": ((POS, "torch.zeros(1, num_patches + 1, embed_dim)"),),
+    "tok_not_parameter: class token": ((CLS, "torch.zeros(1, 1, embed_dim)"),),
+    "tok_not_parameter: buffer": ((f"self.pos_embed = {POS}", 'self.register_buffer("pos_embed", torch.zeros(1, num_patches + 1, embed_dim))'),),
+    "tok_detached": ((ADD, "return x + self.pos_embed.detach()"),),
+    "tok_no_position": ((ADD, "return x"),),
+    "tok_no_position: at all": ((ADD, "return x"), (POS, "None")),
+    "tok_no_class_token": ((EXPAND, "torch.zeros_like(x[:, :1])"),),
+    "tok_no_class_token: the mean": ((EXPAND, "x.mean(1, keepdim=True)"), (CLS, "None")),
+    "tok_cls_first_picture": ((EXPAND, "torch.cat([self.cls_token, torch.zeros_like(x[1:, :1])])"),),
+    "tok_pos_twice": ((ADD, "return x + self.pos_embed + self.pos_embed"),),
+    "tok_pos_multiplied": ((ADD, "return x * self.pos_embed"),),
+    "tok_pos_shifted": ((ADD, "return x + self.pos_embed.roll(1, 1)"),),
+    "tok_pos_shifted: one for all": ((ADD, "return x + self.pos_embed[:, :1]"),),
+    "tok_scaled": ((ADD, "return x + self.pos_embed * x.shape[-1] ** 0.5"),),
+    "tok_scaled: patches": ((CAT, "torch.cat([cls, x * x.shape[-1] ** 0.5], dim=1)"),),
+    "tok_norm": ((ADD, "return F.layer_norm(x + self.pos_embed, x.shape[-1:])"),),
+    "tok_norm: layer": (("super().__init__()", "super().__init__()\n        self.norm = nn.LayerNorm(embed_dim)"), (ADD, "return self.norm(x + self.pos_embed)")),
+    "tok_dropout": ((ADD, "return F.dropout(x + self.pos_embed, 0.2)"),),
+    "vit_cls_appended + tok_pos_twice": ((CAT, "torch.cat([x, cls], dim=1)"), (ADD, "return x + 2 * self.pos_embed")),
+}  # fmt: skip
+
+UNKNOWN = {
+    "class token: cubed": ((EXPAND, "(self.cls_token ** 3).expand(x.shape[0], -1, -1)"),),
+    "position embedding: cubed": ((CAT, "torch.cat([cls, x ** 3], dim=1)"),),
+    "class token: shape": ((CAT, "torch.cat([cls, cls, x], dim=1)[:, :]"), (ADD, "return x")),
+    "parameters: more": (("super().__init__()", "super().__init__()\n        self.more = nn.Linear(embed_dim, 3)"),),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_right_passes(name: str) -> None:
+    assert outcome_of("tokens", RIGHT[name]) is None
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_known_mistakes_are_named(name: str) -> None:
+    problem = outcome_of("tokens", edited(RIGHT_ONE, *WRONG[name]))
+    assert problem and problem.mistake == name.partition(":")[0] and problem.evidence and len(problem.hints) > 1
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_others_are_placed(name: str) -> None:
+    problem = outcome_of("tokens", edited(RIGHT_ONE, *UNKNOWN[name]))
+    assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
+
+
+def test_every_mistake_is_tried() -> None:
+    assert {part for name in WRONG for part in name.partition(":")[0].split(" + ")} == MISTAKES.keys()

@@ -1,0 +1,275 @@
+import pytest
+
+from tests.exercises.make import edited, outcome_of
+from vitscratch.exercises.checks.vision_transformer import MISTAKES
+
+HEAD = """
+import math
+import torch
+from torch import nn
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from vitscratch import EncoderBlock, PatchEmbedding
+"""
+LIBRARY = (
+    HEAD
+    + """
+class VisionTransformer(nn.Module):
+    def __init__(self, image_size, patch_size, in_channels, num_classes, embed_dim, depth, num_heads, mlp_dim):
+        super().__init__()
+        self.patch_embed = PatchEmbedding(image_size, patch_size, in_channels, embed_dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(torch.randn(1, 1 + self.patch_embed.num_patches, embed_dim) * 0.02)
+        self.blocks = nn.ModuleList(EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth))
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.head = nn.Linear(embed_dim, num_classes)
+
+    def forward(self, images):
+        x = self.patch_embed(images)
+        cls = self.cls_token.expand(len(x), -1, -1)
+        x = torch.cat([cls, x], dim=1)
+        x = x + self.pos_embed
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)
+        return self.head(x[:, 0])
+"""
+)
+BLOCK = """
+class Attention(nn.Module):
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.heads, self.scale = heads, (dim // heads) ** -0.5
+        self.to_qkv = nn.Linear(dim, 3 * dim)
+        self.to_out = nn.Linear(dim, dim)
+
+    def forward(self, x):
+        b, n, d = x.shape
+        q, k, v = self.to_qkv(x).chunk(3, dim=-1)
+        q, k, v = (t.reshape(b, n, self.heads, d // self.heads).transpose(1, 2) for t in (q, k, v))
+        weights = (q @ k.transpose(-2, -1) * self.scale).softmax(dim=-1)
+        out = (weights @ v).transpose(1, 2).reshape(b, n, d)
+        return self.to_out(out)
+
+
+class EncoderBlock(nn.Module):
+    def __init__(self, embed_dim, num_heads, mlp_dim):
+        super().__init__()
+        self.ln1 = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.attention = Attention(embed_dim, num_heads)
+        self.ln2 = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(embed_dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, embed_dim))
+
+    def forward(self, x):
+        x = x + self.attention(self.ln1(x))
+        return x + self.mlp(self.ln2(x))
+"""
+OWN = edited(
+    LIBRARY,
+    ("from vitscratch import EncoderBlock, PatchEmbedding\n", BLOCK),
+    (
+        "PatchEmbedding(image_size, patch_size, in_channels, embed_dim)",
+        "nn.Conv2d(in_channels, embed_dim, patch_size, patch_size)",
+    ),
+    ("1 + self.patch_embed.num_patches", "1 + num_patches"),
+    (
+        "        self.patch_embed =",
+        "        sides = image_size if isinstance(image_size, tuple) else (image_size, image_size)\n"
+        "        num_patches = (sides[0] // patch_size) * (sides[1] // patch_size)\n        self.patch_embed =",
+    ),
+    ("self.patch_embed(images)", "self.patch_embed(images).flatten(2).transpose(1, 2)"),
+)
+NORM = "self.norm = nn.LayerNorm(embed_dim, eps=1e-6)"
+BLOCKS = "self.blocks = nn.ModuleList(EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth))"
+LOOP = "for block in self.blocks:\n            x = block(x)"
+CLS, POS = (
+    "self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))",
+    "self.pos_embed = nn.Parameter(torch.randn(1, 1 + self.patch_embed.num_patches, embed_dim) * 0.02)",
+)
+CAT, ADD, RETURN = "torch.cat([cls, x], dim=1)", "x = x + self.pos_embed", "return self.head(x[:, 0])"
+ATT = "self.attention = Attention(embed_dim, num_heads)"
+LAYER = 'nn.TransformerEncoderLayer(embed_dim, num_heads, mlp_dim, dropout=0.0, activation="gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=True)'
+RIGHT = {
+    "with the library's blocks": LIBRARY,
+    "all by hand": OWN,
+    "zero head": edited(LIBRARY, ("num_classes)\n\n", "num_classes)\n        nn.init.zeros_(self.head.weight)\n        nn.init.zeros_(self.head.bias)\n\n")),
+    "sequential": edited(OWN, (LOOP, "x = self.blocks(x)"), (BLOCKS, "self.blocks = nn.Sequential(*[EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth)])")),
+    "nn.TransformerEncoder": edited(LIBRARY, (LOOP, "x = self.blocks(x)"), (BLOCKS, f"self.blocks = nn.TransformerEncoder({LAYER}, depth, enable_nested_tensor=False)")),
+    "nn.TransformerEncoder with its norm": edited(LIBRARY, (LOOP, "x = self.blocks(x)"), (BLOCKS, f"self.blocks = nn.TransformerEncoder({LAYER}, depth, norm=nn.LayerNorm(embed_dim, eps=1e-6), enable_nested_tensor=False)"), (f"        {NORM}\n", ""), ("        x = self.norm(x)\n", "")),
+    "nn.TransformerEncoderLayer": edited(LIBRARY, ("EncoderBlock(embed_dim, num_heads, mlp_dim) for", f"{LAYER} for")),
+    "tokens first": edited(LIBRARY, ("EncoderBlock(embed_dim, num_heads, mlp_dim) for", f"{LAYER.replace('batch_first=True', 'batch_first=False')} for"), (LOOP, f"x = x.transpose(0, 1)\n        {LOOP}\n        x = x.transpose(0, 1)")),
+    "nn.MultiheadAttention": edited(OWN, (ATT, "self.attention = nn.MultiheadAttention(embed_dim, num_heads, batch_first=True)"), (
+        "x = x + self.attention(self.ln1(x))", "y = self.ln1(x)\n        x = x + self.attention(y, y, y, need_weights=False)[0]")),
+    "linear projection": edited(OWN, ("nn.Conv2d(in_channels, embed_dim, patch_size, patch_size)", "nn.Linear(in_channels * patch_size ** 2, embed_dim)"), (
+        "self.patch_embed(images).flatten(2).transpose(1, 2)", 'self.patch_embed(rearrange(images, "b c (r p) (s q) -> b (r s) (p q c)", p=self.p, q=self.p))'),
+        ("        self.cls_token =", "        self.p = patch_size\n        self.cls_token =")),
+    "repeat, norm after pooling, extras": edited(OWN, ("self.cls_token.expand(len(x), -1, -1)", 'repeat(self.cls_token, "1 1 d -> b 1 d", b=len(x))'), ("x = self.norm(x)\n        return self.head(x[:, 0])", "return self.head(self.norm(x[:, 0])), x")),
+    "vectors": edited(OWN, ("expand(len(x), -1, -1)", "expand(len(x), 1, -1)"), ("torch.zeros(1, 1, embed_dim)", "torch.zeros(embed_dim)"), ("torch.randn(1, 1 + num_patches, embed_dim)", "torch.randn(1 + num_patches, embed_dim)")),
+    "embedding table": edited(OWN, ("nn.Parameter(torch.randn(1, 1 + num_patches, embed_dim) * 0.02)", "nn.Embedding(1 + num_patches, embed_dim)"), (ADD, "x = x + self.pos_embed(torch.arange(x.shape[1]))")),
+    "head with its norm, dropout": edited(OWN, (NORM, "self.dropout = nn.Dropout(dropout)"), ("nn.Linear(embed_dim, num_classes)", "nn.Sequential(nn.LayerNorm(embed_dim, eps=1e-6), nn.Linear(embed_dim, num_classes))"),
+        ("        x = self.norm(x)\n", ""), (ADD, "x = self.dropout(x + self.pos_embed)"), ("num_heads, mlp_dim):\n        super().__init__()\n        sides", "num_heads, mlp_dim, dropout=0.1):\n        super().__init__()\n        sides")),
+    "parts in modules": edited(OWN, ("class VisionTransformer", '''class Embed(nn.Module):
+    def __init__(self, n, d):
+        super().__init__()
+        self.token, self.table = nn.Parameter(torch.zeros(1, d)), nn.Parameter(torch.zeros(n + 1, d))
+
+    def forward(self, x):
+        return torch.cat([self.token.expand(len(x), 1, -1), x], 1) + self.table
+
+
+class VisionTransformer'''), ("        " + CLS, "        self.embed = Embed(num_patches, embed_dim)"), ("        self.pos_embed = nn.Parameter(torch.randn(1, 1 + num_patches, embed_dim) * 0.02)\n", ""), (
+        "        cls = self.cls_token.expand(len(x), -1, -1)\n        x = torch.cat([cls, x], dim=1)\n        x = x + self.pos_embed\n", "        x = self.embed(x)\n")),
+    "lists of parts": edited(OWN, (BLOCKS, '''self.norms1 = nn.ModuleList(nn.LayerNorm(embed_dim, eps=1e-6) for _ in range(depth))
+        self.attentions = nn.ModuleList(Attention(embed_dim, num_heads) for _ in range(depth))
+        self.norms2 = nn.ModuleList(nn.LayerNorm(embed_dim, eps=1e-6) for _ in range(depth))
+        self.mlps = nn.ModuleList(nn.Sequential(nn.Linear(embed_dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, embed_dim)) for _ in range(depth))'''), (
+        LOOP, "for n1, a, n2, m in zip(self.norms1, self.attentions, self.norms2, self.mlps):\n            x = x + a(n1(x))\n            x = x + m(n2(x))")),
+    "square only": edited(OWN, ("sides = image_size if isinstance(image_size, tuple) else (image_size, image_size)", "sides = (image_size // 1,) * 2")),
+    "the library": "from vitscratch import VisionTransformer",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_right_passes(name: str) -> None:
+    problem = outcome_of("vision_transformer", RIGHT[name])
+    assert problem is None, (problem.mistake, problem.step, problem.evidence)
+
+
+MODEL = {  # mistakes of the model; edits of LIBRARY
+    "pe_relu": (("self.patch_embed(images)", "self.patch_embed(images).relu()"),),
+    "pe_picture_transposed": (("self.patch_embed(images)", "self.patch_embed(images.mT)"), ("image_size, patch_size, in_channels, embed_dim)\n", "int(image_size), patch_size, in_channels, embed_dim)\n")),
+    "pe_column_major": (("self.patch_embed(images)", "rearrange(self.patch_embed.proj(images), 'b d r c -> b (c r) d')"),),
+    "pe_reshape_not_transpose": (("x = self.patch_embed(images)", "x = self.patch_embed.proj(images)\n        x = x.reshape(x.shape[0], -1, x.shape[1])"),),
+    "vit_cls_batch_dim": (("torch.zeros(1, 1,", "torch.zeros(32, 1,"), ("self.cls_token.expand(len(x), -1, -1)", "self.cls_token[:len(x)]")),
+    "vit_pos_batch_dim": (("torch.randn(1, 1 +", "torch.randn(32, 1 +"),),
+    "vit_pos_not_on_cls": ((f"x = {CAT}\n        {ADD}", f"{ADD}\n        x = {CAT}"), ("randn(1, 1 + ", "randn(1, ")),
+    "vit_pos_not_on_cls: all rows": ((f"x = {CAT}", ""), (ADD, "x = torch.cat([cls, x + self.pos_embed[:, 1:]], dim=1)")),
+    "vit_pos_random_each_forward": ((ADD, "x = x + torch.randn(1, x.shape[1], x.shape[2])"), (POS, "")),
+    "vit_pos_random_each_forward: beside": ((ADD, "x = x + torch.randn_like(self.pos_embed)"),),
+    "vit_cls_added": ((CAT, "x + cls"), ("randn(1, 1 + ", "randn(1, ")),
+    "vit_cls_appended": ((CAT, "torch.cat([x, cls], dim=1)"),),
+    "tok_no_position": ((ADD, ""), (POS, "")),
+    "tok_no_position: unused": ((ADD, ""),),
+    "tok_not_parameter": (("nn.Parameter(torch.randn", "(torch.randn"),),
+    "tok_no_class_token": ((CLS, ""), ("        cls = self.cls_token.expand(len(x), -1, -1)\n", ""), (CAT, "x"), ("randn(1, 1 + ", "randn(1, "), ("x[:, 0]", "x.mean(1)")),
+    "tok_cls_first_picture": (("self.cls_token.expand(len(x), -1, -1)", "torch.cat([self.cls_token, torch.zeros_like(x[1:, :1])])"),),
+    "tok_pos_twice": ((ADD, "x = x + 2 * self.pos_embed"),),
+    "tok_scaled": ((ADD, "x = x * x.shape[-1] ** 0.5 + self.pos_embed"),),
+    "tok_norm": ((ADD, "x = self.pre(x + self.pos_embed)"), (NORM, f"{NORM}\n        self.pre = nn.LayerNorm(embed_dim, eps=1e-6)")),
+    "tok_dropout": ((ADD, "x = F.dropout(x + self.pos_embed, 0.1)"),),
+    "tok_pos_multiplied": ((ADD, "x = x * self.pos_embed"),),
+    "vit_plain_list": (("nn.ModuleList(EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth))", "[EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth)]"),),
+    "vit_depth_minus_one": (("in self.blocks:", "in self.blocks[:-1]:"),),
+    "vit_depth_minus_one: made": (("range(depth)", "range(depth - 1)"),),
+    "vit_depth_ignored": (("range(depth)", "range(12)"),),
+    "vit_blocks_shared": (("nn.ModuleList(EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth))", "nn.ModuleList([EncoderBlock(embed_dim, num_heads, mlp_dim)] * depth)"),),
+    "vit_blocks_shared: one": (("nn.ModuleList(EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth))", "EncoderBlock(embed_dim, num_heads, mlp_dim); self.depth = depth"), (LOOP, "for _ in range(self.depth):\n            x = self.blocks(x)")),
+    "vit_blocks_shared: called": (("x = block(x)", "x = self.blocks[0](x)"),),
+    "vit_blocks_unused": (("x = block(x)", "y = block(x)"),),
+    "vit_block_order": (("in self.blocks:", "in reversed(self.blocks):"),),
+    "vit_residual_stream_dropped": ((LOOP, "z = x\n        for block in self.blocks:\n            x = block(z)"),),
+    "enc_double_residual": (("x = block(x)", "x = x + block(x)"),),
+    "vit_norm_every_block": (("x = block(x)", "x = self.norm(block(x))"), ("        x = self.norm(x)\n", "")),
+    "vit_long_residual": ((LOOP, f"z = x\n        {LOOP}\n        x = x + z"),),
+    "vit_no_final_norm": (("x = self.norm(x)", ""), (NORM, "")),
+    "vit_no_final_norm: unused": (("x = self.norm(x)", ""),),
+    "vit_final_norm_twice": (("x = self.norm(x)", "x = self.norm(self.norm(x))"),),
+    "vit_final_norm_added": (("x = self.norm(x)", "x = x + self.norm(x)"),),
+    "vit_final_norm_other": ((NORM, "self.norm = nn.LayerNorm(embed_dim, eps=1e-6, elementwise_affine=False)"),),
+    "enc_eps_1e-5": ((NORM, "self.norm = nn.LayerNorm(embed_dim)"),),
+    "vit_mean_with_cls": (("x[:, 0]", "x.mean(dim=1)"),),
+    "vit_mean_pool": (("x[:, 0]", "x[:, 1:].mean(dim=1)"),),
+    "vit_max_pool": (("x[:, 0]", "x.amax(dim=1)"),),
+    "vit_sum_pool": (("x[:, 0]", "x.sum(dim=1)"),),
+    "vit_other_token": (("x[:, 0]", "x[:, -1]"),),
+    "vit_first_picture": (("x[:, 0]", "x[:1, 0].expand(len(x), -1)"),),
+    "vit_head_all_tokens": (("x[:, 0]", "x.flatten(1)"), ("nn.Linear(embed_dim, num_classes)", "nn.Linear(embed_dim * self.pos_embed.shape[1], num_classes)")),
+    "vit_head_no_bias": (("nn.Linear(embed_dim, num_classes)", "nn.Linear(embed_dim, num_classes, bias=False)"),),
+    "vit_head_activation": ((RETURN, f"{RETURN}.relu()"),),
+    "vit_activation_before_head": (("x[:, 0]", "torch.tanh(x[:, 0])"),),
+    "vit_head_norm": ((RETURN, "return F.normalize(self.head(x[:, 0]), dim=-1)"),),
+    "vit_head_scaled": ((RETURN, f"{RETURN} / x.shape[-1] ** 0.5"),),
+    "vit_softmax": ((RETURN, f"{RETURN}.softmax(dim=-1)"),),
+    "vit_softmax: log": ((RETURN, "return F.log_softmax(self.head(x[:, 0]), dim=1)"),),
+    "vit_dropout": (("x[:, 0]", "F.dropout(x[:, 0], 0.5)"),),
+    "vit_frozen": ((ADD, "x = (x + self.pos_embed).detach()"),),
+}  # fmt: skip
+OF_BLOCKS = {  # mistakes inside the blocks, and of the file; edits of OWN
+    "pe_no_stride": (("patch_size, patch_size)", "patch_size)"),),
+    "pe_no_bias": (("patch_size, patch_size)", "patch_size, patch_size, bias=False)"),),
+    "tok_global_name": (("embed_dim, patch_size, patch_size)", "embed_dim, 16, 16)"),),
+    "tok_global_name: nowhere": (("(sides[0] // patch_size)", "(sides[0] // PATCH_SIZE)"),),
+    "enc_blocks_unused": (("EncoderBlock(embed_dim, num_heads, mlp_dim) for", f"{LAYER} for"),),
+    "attn_scale_embed_dim": (("(dim // heads) ** -0.5", "dim ** -0.5"),),
+    "attn_softmax_queries": (("softmax(dim=-1)", "softmax(dim=-2)"),),
+    "attn_split_view": (("reshape(b, n, self.heads, d // self.heads).transpose(1, 2) for", "reshape(b, self.heads, n, d // self.heads) for"),),
+    "attn_merge_reshape": (("(weights @ v).transpose(1, 2).reshape", "(weights @ v).reshape"),),
+    "attn_no_out_proj": (("self.to_out = nn.Linear(dim, dim)", ""), ("self.to_out(out)", "out")),
+    "attn_no_qkv_bias": (("nn.Linear(dim, 3 * dim)", "nn.Linear(dim, 3 * dim, bias=False)"),),
+    "attn_over_batch": ((ATT, "self.attention = nn.MultiheadAttention(embed_dim, num_heads)"), ("x = x + self.attention(self.ln1(x))", "y = self.ln1(x)\n        x = x + self.attention(y, y, y)[0]")),
+    "mlp_gelu_tanh": (("nn.GELU()", "nn.GELU(approximate='tanh')"),),
+    "mlp_relu": (("nn.GELU()", "nn.ReLU()"),),
+    "enc_post_norm": (("x = x + self.attention(self.ln1(x))", "x = self.ln1(x + self.attention(x))"), ("return x + self.mlp(self.ln2(x))", "return self.ln2(x + self.mlp(x))")),
+    "enc_no_attn_residual": (("x = x + self.attention", "x = self.attention"),),
+    "enc_no_mlp_residual": (("return x + self.mlp", "return self.mlp"),),
+    "enc_eps_1e-5": (("eps=1e-6", "eps=1e-5"),),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODEL)
+def test_known_mistakes_of_the_model_are_named(name: str) -> None:
+    named_as(name, edited(LIBRARY, *MODEL[name]))
+
+
+@pytest.mark.parametrize("name", OF_BLOCKS)
+def test_known_mistakes_inside_the_blocks_are_named(name: str) -> None:
+    named_as(name, edited(OWN, *OF_BLOCKS[name]))
+
+
+def named_as(name: str, source: str) -> None:
+    problem = outcome_of("vision_transformer", source)
+    assert problem is not None
+    found = problem.mistake, problem.step, problem.evidence
+    assert problem.mistake == name.partition(":")[0] and problem.evidence and len(problem.hints) > 1, found
+
+
+INLINE = {
+    "vit_mean_with_cls": (("x[:, 0]", "x.mean(1)"),),
+    "vit_residual_stream_dropped": (("        for n1", "        z = x\n        for n1"), ("x = x + a(n1(x))", "x = z + a(n1(z))")),
+    "enc_no_mlp_residual": (("x = x + m(n2(x))", "x = m(n2(x))"),),
+    "attn_scale_embed_dim": (("(dim // heads) ** -0.5", "dim ** -0.5"),),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INLINE)
+def test_blocks_that_are_no_modules_are_compared_as_a_whole(name: str) -> None:
+    named_as(name, edited(RIGHT["lists of parts"], *INLINE[name]))
+
+
+UNKNOWN = {  # step: what
+    "patch embedding: blurred": (LIBRARY, ("self.patch_embed(images)", "self.patch_embed(images + images.roll(1, 3))")),
+    "class token: cubed": (LIBRARY, ("self.cls_token.expand(", "(self.cls_token ** 3).expand(")),
+    "position embedding: cubed": (LIBRARY, (ADD, "x = torch.cat([x[:, :1] + self.pos_embed[:, :1], x[:, 1:] + self.pos_embed[:, 1:] ** 3], 1)")),
+    "encoder blocks: between": (LIBRARY, ("x = block(x)", "x = block(x) ** 3")),
+    "encoder blocks: inside": (OWN, ("x + self.mlp(", "x + self.mlp(x.roll(1, 2) + ")),
+    "final norm: scaled": (LIBRARY, ("x = self.norm(x)", "x = self.norm(x) ** 3")),
+    "pooling: second and first": (LIBRARY, ("x[:, 0]", "0.3 * x[:, 0] + 0.7 * x[:, 1]")),
+    "head: squared": (LIBRARY, (RETURN, f"{RETURN} ** 2")),
+    "parameters: more": (LIBRARY, (NORM, f"{NORM}\n        self.more = nn.Linear(3, 5)")),
+    "head: two layers": (LIBRARY, ("nn.Linear(embed_dim, num_classes)", "nn.Sequential(nn.Linear(embed_dim, 41), nn.GELU(), nn.Linear(41, num_classes))")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_others_are_placed(name: str) -> None:
+    source, *edits = UNKNOWN[name]
+    problem = outcome_of("vision_transformer", edited(source, *edits))
+    assert problem and problem.step == name.partition(":")[0], problem
+    assert problem.mistake is None
+
+
+def test_every_mistake_of_the_model_is_tried() -> None:
+    from vitscratch.exercises.checks.vision_transformer import _OWN
+
+    tried = {name.partition(":")[0] for name in (*MODEL, *OF_BLOCKS, *INLINE)}
+    assert _OWN.keys() <= tried and tried <= MISTAKES.keys()

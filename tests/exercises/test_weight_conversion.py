@@ -1,0 +1,107 @@
+import pytest
+
+from tests.exercises.make import edited, outcome_of
+from vitscratch.exercises.checks.weight_conversion import MISTAKES
+
+RIGHT_ONE = """
+import re
+import torch
+
+NAMES = {
+    "conv_proj": "patch_embed.proj", "class_token": "cls_token", "encoder.pos_embedding": "pos_embed",
+    "encoder.ln": "norm", "heads.head": "head",
+}
+BLOCK = {
+    "ln_1": "norm1", "ln_2": "norm2", "self_attention.in_proj_weight": "attn.qkv.weight",
+    "self_attention.in_proj_bias": "attn.qkv.bias", "self_attention.out_proj": "attn.proj",
+    "mlp.0": "mlp.fc1", "mlp.3": "mlp.fc2",
+}
+
+def rename(name):
+    block = re.match(r"encoder[.]layers[.]encoder_layer_([0-9]+)[.](.*)", name)
+    table, rest = (BLOCK, block[2]) if block else (NAMES, name)
+    start = f"blocks.{block[1]}." if block else ""
+    for theirs, ours in table.items():
+        if rest == theirs or rest.startswith(theirs + "."):
+            return start + ours + rest[len(theirs):]
+    raise KeyError(name)
+
+def convert_torchvision(state_dict):
+    ours = {}
+    for name, tensor in state_dict.items():
+        name = name.removeprefix("module.")
+        ours[rename(name)] = tensor
+    return ours
+"""
+REPLACED = """
+def convert_torchvision(state_dict):
+    table = [("module.", ""), ("conv_proj", "patch_embed.proj"), ("class_token", "cls_token"), ("encoder.pos_embedding", "pos_embed"),
+        ("encoder.layers.encoder_layer_", "blocks."), (".ln_", ".norm"), ("self_attention.in_proj_", "attn.qkv."),
+        ("self_attention.out_proj", "attn.proj"), ("mlp.0", "mlp.fc1"), ("mlp.3", "mlp.fc2"), ("encoder.ln", "norm"), ("heads.head", "head")]
+    out = {}
+    for key, value in state_dict.items():
+        for old, new in table:
+            key = key.replace(old, new)
+        out[key] = value.clone()
+    return out
+"""
+ASSIGN = "ours[rename(name)] = tensor"
+RIGHT = {"a table": RIGHT_ONE, "replace": REPLACED, "the library": '''
+from vitscratch.weights.table import to_ours
+from vitscratch.weights.torchvision import TORCHVISION
+def convert_torchvision(state_dict):
+    return to_ours(TORCHVISION, {name.removeprefix("module."): tensor for name, tensor in state_dict.items()})[0]
+''', "float": edited(RIGHT_ONE, (ASSIGN, "ours |= {rename(name): tensor.detach().float()}"))}  # fmt: skip
+
+
+def only(condition: str, change: str) -> tuple[str, str]:
+    return ASSIGN, f"new = rename(name)\n        ours[new] = {change} if {condition} else tensor"
+
+
+WRONG = {
+    "cv_strict_false": ((ASSIGN, "ours[rename(name) if 'class' not in name else name] = tensor"),),
+    "cv_strict_false: dropped": ((ASSIGN, "if 'bias' not in name: ours[rename(name)] = tensor"),),
+    "cv_strict_false: nothing": ((ASSIGN, "ours[name] = tensor"),),
+    "cv_prefix": (('name.removeprefix("module.")', "name"),),
+    "cv_prefix: added": ((ASSIGN, 'ours["module." + rename(name)] = tensor'),),
+    "cv_block_number": (("([0-9]+)[.](.*)", "([0-9])[0-9]*[.](.*)"),),
+    "cv_input_changed": ((ASSIGN, "ours[rename(name)] = tensor\n    state_dict.clear()"),),
+    "cv_input_changed: in place": ((ASSIGN, "ours[rename(name)] = tensor.mul_(2)"),),
+    "cv_kernel_layout": (only("tensor.ndim == 4", "tensor.permute(2, 3, 1, 0)"),),
+    "cv_kernel_layout: square": (only("tensor.ndim == 4", "tensor.mT"),),
+    "cv_transposed": (only("'attn.proj.weight' in new", "tensor.T"),),
+    "cv_transposed: all": (only("tensor.ndim == 2", "tensor.T"),),
+    "cv_norms_swapped": (('"ln_1": "norm1", "ln_2": "norm2"', '"ln_1": "norm2", "ln_2": "norm1"'),),
+    "cv_mlp_swapped": (('"mlp.0": "mlp.fc1", "mlp.3": "mlp.fc2"', '"mlp.0": "mlp.fc2", "mlp.3": "mlp.fc1"'),),
+    "cv_qkv_order": (only("'qkv' in new", "torch.cat([tensor.chunk(3)[i] for i in (1, 0, 2)])"),),
+    "cv_qkv_order: per head": (only("'qkv' in new", "torch.cat([tensor[0::3], tensor[1::3], tensor[2::3]])"),),
+    "cv_block_order": ((ASSIGN, "ours[rename(name)] = tensor\n    kept = dict(ours)\n    for name in kept:\n        if name.startswith('blocks.0.'):\n            a, b = name, name.replace('blocks.0.', 'blocks.1.')\n            ours[a], ours[b] = kept[b], kept[a]"),),
+    "cv_wrong_source": (only("new == 'norm.weight'", "state_dict[name.replace('ln.weight', 'layers.encoder_layer_0.ln_1.weight')]"),),
+}  # fmt: skip
+UNKNOWN = {
+    "values: scaled": (only("'pos' in new", "tensor * 2"),),
+    "shapes: squeezed": (only("'cls' in new", "tensor[0]"),),
+    "shapes: a list": (only("'cls' in new", "tensor.tolist()"),),
+    "names: no dict": (("return ours", "return list(ours.items())"),),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_right_passes(name: str) -> None:
+    assert outcome_of("weight_conversion", RIGHT[name]) is None
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_known_mistakes_are_named(name: str) -> None:
+    problem = outcome_of("weight_conversion", edited(RIGHT_ONE, *WRONG[name]))
+    assert problem and problem.mistake == name.partition(":")[0] and problem.evidence and len(problem.hints) > 1
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_others_are_placed(name: str) -> None:
+    problem = outcome_of("weight_conversion", edited(RIGHT_ONE, *UNKNOWN[name]))
+    assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
+
+
+def test_every_mistake_is_tried() -> None:
+    assert {name.partition(":")[0] for name in WRONG} == MISTAKES.keys()

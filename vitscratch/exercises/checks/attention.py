@@ -1,0 +1,269 @@
+"""Exercise 4: attention(q, k, v) -> (output, weights)."""
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitscratch.exercises.checks import reference
+from vitscratch.exercises.checks.compare import (
+    WrongError,
+    bank,
+    difference,
+    draw,
+    explain,
+    named_problem,
+    noted,
+    number,
+    numbers,
+    run,
+    same,
+    shape_of,
+)
+from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
+
+STEPS = ("scores", "scale", "softmax", "weighted mean")
+
+NUDGES = {
+    "scores": "Score (i, j) is the product of query i with key j of the same picture and the same head, nothing else.",
+    "scale": "Eq. 6: by what are the scores divided, before softmax, and which axis of which tensor has that length?",
+    "softmax": "Print `weights.sum(dim=-1)`: what should each number be, and which one is negative or too large?",
+    "weighted mean": "Row i of the output is made of the values with the weights of query i. Which axes meet?",
+}
+
+MISTAKES: dict[str, Mistake] = bank(
+    """
+    attn_qk_swapped | scores | Queries and keys are swapped: score (i, j) is query i with key j, not key i with query j. | Rows of the scores belong to queries, columns to keys; look at what is transposed, or at the order in which q and k are unpacked.
+    attn_kv_swapped | scores | Keys and values are swapped: the scores are made of queries and keys, the output of values. | Look at the order in which k and v are unpacked or passed on.
+    attn_qv_swapped | scores | Queries and values are swapped: the scores are made of queries and keys, the output of values. | Look at the order in which q and v are unpacked or passed on.
+    attn_qkv_rotated | scores | Queries, keys and values are read in a wrong order: the packing is q, then k, then v. | Look at the line that unpacks the three.
+    attn_over_features | scores | Features look at features: the product runs over the tokens where it should run over the width of a head. | The scores need the shape (queries, keys); which of the two is transposed?
+    attn_no_scale | scale | The scores are not scaled: Eq. 6 divides them by sqrt(D_h), the width of a head. | Before softmax, divide by the square root of the length of the last axis of q.
+    attn_scale_embed_dim | scale | The scores are divided by the root of the whole width D; it is the width of one head, D_h, that belongs there. | D_h is the length of the last axis of q once heads are split, D / heads.
+    attn_scale_num_heads | scale | The scores are divided by the root of the number of heads; it is the width of one head that belongs there. | Which axis of q has the length D_h? The last, not the second.
+    attn_scale_inverted | scale | The scores are multiplied by the root of the width where they should be divided by it. | Dividing by D_h ** -0.5 multiplies; there is one minus sign too many, or too few.
+    attn_scale_after_softmax | scale | The factor 1 / sqrt(D_h) is applied after softmax: it belongs to the scores, before it. | If weights are scaled after softmax their rows no longer sum to one.
+    attn_scale_no_root | scale | The scores are divided by a width itself: Eq. 6 divides by the square root of D_h, and once. | A root is missing, or the factor is applied twice (scaled_dot_product_attention scales, too).
+    attn_scale_num_tokens | scale | The scores are divided by the root of the number of tokens; it is the width of a head that belongs there. | The last axis of q, not the one before it.
+    attn_scale_fourth_root | scale | The scores are divided by the fourth root of D_h: if q and k share the factor, both need it. | D_h ** -0.25 on q and on k, or D_h ** -0.5 on one.
+    attn_softmax_queries | softmax | Softmax runs over the queries: the weights of one query must sum to one over the keys. | The scores are (..., queries, keys): over which axis does softmax run?
+    attn_no_softmax | softmax | There is no softmax: scores are used as weights. | Eq. 6 makes weights of scores; they are positive and sum to one for every query.
+    attn_softmax_heads | softmax | Softmax runs over the heads: the weights of one query must sum to one over the keys. | Name the axis that softmax runs over by counting from the end.
+    attn_softmax_batch | softmax | Softmax runs over the batch: a picture's weights depend on its neighbours. | softmax without the right dim: count the axis from the end.
+    attn_softmax_all | softmax | Softmax runs over queries and keys together: each query's weights must sum to one by themselves. | Do not flatten the scores; softmax runs over one axis.
+    attn_softmax_twice | softmax | Softmax is applied twice: the second time flattens the weights. | Look for a second softmax, maybe in another function.
+    attn_log_softmax | softmax | The weights are logarithms: log_softmax stands where softmax belongs. | Weights are never negative.
+    attn_sigmoid | softmax | Sigmoid stands where softmax belongs: the weights of a query do not sum to one. | The keys compete for one query's attention; which function makes a row sum to one?
+    attn_exp_not_normalised | softmax | Softmax is done halfway: it takes exp of the scores and divides by the sum of exp over the keys. | Both are needed: exp first, then divide by its sum over the last axis, kept as an axis.
+    attn_softmax_negated | softmax | The scores' sign is turned before softmax: the least similar key gets the most weight. | Look for a minus sign.
+    attn_relu_for_softmax | softmax | ReLU stands where softmax belongs: the weights of a query do not sum to one. | Which function makes a row positive and sum to one?
+    attn_tanh_for_softmax | softmax | tanh stands where softmax belongs: weights can be negative and do not sum to one. | Which function makes a row positive and sum to one?
+    attn_causal | softmax | Some keys are masked: in a picture every token may look at every token, itself and later ones included. | A mask (tril, triu, is_causal) belongs into a language model; leave it out.
+    attn_weights_transposed | weighted mean | The weights are transposed before they meet the values: output i must use the weights of query i. | weights is (queries, keys) and v is (keys, width): nothing needs turning.
+    attn_returns_swapped | weighted mean | Output and weights are returned in the other order: the output comes first. | Look at the return line.
+    attn_returns_scores | softmax | What is returned as weights are not those that the output is made of: the weights are what softmax gives. | Return the tensor that is multiplied with v.
+    attn_random | softmax | Two calls with the same input give different outputs: something is drawn at random. | dropout must be off by default, and F.dropout needs to be told so.
+    """,  # noqa: E501 - a table
+    NUDGES,
+)
+
+# (pictures, heads, queries, keys, width of a head): all different; the second with as many keys as queries as the first
+SQUARE = ((3, 5, 6, 6, 7), (1, 2, 5, 5, 11), (5, 2, 11, 11, 3))
+LONG = ((3, 5, 2, 6, 7), (1, 2, 11, 5, 13))
+
+
+def inputs(shape: tuple[int, int, int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v as the check draws them."""
+    b, h, i, j, k = shape
+    return 1.5 * draw(b, h, i, k, seed=1), 1.5 * draw(b, h, j, k, seed=2), draw(b, h, j, k, seed=3)
+
+
+def check(student: ModuleType) -> Iterator[Outcome]:
+    """What is right about the student's `attention`, then the first thing that is wrong."""
+    try:
+        yield from _check(student.attention)
+    except WrongError as error:
+        yield error.problem
+
+
+def _check(attention: Any) -> Iterator[Outcome]:
+    seen = [_call(attention, shape) for shape in SQUARE]
+    _deterministic(attention)
+    right = [reference.attention(*inputs(shape)) for shape in SQUARE]
+    if not all(same(output, expected) for (output, _), (expected, _) in zip(seen, right, strict=True)):
+        raise WrongError(_wrong_output(attention, seen, right))
+    yield Passed(f"the output is right for q, k, v of {_shape(SQUARE[0])}, and for two other shapes")
+    yield Passed("scores are divided by the root of the width of a head; the weights of a query sum to one over keys")
+    for (_, weights), (_, expected) in zip(seen, right, strict=True):
+        if weights is not None and not same(weights, expected):
+            evidence = f"{_sums(weights)}{difference(weights, expected, 'weights')}"
+            raise WrongError(named_problem(["attn_returns_scores"], MISTAKES, STEPS, lambda _, text=evidence: text))
+    if seen[0][1] is None:
+        yield Passed("the output alone is returned: that is enough here; the exercise asks for (output, weights)")
+    else:
+        yield Passed("the weights that are returned are those that the output is made of")
+    for shape in LONG:
+        output, _ = _call(attention, shape)
+        expected, _ = reference.attention(*inputs(shape))
+        if not same(output, expected):
+            evidence = f"{_reproduce(shape)}: {difference(output, expected)}"
+            what = "the output is wrong as soon as there are not as many keys as queries"
+            raise WrongError(Problem(what, evidence, "weighted mean", (NUDGES["weighted mean"], _LENGTHS)))
+    yield Passed(f"2 queries may look at 6 keys: the output is right for queries {_shape(LONG[0])}")
+    _gradients(attention)
+    yield Passed("gradients flow back to q, k and v")
+
+
+_LENGTHS = "No length may be taken from q where it belongs to k and v: 2 queries and 6 keys give 2 x 6 weights."
+
+
+def _call(attention: Any, shape: tuple[int, int, int, int, int]) -> tuple[Tensor, Tensor | None]:
+    """Output and weights (None: not returned), found by shape."""
+    b, h, i, j, k = shape
+    with noted(f"attention was called as in: {_reproduce(shape)}"):
+        result = run(attention, *inputs(shape), step="scores")
+    things = list(result) if isinstance(result, tuple | list) else [result]
+    tensors = [thing for thing in things if isinstance(thing, Tensor)]
+    outputs = [thing for thing in tensors if tuple(thing.shape) == (b, h, i, k)]
+    weights = [thing for thing in tensors if tuple(thing.shape) == (b, h, i, j)]
+    if len(tensors) > 1 and outputs and weights and tensors[0] is weights[0] and i != k:
+        raise WrongError(named_problem(["attn_returns_swapped"], MISTAKES, STEPS, lambda _: shape_of(result)))
+    if not outputs:
+        wanted = f"expected the output, {(b, h, i, k)}, and the weights, {(b, h, i, j)}"
+        features = any(tuple(thing.shape) == (b, h, k, k) for thing in tensors)
+        step = "scores" if features else "weighted mean"
+        what = "the output does not have the shape (b, h, queries, width)"
+        evidence = f"{_reproduce(shape)}: returned {shape_of(result)}; {wanted}"
+        raise WrongError(Problem(what, evidence, step, (NUDGES[step], f"{wanted}.")))
+    others = [thing for thing in tensors if thing is not outputs[0]]
+    return outputs[0], weights[0] if weights else others[0] if others else None
+
+
+def _deterministic(attention: Any) -> None:
+    (one, _), (other, _) = _call(attention, SQUARE[0]), _call(attention, SQUARE[0])
+    if not same(one, other):
+        evidence = f"{_reproduce(SQUARE[0])}, called twice: {difference(other, one)} as the first time"
+        raise WrongError(named_problem(["attn_random"], MISTAKES, STEPS, lambda _: evidence))
+
+
+def _wrong_output(attention: Any, seen: list[Any], right: list[Any]) -> Problem:
+    outputs = [output for output, _ in seen]
+    flags = explain(
+        outputs, lambda i, flags: reference.attention(*inputs(SQUARE[i]), flags)[0], reference.ATTENTION_STAGES, True
+    )
+    at = next(i for i, output in enumerate(outputs) if not same(output, right[i][0]))
+    general = f"{_reproduce(SQUARE[at])}: {difference(outputs[at], right[at][0])}"
+    read = _read_weights(attention)
+    if read is not None and bool((read[0] <= 0).any()):
+        read = _read_weights(attention, mild=0.1)  # scores so large that softmax gives 0
+    if flags:
+        return named_problem(flags, MISTAKES, STEPS, lambda step: f"{_weights_evidence(read, step)}{general}")
+    step, found = localise(read)
+    if not _linear_in_values(attention):
+        step, found = "weighted mean", "twice the values do not give twice the output; "
+    what = f"the output is wrong, and of the steps it is this one that differs: {step}"
+    return Problem(what, f"{found}{general}", step, (NUDGES[step], DIRECT[step]))
+
+
+def _linear_in_values(attention: Any) -> bool:
+    q, k, v = inputs(SQUARE[0])
+    one, two = (attention(q, k, factor * v) for factor in (1, 2))
+    one, two = (out[0] if isinstance(out, tuple | list) else out for out in (one, two))
+    return same(two, 2 * one)
+
+
+DIRECT = {
+    "scores": "Compare q[0, 0, 0] @ k[0, 0, 1] with your scores[0, 0, 0, 1] before you divide.",
+    "scale": "Divide your scores by the unscaled product: every quotient must be 1 / sqrt(D_h).",
+    "softmax": "Compare your weights with exp of the scaled scores, divided by their sum over the last axis.",
+    "weighted mean": "Compare output[0, 0, 0] with the sum over j of weights[0, 0, 0, j] * v[0, 0, j].",
+}
+
+
+def _read_weights(attention: Any, mild: float = 1.0) -> tuple[Tensor, Tensor] | None:
+    """The student's weights as the output tells them, with one-hot values; and the right ones."""
+    q, k, _ = inputs(SQUARE[0])
+    q = mild * q
+    v = torch.eye(q.shape[-2], q.shape[-1], dtype=torch.float64).expand_as(q).contiguous()
+    result = attention(q, k, v)
+    output = result[0] if isinstance(result, tuple | list) else result
+    if not isinstance(output, Tensor) or output.shape != q.shape:
+        return None
+    return output.detach()[..., : q.shape[-2]], reference.attention(q, k, v)[1]
+
+
+def localise(read: tuple[Tensor, Tensor] | None) -> tuple[str, str]:
+    """The step that weights read off a student's output show to be wrong, with the numbers that show it.
+
+    Args:
+        read: the student's weights and the right ones, each (b, h, queries, keys), or None if they cannot be read.
+    """
+    if read is None:
+        return "weighted mean", ""
+    weights, right = read
+    if same(weights, right):
+        return "weighted mean", "the weights are right, what is made with them is not; "
+    if not bool(torch.isfinite(weights).all()):
+        return "softmax", "some weights are no numbers; "
+    sums = weights.sum(-1)
+    if not same(sums, torch.ones_like(sums)):
+        ratio = weights / right
+        if same(ratio, torch.full_like(ratio, float(ratio.flatten()[0]))):
+            return "scale", f"all weights are {number(ratio.flatten()[0])} times the right ones; "
+        return "softmax", _sums(weights)
+    if bool((weights <= 0).any()):
+        place = tuple(int(i) for i in (weights <= 0).nonzero()[0])
+        where = f"weights[{', '.join(map(str, place))}] is {number(weights[place])}"
+        return "softmax", f"{where}; softmax never gives 0 or less; "
+    logs, expected = (w.log() - w.log().mean(-1, keepdim=True) for w in (weights, right))
+    factor = float((logs * expected).sum() / (expected * expected).sum())
+    if factor > 0 and same(logs, factor * expected):
+        return "scale", f"the scores that softmax gets are {number(factor)} times the right ones; "
+    return "scores", f"{difference(weights, right, 'weights')}; "
+
+
+def _weights_evidence(read: tuple[Tensor, Tensor] | None, step: str) -> str:
+    """The same numbers, where they belong to the step that a named mistake is in."""
+    found, evidence = localise(read)
+    return evidence if found == step else ""
+
+
+def _sums(weights: Tensor) -> str:
+    """Row sums of the first head, and what they sum to over queries if that is one."""
+    over_keys, over_queries = weights[0, 0].sum(-1), weights[0, 0].sum(-2)
+    text = f"weights of picture 0, head 0 sum to {numbers(over_keys[:3])} over keys for queries 0, 1, 2"
+    if same(over_queries, torch.ones_like(over_queries)):
+        text += "; they sum to 1 over queries"
+    return f"{text}; "
+
+
+def _gradients(attention: Any) -> None:
+    tensors = [tensor.requires_grad_() for tensor in inputs(SQUARE[0])]
+    result = attention(*tensors)
+    output = result[0] if isinstance(result, tuple | list) else result
+    expected, _ = reference.attention(*tensors)
+    loss = draw(*expected.shape, seed=4)
+    right = torch.autograd.grad((expected * loss).sum(), tensors)
+    found: Any = [None] * 3
+    if output.requires_grad:
+        found = torch.autograd.grad((output * loss).sum(), tensors, allow_unused=True)
+    for name, mine, its, step in zip("qkv", found, right, ("scores", "scores", "weighted mean"), strict=True):
+        mine = torch.zeros_like(its) if mine is None else mine
+        if not same(mine, its):
+            evidence = difference(mine, its, f"the gradient of {name}")
+            hints = ("Which call takes a tensor out of the graph?", "No detach, .data, no_grad or numpy in attention.")
+            raise WrongError(
+                Problem(f"the output is right, but its gradient does not reach {name}", evidence, step, hints)
+            )
+
+
+def _shape(shape: tuple[int, int, int, int, int]) -> str:
+    b, h, i, _, k = shape
+    return str((b, h, i, k))
+
+
+def _reproduce(shape: tuple[int, int, int, int, int]) -> str:
+    b, h, i, j, k = shape
+    return f"with q {(b, h, i, k)}, k and v {(b, h, j, k)} from vitscratch.exercises.checks.attention.inputs({shape})"

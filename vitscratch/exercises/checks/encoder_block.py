@@ -1,0 +1,318 @@
+"""Exercise 7: EncoderBlock(embed_dim, num_heads, mlp_dim)."""
+
+import ast
+import inspect
+from collections.abc import Iterator
+from dataclasses import replace
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from vitscratch.exercises.checks import mlp, multi_head_self_attention, reference
+from vitscratch.exercises.checks.compare import WrongError, bank, draw, number, numbers, same
+from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
+from vitscratch.exercises.checks.reference import Flags, Parameters, inside
+from vitscratch.exercises.checks.roles import block_maps
+from vitscratch.exercises.exercise import Mistake, Outcome, Problem
+
+STEPS = ("parameters", "norms", "attention", "first residual", "MLP", "second residual")
+
+NUDGES = {
+    "parameters": "Print the names and shapes of `named_parameters()`: two norms, attention, MLP, and nothing else.",
+    "norms": "What does each norm get, over which axis does it run, and what is its eps?",
+    "attention": "Call your attention alone with a few tokens: is it right by itself, and what does the block give it?",
+    "first residual": "Eq. 2: which tensor is added to the output of attention?",
+    "MLP": "Call your MLP alone with a few tokens: is it right by itself, and what does the block give it?",
+    "second residual": "Eq. 3: which tensor is added to the output of the MLP?",
+}
+
+_OWN = bank(
+    """
+    enc_no_attn_residual | first residual | The first residual is missing: Eq. 2 adds the token to what attention gives. | The output of attention alone does not replace x.
+    enc_no_mlp_residual | second residual | The second residual is missing: Eq. 3 adds the token to what the MLP gives. | The output of the MLP alone does not replace x.
+    enc_residual_after_norm | first residual | The residual starts behind the norm: what is added is the token before it was normalised. | Do not overwrite x with its norm; the branch alone sees the norm.
+    enc_post_norm | norms | The norm stands behind the sum (post-norm): in the ViT it stands before attention and before the MLP. | Nothing comes after the sum; the norm is the first thing in the branch.
+    enc_norm_on_branch_output | norms | The norm is applied to what comes out of the branch: it belongs before attention and before the MLP. | Norm first, then attention or MLP, then the sum.
+    enc_eps_1e-5 | norms | eps is 1e-5, PyTorch's default: the ViT's is 1e-6. | Look at the arguments of nn.LayerNorm.
+    enc_eps_other | norms | eps is not 1e-6, or does not stand where it should: under the root, beside the variance. | Look at the arguments of nn.LayerNorm.
+    enc_double_residual | first residual | A residual is added twice: once inside the branch, and once more outside. | Look at what attention and MLP return, and at what the block adds.
+    enc_mlp_residual_from_input | second residual | The second residual is the block's input: Eq. 3 adds what came out of Eq. 2. | A name kept from the start of forward is used where the newer one belongs.
+    enc_x_plus_x | first residual | A name is reused: the branch's output is added to itself, and the token is lost. | After `x = branch(x)`, x is no longer the token.
+    enc_dead_residual | first residual | A variable for the residual is kept and never used: the sum is made elsewhere. | Delete the line, or use the variable in the sum.
+    enc_no_norm | norms | A norm is missing before attention or before the MLP. | Both branches begin with a norm.
+    enc_norm_twice | norms | A norm is applied twice in a row. | Once is enough: count the calls.
+    enc_norm_on_residual | norms | The norm is on the wrong side of the sum: the branch gets it, not the token that is added. | x + branch(norm(x)).
+    enc_norm_unbiased | norms | The variance is divided by D - 1: LayerNorm divides by D. | torch.var and torch.std have an argument for it.
+    enc_norm_variance | norms | The token is divided by its variance: LayerNorm divides by the root of it. | A root is missing.
+    enc_rms_norm | norms | The mean is not subtracted: that is RMSNorm; the ViT has LayerNorm. | Which class is it?
+    enc_norm_centres_only | norms | The norm only subtracts the mean: LayerNorm also divides by the standard deviation. | Two things happen to a token in a norm.
+    enc_norm_wrong_axis | norms | The norm runs over the wrong axis: each token is normalised by itself, over its width. | Mean and variance are taken over the last axis alone.
+    enc_norm_is_batch_norm | norms | The norm is a BatchNorm: the ViT has LayerNorm. | Which class is it?
+    enc_norm_no_affine | norms | The norm's weight or bias is missing or not used: LayerNorm has both. | Look at the arguments of nn.LayerNorm.
+    enc_shared_norm | norms | One norm serves both halves: each has a norm of its own. | There are two norms with two sets of parameters; is one of them never called?
+    enc_residual_scaled | first residual | A sum is scaled: Eq. 2 and 3 add, and nothing else. | Look for a factor in the sums.
+    enc_residual_subtracted | first residual | A branch is subtracted: Eq. 2 and 3 add. | Look at the signs.
+    enc_residual_multiplied | first residual | A branch is multiplied with the token: Eq. 2 and 3 add. | Look at the operators.
+    enc_branch_twice | attention | A branch is run twice. | Count how often attention and MLP are called.
+    enc_half_unused | attention | Attention or the MLP is not used. | Follow x through forward: what does it pass?
+    enc_attention_input_mixed | attention | Queries, keys and values do not all come from the normalised tokens. | All three of them get the output of the first norm.
+    enc_parallel | second residual | Attention and MLP both read the block's input: the MLP reads what came out of Eq. 2. | One after the other.
+    enc_mlp_first | first residual | The MLP comes before attention: Eq. 2 is attention. | Swap the two lines.
+    enc_halves_not_added | second residual | The block's input is counted twice: both halves have added it. | Eq. 3 works on what Eq. 2 gave.
+    enc_half_twice | second residual | One half of the block is run twice. | Two lines, one for each equation.
+    enc_random | attention | Two calls in eval give different outputs: dropout is not switched off. | nn.Dropout knows about eval; F.dropout needs `training=self.training`.
+    """,  # noqa: E501 - a table
+    NUDGES,
+)
+
+MISTAKES: dict[str, Mistake] = {
+    **_OWN,
+    **{
+        name: replace(mistake, step="attention", hints=(NUDGES["attention"], *mistake.hints))
+        for name, mistake in multi_head_self_attention.MISTAKES.items()
+    },
+    **{
+        name: replace(
+            mistake, step=mistake.step if mistake.step == "parameters" else "MLP", hints=(NUDGES["MLP"], *mistake.hints)
+        )
+        for name, mistake in mlp.MISTAKES.items()
+    },
+}
+
+
+def check(student: ModuleType) -> Iterator[Outcome]:
+    """What is right about the student's `EncoderBlock`, then the first thing that is wrong."""
+    yield from check_part(PART, student)
+
+
+def _compute(x: Tensor, parameters: Parameters, sizes: Sizes, flags: Flags) -> Tensor:
+    return reference.encoder_block(x, parameters, sizes["num_heads"], flags)
+
+
+# ----------------------------------------------------------------------------------------------------- localising
+
+
+def _localise(trial: Trial) -> tuple[str, str]:
+    for probe in (_sums, _attention_half, _mlp_half):
+        found = probe(trial)
+        if found:
+            return found
+    return "second residual", "each half is right while the other is off, but not both together; "
+
+
+def _off(trial: Trial, *layers: str) -> dict[str, Tensor]:
+    """Weight and bias of these layers at 0: "attn.proj", "mlp.fc2"."""
+    return {
+        name: torch.zeros_like(value) for name, value in trial.parameters.items() if name.rpartition(".")[0] in layers
+    }
+
+
+def _sums(trial: Trial) -> tuple[str, str] | None:
+    """With both last layers giving constants u and w, the block gives x + u + w."""
+    x = draw(2, 4, trial.sizes["embed_dim"], seed=5)
+    off = _off(trial, "attn.proj", "mlp.fc2")
+    u, w = draw(*x.shape[2:], seed=6), draw(*x.shape[2:], seed=7)
+    if not {"attn.proj.bias", "mlp.fc2.bias"} <= off.keys():
+        identity = same(trial.probe(x, off), x)
+        return None if identity else ("first residual", "with both last layers at 0 the block is not the identity; ")
+
+    def seen(x: Tensor, u: Tensor, w: Tensor) -> Tensor:
+        return trial.probe(x, {**off, "attn.proj.bias": u, "mlp.fc2.bias": w})
+
+    out, nothing = seen(x, u, w), torch.zeros_like(u)
+    if same(out, x + u + w):
+        return None
+    told = "with both last layers at weight 0, attention gives its bias u, the MLP its bias w, the block x + u + w: "
+    told += f"output[0, 0, 0] is {number(out[0, 0, 0])}, it should be "
+    told += f"{number(x[0, 0, 0])} + {number(u[0])} + {number(w[0])} = {number((x + u + w)[0, 0, 0])}; "
+    second = same(out - seen(x, u, nothing), w.expand_as(x)) and same(out - seen(x, nothing, w), u.expand_as(x))
+    return (
+        "first residual" if second else "second residual" if _first_is_right(seen, x, u, nothing) else "first residual"
+    ), told
+
+
+def _first_is_right(seen, x: Tensor, u: Tensor, nothing: Tensor) -> bool:  # type: ignore[no-untyped-def]
+    """With the MLP silent, the output is some function of x + u alone: the same for x + u and 0."""
+    return same(seen(x, u, nothing), seen(x + u, nothing, nothing))
+
+
+def _attention_half(trial: Trial) -> tuple[str, str] | None:
+    """With the MLP off the block gives x + attention(norm(x))."""
+    x, off = draw(2, 4, trial.sizes["embed_dim"], seed=5), _off(trial, "mlp.fc2")
+    parameters = {**trial.parameters, **off}
+    expected = _compute(x, parameters, trial.sizes, reference.RIGHT)
+    if same(trial.probe(x, off), expected) and same(
+        trial.probe(1e-3 * x, off), _compute(1e-3 * x, parameters, trial.sizes, reference.RIGHT)
+    ):
+        return None
+    constant = {**off, **_constant(trial, "norm1")}
+    right = _compute(x, {**trial.parameters, **constant}, trial.sizes, reference.RIGHT)
+    told = "with the MLP off, "
+    if not {"norm1.weight", "norm1.bias"} <= trial.parameters.keys():
+        return "attention", told
+    if not same(trial.probe(x, constant), right):
+        return ("norms" if _attention_gets_else(trial, constant) else "attention"), told
+    # one token and an attention that is the identity: what is added is the token's norm
+    d = trial.sizes["embed_dim"]
+    values = torch.cat([torch.zeros(2 * d, d, dtype=torch.float64), torch.eye(d, dtype=torch.float64)])
+    identity = {"attn.qkv.weight": values, "attn.proj.weight": torch.eye(d, dtype=torch.float64)}
+    identity |= {"attn.qkv.bias": values[:, 0] * 0, "attn.proj.bias": values[0] * 0}
+    for scale in (1.0, 1e-3):
+        one = scale * x[:1, :1]
+        seen = trial.probe(one, {**off, **identity}) - one
+        normed = reference.norm(one, inside(trial.parameters, "norm1."))
+        if not same(seen, normed):
+            told = f"the first norm gives {numbers(seen[0, 0, :3])}, ... for a token of deviation {scale:g}; "
+            return "norms", f"{told}it should give {numbers(normed[0, 0, :3])}; "
+    return "attention", told
+
+
+def _mlp_half(trial: Trial) -> tuple[str, str] | None:
+    """With attention off the block gives x + mlp(norm(x))."""
+    x, off = draw(2, 4, trial.sizes["embed_dim"], seed=5), _off(trial, "attn.proj")
+    parameters = {**trial.parameters, **off}
+    if all(
+        same(trial.probe(scale * x, off), _compute(scale * x, parameters, trial.sizes, reference.RIGHT))
+        for scale in (1.0, 1e-3)
+    ):
+        return None
+    constant = {**off, **_constant(trial, "norm2")}
+    right = _compute(x, {**trial.parameters, **constant}, trial.sizes, reference.RIGHT)
+    if not {"norm2.weight", "norm2.bias"} <= trial.parameters.keys():
+        return "MLP", "with attention off, "
+    fine = same(trial.probe(x, constant), right) or _mlp_gets_else(trial, constant)
+    return ("norms" if fine else "MLP"), "with attention off, "
+
+
+def _attention_gets_else(trial: Trial, constant: dict[str, Tensor]) -> bool:
+    """The norm gives c, one token's attention W z, but z is not c: something stands between norm and attention."""
+    d, x = trial.sizes["embed_dim"], draw(1, 1, trial.sizes["embed_dim"], seed=5)
+    eye, none = torch.eye(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64)
+
+    def given(weight: Tensor) -> Tensor:
+        rows = torch.cat([torch.zeros(2 * d, d, dtype=torch.float64), weight])
+        layers = {"attn.qkv.weight": rows, "attn.qkv.bias": none.repeat(3), "attn.proj.weight": eye}
+        return trial.probe(x, {**constant, **layers, "attn.proj.bias": none}) - x
+
+    z, weight = given(eye), draw(d, d, seed=9)
+    return not same(z[0, 0], constant["norm1.bias"]) and same(given(weight), z @ weight.mT)
+
+
+def _mlp_gets_else(trial: Trial, constant: dict[str, Tensor]) -> bool:
+    """The norm gives c, the MLP, far to the right where GELU is the identity, W z, but z is not c."""
+    d, m, x = trial.sizes["embed_dim"], trial.sizes["mlp_dim"], draw(1, 1, trial.sizes["embed_dim"], seed=5)
+    few = min(d, m)
+    pick = torch.eye(d, m, dtype=torch.float64)
+    far = torch.full([m], 60.0, dtype=torch.float64)
+
+    def given(weight: Tensor) -> Tensor:
+        layers = {"mlp.fc1.weight": weight, "mlp.fc1.bias": far, "mlp.fc2.weight": pick}
+        none = torch.zeros(d, dtype=torch.float64)
+        return (trial.probe(x, {**constant, **layers, "mlp.fc2.bias": none}) - x)[0, 0, :few] - 60
+
+    eye = torch.eye(m, d, dtype=torch.float64)
+    z = given(eye)
+    weight = torch.zeros(m, d, dtype=torch.float64)
+    weight[:, :few] = draw(m, few, seed=9) / d
+    close = (given(weight) - (weight[:, :few] @ z)[:few]).abs().max() < 1e-9
+    return not same(z, constant["norm2.bias"][:few]) and bool(close)
+
+
+def _constant(trial: Trial, norm: str) -> dict[str, Tensor]:
+    """A norm that gives the same for every token."""
+    d = trial.sizes["embed_dim"]
+    return {f"{norm}.weight": torch.zeros(d, dtype=torch.float64), f"{norm}.bias": draw(d, seed=8)}
+
+
+def _details(trial: Trial, step: str) -> str:
+    if step not in ("first residual", "second residual"):
+        return ""
+    found = _sums(trial)
+    return found[1] if found else ""
+
+
+def _dead_residual(trial: Trial) -> None:
+    """A name that forward sets to another name, and never reads.
+
+    Raises:
+        WrongError: there is one.
+    """
+    for layer in type(trial.module).__mro__:
+        if layer.__module__.startswith("torch") or "forward" not in vars(layer):
+            continue
+        try:
+            lines, start = inspect.getsourcelines(vars(layer)["forward"])
+        except (OSError, TypeError):
+            return
+        for name, line in unread_copies(inspect.cleandoc("\n" + "".join(lines))):
+            mistake = MISTAKES["enc_dead_residual"]
+            evidence = f"line {start + line - 1}: {name} is set and never read; the output is right without it"
+            raise WrongError(
+                Problem(mistake.what, evidence, mistake.step, mistake.hints, mistake.name, mistake.section)
+            )
+        return
+
+
+def unread_copies(source: str) -> list[tuple[str, int]]:
+    """Names (and lines) that a function sets to another variable, or a clone of it, and never reads."""
+    nodes = list(ast.walk(ast.parse(source)))
+    read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    found = []
+    for node in nodes:
+        if not isinstance(node, ast.Assign) or len(node.targets) != 1 or not isinstance(node.targets[0], ast.Name):
+            continue
+        value = node.value
+        if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr == "clone":
+            value = value.func.value
+        name = node.targets[0].id
+        if isinstance(value, ast.Name) and name not in read and not name.startswith("_"):
+            found.append((name, node.lineno))
+    return found
+
+
+_DIRECT = {
+    "parameters": "Two norms of width D, the attention's and the MLP's layers.",
+    "norms": "nn.LayerNorm over D with eps 1e-6, before attention and before the MLP, and nowhere else.",
+    "attention": "Compare what your attention gives for norm1(x) with exercise 5's.",
+    "first residual": "With attention's last layer at 0, Eq. 2 leaves x as it is. Does yours?",
+    "MLP": "Compare what your MLP gives for norm2(x) with exercise 6's.",
+    "second residual": "With the MLP's last layer at 0, Eq. 3 leaves its input as it is. Does yours?",
+}
+
+PART = Part(
+    name="EncoderBlock",
+    sizes=(
+        {"embed_dim": 35, "num_heads": 5, "mlp_dim": 29},
+        {"embed_dim": 22, "num_heads": 2, "mlp_dim": 37},
+    ),
+    steps=STEPS,
+    bank=MISTAKES,
+    maps=lambda module, sizes: block_maps(module, **sizes),
+    compute=_compute,
+    stages=reference.BLOCK_STAGES,
+    missing={
+        "attn.qkv.bias": "attn_no_qkv_bias",
+        "attn.proj.weight": "attn_no_out_proj",
+        "attn.proj.bias": "attn_no_out_bias",
+        "mlp.fc1.bias": "mlp_no_bias",
+        "mlp.fc2.bias": "mlp_no_bias",
+        "norm1.bias": "enc_norm_no_affine",
+        "norm2.bias": "enc_norm_no_affine",
+        "norm1.weight": "enc_norm_no_affine",
+        "norm2.weight": "enc_norm_no_affine",
+    },
+    random="enc_random",
+    widths=mlp.check_widths,
+    localise=_localise,
+    details=_details,
+    direct={step: (NUDGES[step], _DIRECT[step]) for step in STEPS},
+    facts=(
+        "each token is normalised by itself, with eps 1e-6, before attention and before the MLP",
+        "the block is the identity when both last layers give 0: both residuals are there",
+        "the MLP reads what attention has added to",
+    ),
+    linked=_dead_residual,
+    shared="enc_shared_norm",
+    absorbed={"enc_norm_no_affine": frozenset({"enc_no_norm", "enc_rms_norm", "enc_half_unused"})},
+)

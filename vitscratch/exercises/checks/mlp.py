@@ -1,0 +1,153 @@
+"""Exercise 6: MLP(embed_dim, mlp_dim)."""
+
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitscratch.exercises.checks import reference
+from vitscratch.exercises.checks.compare import WrongError, bank, draw, number, numbers, same
+from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
+from vitscratch.exercises.checks.reference import Flags, Parameters
+from vitscratch.exercises.checks.roles import listed, mlp_maps
+from vitscratch.exercises.exercise import Mistake, Outcome, Problem
+
+STEPS = ("parameters", "first layer", "activation", "second layer")
+
+NUDGES = {
+    "parameters": "Print the names and shapes of `named_parameters()`: which widths should the two layers have?",
+    "first layer": "What does the first layer get, and what does it give, before any activation?",
+    "activation": "How often does an activation appear, between what, and which function is it exactly?",
+    "second layer": "What is the very last thing that happens to a token?",
+}
+
+MISTAKES: dict[str, Mistake] = bank(
+    """
+    mlp_gelu_tanh | activation | GELU is approximated with tanh: the ViT's is exact, x * Phi(x). | Look at the argument `approximate`, or use erf in your own formula.
+    mlp_quick_gelu | activation | The activation is x * sigmoid(1.702 x), CLIP's: the ViT's GELU is exact, x * Phi(x). | torch.nn.functional has the exact one.
+    mlp_no_activation | activation | There is no activation: two linear layers in a row are one linear layer. | Between the layers stands a GELU.
+    mlp_relu | activation | The activation is ReLU: the ViT's is GELU. | See section 3.1 of the paper: which non-linearity?
+    mlp_silu | activation | The activation is SiLU: the ViT's is GELU. | See section 3.1 of the paper: which non-linearity?
+    mlp_other_activation | activation | The activation is not GELU, x * Phi(x). | Compare your activation at -1, 0 and 1 with -0.1587, 0 and 0.8413.
+    mlp_activation_last | second layer | There is an activation after the second layer, too: what the MLP adds to a token must be free to be negative. | The second layer is the last thing.
+    mlp_activation_misplaced | activation | The activation is not between the two layers. | Layer, activation, layer, in this order.
+    mlp_activation_twice | activation | The activation is applied twice. | Once, between the layers.
+    mlp_residual_inside | second layer | The input is added to the output: the residual belongs to the block, not into the MLP. | Return what the second layer gives.
+    mlp_no_bias | parameters | A layer has no bias: both have one. | Look at the arguments of the layers.
+    mlp_hidden_is_embed | parameters | The hidden layer is as wide as a token: it is mlp_dim wide. | Which argument is never used?
+    mlp_hidden_fixed | parameters | The hidden layer has a width of its own: it is mlp_dim wide. | No 4 * embed_dim and no number: the caller says how wide.
+    mlp_random | activation | Two calls in eval give different outputs: dropout is not switched off. | nn.Dropout knows about eval; F.dropout needs `training=self.training`.
+    """,  # noqa: E501 - a table
+    NUDGES,
+)
+
+
+def check(student: ModuleType) -> Iterator[Outcome]:
+    """What is right about the student's `MLP`, then the first thing that is wrong."""
+    yield from check_part(PART, student)
+
+
+def check_widths(module: nn.Module, sizes: Sizes) -> None:
+    """Some layer is mlp_dim wide.
+
+    Raises:
+        WrongError: none is.
+    """
+    d, m = sizes["embed_dim"], sizes["mlp_dim"]
+    shapes = [tuple(parameter.shape) for parameter in module.parameters()]
+    matrices = [shape for shape in shapes if len(shape) > 1]
+    if not matrices or any(m in shape for shape in shapes):
+        return
+    attention = {d, 3 * d, sizes.get("num_heads", 0), d // sizes.get("num_heads", 1)}
+    narrow = all({*shape} <= {1, 3, *attention} for shape in matrices)
+    mistake = MISTAKES["mlp_hidden_is_embed" if narrow else "mlp_hidden_fixed"]
+    evidence = f"built with embed_dim={d}, mlp_dim={m}: no layer is {m} wide; registered are {listed(module)}"
+    raise WrongError(Problem(mistake.what, evidence, "parameters", mistake.hints, mistake.name, mistake.section))
+
+
+Run = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
+
+
+def localise(run: Run, parameters: Parameters) -> tuple[str, str]:
+    """The step in which an MLP goes wrong, and numbers that show it.
+
+    Args:
+        run: input and values of some parameters -> the student's output; the other parameters are `parameters`.
+        parameters: as `reference.mlp` takes them.
+    """
+    d = parameters["fc1.weight"].shape[1]
+    x = draw(2, 4, d, seed=5)
+    zero = {name: torch.zeros_like(value) for name, value in parameters.items()}
+    bias = parameters.get("fc2.bias", zero["fc2.weight"][:, 0])
+    seen = run(x, {"fc2.weight": zero["fc2.weight"]})
+    if not same(seen, bias.expand_as(x)):
+        told = "with the second layer's weight at 0 the output must be its bias: "
+        return "second layer", f"{told}{numbers(seen[0, 0, :3])} are its first numbers, not {numbers(bias[:3])}; "
+    none = {"fc2.bias": zero["fc2.weight"][:, 0]}
+    if not same(run(x, {**none, "fc2.weight": 2 * parameters["fc2.weight"]}), 2 * run(x, none)):
+        return "second layer", "twice the second layer's weight does not give twice the output; "
+    return _activation(run, parameters, zero, x) or ("first layer", "the activation is GELU, its input is wrong; ")
+
+
+def _activation(run: Run, parameters: Parameters, zero: Mapping[str, Tensor], x: Tensor) -> tuple[str, str] | None:
+    """With weight 0 and bias t in the first layer, the second picking hidden numbers: the output is GELU(t)."""
+    if "fc1.bias" not in parameters:
+        return None
+    m, d = parameters["fc1.weight"].shape
+    t = torch.linspace(-3, 3, m, dtype=torch.float64)
+    picked = torch.eye(d, m, dtype=torch.float64)
+    seen = run(x, {**zero, "fc1.bias": t, "fc2.weight": picked})
+    expected = F.pad(F.gelu(t[:d]), (0, max(0, d - m)))
+    if same(seen, expected.expand_as(seen)):
+        return None
+    i = int((seen[0, 0] - expected).abs()[: min(d, m)].argmax())
+    told = f"a hidden number {number(t[i])} comes out as {number(seen[0, 0, i])}; GELU gives {number(expected[i])}; "
+    return "activation", told
+
+
+_DIRECT = {
+    "parameters": "One layer is mlp_dim x embed_dim, the other embed_dim x mlp_dim, both with bias.",
+    "first layer": "Compare your hidden numbers, before the activation, with the first layer applied to x by hand.",
+    "activation": "Compare your activation at -1, 0 and 1 with -0.1587, 0 and 0.8413.",
+    "second layer": "Compare your output with the second layer applied to the activated numbers by hand.",
+}
+
+
+def _compute(x: Tensor, parameters: Parameters, sizes: Sizes, flags: Flags) -> Tensor:
+    return reference.mlp(x, parameters, flags)
+
+
+def _localise(trial: Trial) -> tuple[str, str]:
+    return localise(trial.probe, trial.parameters)
+
+
+def _details(trial: Trial, step: str) -> str:
+    if step != "activation":
+        return ""
+    zero = {name: torch.zeros_like(value) for name, value in trial.parameters.items()}
+    found = _activation(trial.probe, trial.parameters, zero, draw(2, 4, trial.sizes["embed_dim"], seed=5))
+    return found[1] if found else ""
+
+
+PART = Part(
+    name="MLP",
+    sizes=({"embed_dim": 13, "mlp_dim": 29}, {"embed_dim": 11, "mlp_dim": 7}),
+    steps=STEPS,
+    bank=MISTAKES,
+    maps=lambda module, sizes: mlp_maps(module, **sizes),
+    compute=_compute,
+    stages=reference.MLP_STAGES,
+    missing={"fc1.bias": "mlp_no_bias", "fc2.bias": "mlp_no_bias"},
+    random="mlp_random",
+    widths=check_widths,
+    localise=_localise,
+    details=_details,
+    direct={step: (NUDGES[step], _DIRECT[step]) for step in STEPS},
+    facts=(
+        "the hidden layer is mlp_dim wide",
+        "GELU is exact, stands between the two layers, and nowhere else",
+        "a token's output depends on that token alone",
+    ),
+)

@@ -1,0 +1,320 @@
+"""How a module that a student wrote is checked: built, awakened, matched with the reference, and explained."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from vitscratch.exercises.checks.compare import (
+    TOLERANCE,
+    WrongError,
+    construct,
+    difference,
+    draw,
+    explain,
+    named_problem,
+    noted,
+    pick_tensor,
+    run,
+    same,
+    shape_of,
+)
+from vitscratch.exercises.checks.reference import RIGHT, Flags, Parameters, mistake_name
+from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, hidden_in_containers, listed
+from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
+
+Sizes = Mapping[str, int]
+
+# Pictures, tokens, standard deviation. Tiny tokens show a wrong eps; one picture alone, a batch that matters.
+INPUTS = ((3, 6, 1.0), (1, 13, 1e-3), (5, 2, 3.0))
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a check knows of the module that it checks."""
+
+    name: str
+    """Of the class."""
+    sizes: tuple[Sizes, ...]
+    """Arguments that it is built with."""
+    steps: tuple[str, ...]
+    bank: Mapping[str, Mistake]
+    maps: Callable[[nn.Module, Sizes], list[RoleMap]]
+    compute: Callable[[Tensor, Parameters, Sizes, Flags], Tensor]
+    """The reference."""
+    stages: Sequence[Sequence[str]]
+    missing: Mapping[str, str]
+    """The library's name of a parameter that is not there -> the flag of that mistake."""
+    random: str
+    """The mistake of different outputs for the same input."""
+    widths: Callable[[nn.Module, Sizes], None]
+    """Raises WrongError for layers that have another width than was asked for."""
+    localise: Callable[["Trial"], tuple[str, str]]
+    """Of a mistake that has no name: the step that it is in, and numbers that show it."""
+    details: Callable[["Trial", str], str]
+    """More numbers for a mistake in this step."""
+    direct: Mapping[str, tuple[str, str]]
+    """Step -> two hints for a mistake that has no name."""
+    facts: tuple[str, ...]
+    """What is true of a right solution, in the order of the computation."""
+    linked: Callable[["Trial"], None] = field(default=lambda trial: None)
+    """Raises WrongError for what a right output does not show."""
+    shared: str = ""
+    """The flag of one layer in two roles."""
+    absorbed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """A mistake of missing parameters -> those that explain by themselves why they are missing."""
+
+
+@dataclass
+class Trial:
+    """One module of the student, awake, with what it gives for some inputs."""
+
+    part: Part
+    sizes: Sizes
+    module: nn.Module
+    maps: list[RoleMap]
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+
+    @cached_property
+    def role_map(self) -> RoleMap:
+        """The first under which the outputs are right; if none is, the first."""
+        return next((one for one in self.maps if self.is_right(one)), self.maps[0])
+
+    def is_right(self, role_map: RoleMap) -> bool:
+        """The student's outputs are those of the reference with the parameters read in this way."""
+        parameters = role_map.read(self.module)
+        return all(
+            same(seen, self.part.compute(x, parameters, self.sizes, RIGHT))
+            for x, seen in zip(self.inputs, self.outputs, strict=True)
+        )
+
+    @cached_property
+    def right(self) -> bool:
+        """The student's outputs are right."""
+        return self.is_right(self.role_map)
+
+    def explain(self) -> tuple[str, ...] | None:
+        """The flags that reproduce the outputs: one under any reading of the parameters, else two under the first."""
+        for role_map in (*self.maps[:24], None):
+            parameters = {k: v.detach() for k, v in (role_map or self.maps[0]).read(self.module).items()}
+            found = explain(
+                self.outputs,
+                lambda i, flags, its=parameters: self.part.compute(self.inputs[i], its, self.sizes, flags),  # type: ignore[misc]
+                self.part.stages,
+                pairs=role_map is None,
+            )
+            if found:
+                return found
+        return None
+
+    def probe(self, x: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        """The student's output with some of the parameters replaced, by the library's names; they are put back."""
+        kept = {name: parameter.detach().clone() for name, parameter in self.module.named_parameters()}
+        try:
+            self.role_map.write(self.module, values)
+            return call(self.module, x, self.part.steps[0])
+        finally:
+            with torch.no_grad():
+                for name, parameter in self.module.named_parameters():
+                    parameter.copy_(kept[name])
+
+    @cached_property
+    def parameters(self) -> dict[str, Tensor]:
+        """The student's, awake, by the library's names."""
+        return {name: value.detach() for name, value in self.role_map.read(self.module).items()}
+
+    @property
+    def call(self) -> str:
+        """How it was built: "MLP(embed_dim=35, mlp_dim=29)"."""
+        return f"{self.part.name}({', '.join(f'{key}={value}' for key, value in self.sizes.items())})"
+
+    def evidence(self, step: str) -> str:
+        """Numbers that the student can reproduce."""
+        for i, (x, seen) in enumerate(zip(self.inputs, self.outputs, strict=True)):
+            expected = self.part.compute(x, self.parameters, self.sizes, RIGHT)
+            if not same(seen, expected):
+                b, n, deviation = INPUTS[i]
+                drawn = f"draw({b}, {n}, {self.sizes['embed_dim']})" + (f" * {deviation:g}" if deviation != 1 else "")
+                where = f"m = awaken({self.call}), x = {drawn}, output = m(x): {difference(seen, expected)}"
+                tools = "(awaken and draw: vitscratch.exercises.checks.roles and .compare)"
+                return f"{self.part.details(self, step)}{where} {tools}"
+        return ""
+
+
+def check_part(part: Part, student: ModuleType) -> Iterator[Outcome]:
+    """What is right about the student's class, then the first thing that is wrong."""
+    try:
+        yield from _check(part, student)
+    except WrongError as error:
+        yield error.problem
+
+
+def _check(part: Part, student: ModuleType) -> Iterator[Outcome]:
+    trials = [_trial(part, student, sizes) for sizes in part.sizes]
+    yield Passed(
+        f"{trials[0].call} can be built, and gives (b, n, d) for (b, n, d): pictures 1, 3 and 5, tokens 2, 6, 13"
+    )
+    for trial in trials:
+        flags = [part.missing[name] for name in _missing(trial)]
+        if trial.right and trial.role_map.shared:
+            flags.append(part.shared)
+        if not trial.right or flags:
+            raise WrongError(_problem(trial, flags))
+        if trial.role_map.surplus:
+            what = "there are parameters that the output does not depend on"
+            raise WrongError(_surplus(trial, what, "the output is right without them"))
+    yield Passed("its parameters are registered, as many as there should be and of the right shapes")
+    _gradients(trials[0])
+    part.linked(trials[0])
+    for fact in part.facts:
+        yield Passed(fact)
+    yield Passed("outputs and gradients are right with random weights in float64, for sizes " + _all_sizes(part))
+
+
+def _missing(trial: Trial) -> list[str]:
+    """The library's names of what is not there; without a layer, its bias is not named as well."""
+    absent = trial.role_map.missing
+    return [
+        name
+        for name in absent
+        if name in trial.part.missing and name.replace("bias", "weight") not in {*absent} - {name}
+    ]
+
+
+def _all_sizes(part: Part) -> str:
+    return " and ".join(str(tuple(sizes.values())) for sizes in part.sizes)
+
+
+def _trial(part: Part, student: ModuleType, sizes: Sizes) -> Trial:
+    module = construct(student, part.name, sizes)
+    step, width = part.steps[0], sizes["embed_dim"]
+    with torch.no_grad(), noted(f"{part.name} was built with {dict(sizes)}; its input was (3, 6, {width})"):
+        result = run(module.eval(), draw(3, 6, width).float(), step=step)  # in float32, as it was built
+    if pick_tensor(result, (3, 6, width)) is None:
+        raise WrongError(_wrong_shape(part, sizes, result))
+    part.widths(module, sizes)
+    try:
+        maps = part.maps(module, sizes)
+    except UnmatchedError as error:
+        raise WrongError(_unmatched(part, module, str(error))) from None
+    awaken(module)
+    inputs = [draw(b, n, width) * deviation for b, n, deviation in INPUTS]
+    with noted(f"{part.name} was built with {dict(sizes)}; its inputs were (b, n, {width})"):
+        outputs = [call(module, x, step) for x in inputs]
+    return Trial(part, sizes, module, maps, inputs, outputs)
+
+
+def call(module: nn.Module, x: Tensor, step: str) -> Tensor:
+    """The student's output, which has the shape of the input."""
+    with torch.no_grad():
+        result = run(module, x, step=step)
+    output = pick_tensor(result, x.shape)
+    if output is None:
+        hints = ("Which line assumes a size?", "Take sizes from x.shape.")
+        what = "the output does not have the shape of the input"
+        raise WrongError(Problem(what, f"input {tuple(x.shape)}, returned {shape_of(result)}", step, hints))
+    return output
+
+
+def _wrong_shape(part: Part, sizes: Sizes, result: object) -> Problem:
+    width = sizes["embed_dim"]
+    tensor = next((thing for thing in (result if isinstance(result, tuple | list) else [result])), None)
+    per_head = isinstance(tensor, Tensor) and (tensor.ndim != 3 or tensor.shape[-1] != width)
+    step = "merging heads" if per_head and "merging heads" in part.steps else part.steps[-1]
+    return Problem(
+        "the output does not have the shape of the input",
+        f"{part.name}({dict(sizes)}) of an input (3, 6, {width}) returned {shape_of(result)}; expected (3, 6, {width})",
+        step,
+        (
+            "Print the shape after every line of forward: where does it first differ from the stub's comment?",
+            "The last line has to return (b, n, d), as wide as it came in.",
+        ),
+    )
+
+
+def _unmatched(part: Part, module: nn.Module, message: str) -> Problem:
+    hidden = hidden_in_containers(module)
+    if hidden:
+        return Problem(
+            "layers are kept where PyTorch does not see them: in a plain Python list or dict, or as a bare tensor",
+            f"self.{hidden} is not registered; named_parameters() has: {listed(module)}",
+            "parameters",
+            (
+                "Print `[name for name, _ in module.named_parameters()]`: which of your layers is missing?",
+                "nn.ModuleList, nn.ModuleDict and nn.Parameter register what they get; a list does not.",
+            ),
+            "layers_in_plain_list",
+        )
+    return Problem(
+        "the parameters are not those that this computation needs",
+        message,
+        "parameters",
+        (
+            "Count: which weights does the equation have, and how large is each?",
+            "Compare your layers with the sizes in the stub, one by one. Your own names are fine.",
+        ),
+    )
+
+
+def _problem(trial: Trial, flags: list[str]) -> Problem:
+    """Why the outputs differ, or what is missing: flags of missing parameters come along."""
+    part = trial.part
+    again = call(trial.module, trial.inputs[0], part.steps[0])
+    if not same(again, trial.outputs[0]):
+        evidence = f"{trial.call}, in eval, called twice: {difference(again, trial.outputs[0])} as the first time"
+        return named_problem([part.random], part.bank, part.steps, lambda _: evidence)
+    found: tuple[str, ...] | None = ()
+    if not trial.right:
+        found = trial.explain()
+    if found is None and not flags:
+        if trial.role_map.surplus:
+            return _surplus(trial, "there are more parameters than the computation has", "the output depends on them")
+        step, evidence = part.localise(trial)
+        what = f"the output is wrong, and of the steps it is this one that differs: {step}"
+        return Problem(what, f"{evidence}{trial.evidence('')}", step, part.direct[step])
+    missing = ", ".join(_missing(trial))
+    there = f"not registered: {missing}; registered: {listed(trial.module)}. " if flags else ""
+    names = {mistake_name(flag) for flag in found or ()}
+    flags = [flag for flag in flags if not part.absorbed.get(flag, frozenset()) & names]
+    every = list(dict.fromkeys([*flags, *(found or ())]))
+    return named_problem(every, part.bank, part.steps, lambda step: there + trial.evidence(step))
+
+
+def _surplus(trial: Trial, what: str, effect: str) -> Problem:
+    names = ", ".join(trial.role_map.surplus)
+    hints = ("Which of your layers does no equation ask for?", f"Look at {names}.")
+    return Problem(what, f"{trial.call} registers {names}; {effect}", "parameters", hints, "surplus_parameters")
+
+
+def _gradients(trial: Trial) -> None:
+    """The gradients of input and parameters are the reference's, too."""
+    module, x = trial.module, trial.inputs[0].clone().requires_grad_()
+    output = pick_tensor(module(x), x.shape)
+    expected = trial.part.compute(x, trial.role_map.read(module), trial.sizes, RIGHT)
+    named = {"the input": x, **dict(module.named_parameters())}
+    loss = draw(*x.shape, seed=4)
+    right = torch.autograd.grad((expected * loss).sum(), list(named.values()), allow_unused=True)
+    found: Sequence[Tensor | None] = [None] * len(right)
+    if output is not None and output.requires_grad:
+        found = torch.autograd.grad((output * loss).sum(), list(named.values()), allow_unused=True)
+    largest = max(float(gradient.abs().max()) for gradient in right if gradient is not None)
+    for name, mine, its in zip(named, found, right, strict=True):
+        zero = torch.zeros_like(named[name])
+        mine, its = zero if mine is None else mine, zero if its is None else its
+        if bool((mine - its).abs().max() > TOLERANCE * largest):
+            raise WrongError(
+                Problem(
+                    f"the output is right, but the gradient of {name} is not",
+                    f"{trial.call}: {difference(mine, its, f'gradient of {name}')}",
+                    "parameters",
+                    (
+                        "Which call takes a tensor out of the graph?",
+                        "No detach, .data, no_grad, .item() or numpy in forward.",
+                    ),
+                    "gradient_cut",
+                )
+            )

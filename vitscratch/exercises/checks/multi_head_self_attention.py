@@ -1,0 +1,314 @@
+"""Exercise 5: MultiHeadSelfAttention(embed_dim, num_heads)."""
+
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from vitscratch.exercises.checks import attention, reference
+from vitscratch.exercises.checks.compare import TOLERANCE, bank, draw, numbers, same
+from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
+from vitscratch.exercises.checks.reference import Flags, Parameters
+from vitscratch.exercises.checks.roles import attention_maps
+from vitscratch.exercises.exercise import Mistake, Outcome
+
+STEPS = (
+    "parameters",
+    "queries, keys and values",
+    "heads",
+    "scores",
+    "scale",
+    "softmax",
+    "weighted mean",
+    "merging heads",
+    "output projection",
+)
+
+NUDGES = {
+    **attention.NUDGES,
+    "parameters": "Print the names and shapes of `named_parameters()` and compare them with the equations.",
+    "queries, keys and values": "Eq. 5: three different linear functions of the same token. What makes each of yours?",
+    "heads": "Take D = 4, 2 heads and a token (0, 1, 2, 3): which numbers are head 0's, and what does your split give?",
+    "merging heads": "After the merge, the first D_h numbers of token i all come from head 0 and token i. Do yours?",
+    "output projection": "Eq. 8: what happens to the merged heads, and what happens after that?",
+}
+
+MISTAKES: dict[str, Mistake] = bank(
+    """
+    attn_over_batch | scores | Tokens look at the same token of other pictures: batch and tokens are swapped. | The batch comes first here: nn.MultiheadAttention needs to be told (batch_first), and no transposition may be left over.
+    attn_no_qkv_bias | queries, keys and values | Queries, keys and values have no bias: U_qkv is a linear layer with one. | Look at the arguments of the layer that makes q, k and v.
+    attn_value_is_input | queries, keys and values | The values are the tokens themselves: they need a projection of their own, as queries and keys have. | Which tensor do the weights meet?
+    attn_query_is_input | queries, keys and values | The queries are the tokens themselves: they need a projection of their own. | Follow q back to x: which layer does it come through?
+    attn_key_is_input | queries, keys and values | The keys are the tokens themselves: they need a projection of their own. | Follow k back to x: which layer does it come through?
+    attn_layer_used_twice | queries, keys and values | Two of queries, keys and values come from the same layer: there are three layers, one for each. | A copied line whose layer was not changed.
+    attn_activation_on_qkv | queries, keys and values | There is an activation on queries, keys and values: these are linear functions of a token. | Leave the activation to the MLP.
+    attn_split_view | heads | Heads are split by view alone: its parts are other tokens, not heads. | First view D as (heads, width), the last axis, then move the axis of heads before that of tokens.
+    attn_packing_per_head | heads | The packed layer is read head by head, (heads, 3, width): it packs all queries, then all keys, then all values. | In which order do the three axes stand when the last axis, 3 D long, is split: what is outermost?
+    attn_heads_interleaved | heads | A head takes every h-th number of a token: it takes a slice of D_h neighbours. | In the view, the axis of heads comes before the axis of the width.
+    attn_heads_and_width_swapped | heads | Number of heads and width of a head are mixed up. | There are num_heads heads, and each is embed_dim / num_heads wide.
+    attn_one_head | heads | There is only one head: num_heads is not used. | Eq. 6 runs for each head by itself, on its slice of q, k and v.
+    attn_heads_not_transposed | heads | The heads of one token look at each other: the axis of heads was never moved before that of tokens. | Before the product, q is (b, h, n, k): which axes does yours have?
+    attn_merge_reshape | merging heads | Heads are merged by reshape alone: that puts other tokens beside each other, not heads. | First move the axis of heads back behind that of tokens, then join the last two.
+    attn_merge_interleaved | merging heads | Heads are merged in the wrong order: number by number of all heads, not head after head. | Of the two axes that are joined, that of heads is the outer one.
+    attn_heads_reversed | merging heads | The heads are merged from last to first. | They go back in the order in which they came.
+    attn_no_out_proj | output projection | The output projection is missing: U_msa of Eq. 8. | After the merge comes one more linear layer, D to D.
+    attn_no_out_bias | output projection | The output projection has no bias. | Look at the arguments of the last layer.
+    attn_out_activation | output projection | There is an activation on the output: the projection is the last step. | Leave the activation to the MLP.
+    attn_out_proj_twice | output projection | The output projection is applied twice. | Count how often it is called.
+    attn_out_proj_transposed | output projection | The weight of the output projection is used transposed. | A linear layer with weight W computes x W^T; call the layer.
+    attn_residual_inside | output projection | The input is added to the output: the residual belongs to the block, not into attention. | Return what Eq. 8 says, nothing more.
+    """,  # noqa: E501 - a table
+    NUDGES,
+) | {name: mistake for name, mistake in attention.MISTAKES.items() if not name.startswith("attn_returns")}
+
+
+def check(student: ModuleType) -> Iterator[Outcome]:
+    """What is right about the student's `MultiHeadSelfAttention`, then the first thing that is wrong."""
+    yield from check_part(PART, student)
+
+
+def _compute(x: Tensor, parameters: Parameters, sizes: Sizes, flags: Flags) -> Tensor:
+    return reference.multi_head(x, parameters, sizes["num_heads"], flags)
+
+
+# ----------------------------------------------------------------------------------------------------- localising
+
+Run = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
+
+
+def localise(run: Run, parameters: Parameters, num_heads: int) -> tuple[str, str]:
+    """The step in which a multi-head self-attention goes wrong, and numbers that show it.
+
+    From the end to the start, each probe sets the parameters so that all steps but one have no say.
+
+    Args:
+        run: input and values of some parameters -> the student's output; the other parameters are `parameters`.
+        parameters: as `reference.multi_head` takes them.
+        num_heads: heads.
+    """
+    d = parameters["qkv.weight"].shape[1]
+    for probe in (_projection, _constant_values, _values, _groups, _weights):
+        found = probe(run, parameters, num_heads, d)
+        if found:
+            return found
+    return "weighted mean", ""
+
+
+def _bare(d: int) -> dict[str, Tensor]:
+    """Every parameter of q, k and v zero, the projection the identity: the output is the merged heads."""
+    none = torch.zeros(3 * d, d, dtype=torch.float64)
+    return {
+        "qkv.weight": none,
+        "qkv.bias": none[:, 0].clone(),
+        "proj.weight": torch.eye(d, dtype=torch.float64),
+        "proj.bias": torch.zeros(d, dtype=torch.float64),
+    }
+
+
+def _projection(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[str, str] | None:
+    """With weight 0 the output is the bias; with any weight W it is W times what it is with the identity."""
+    x = draw(3, 4, d, seed=5)
+    weight, bias = parameters.get("proj.weight"), parameters.get("proj.bias")
+    if weight is None:
+        return None
+    zero = run(x, {"proj.weight": torch.zeros_like(weight)})
+    expected = torch.zeros_like(x) if bias is None else bias.expand_as(x)
+    if not same(zero, expected):
+        text = "with the projection's weight at 0 the output must be its bias: "
+        return (
+            "output projection",
+            f"{text}{numbers(zero[0, 0, :3])} are its first numbers, not {numbers(expected[0, 0, :3])}; ",
+        )
+    none = {"proj.bias": torch.zeros(d, dtype=torch.float64)}
+    merged = run(x, {"proj.weight": torch.eye(d, dtype=torch.float64), **none})
+    if not same(run(x, none), merged @ weight.mT):
+        return "output projection", "the output is not the projection's weight times what it is with the identity; "
+    return None
+
+
+def _constant_values(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[str, str] | None:
+    """All weights 0, the values' bias c: whatever the weights are, if they sum to one, every output is c."""
+    c = torch.arange(1, d + 1, dtype=torch.float64)
+    values = _bare(d)
+    values["qkv.bias"] = torch.cat([torch.zeros(2 * d, dtype=torch.float64), c])
+    x = draw(2, 4, d, seed=6)
+    seen = run(x, values)
+    told = "with q = k = 0 and the values' bias at 1, 2, 3, ... every output must be 1, 2, 3, ...; "
+    told += f"yours begins {numbers(seen[0, 0, :3])}; "
+    if "qkv.bias" not in parameters or same(seen, c.expand_as(seen)):
+        return None
+    if not same(seen, run(draw(2, 4, d, seed=7), values)):
+        return "queries, keys and values", f"q, k and v are made of more than their layers: {told}"
+    if not bool(torch.isfinite(seen).all()):
+        return "softmax", told
+    if same(seen, float(seen[0, 0, 0]) * c.expand_as(seen)):
+        more = run(draw(2, 9, d, seed=6), values)
+        return ("scale" if same(more[0, 0], seen[0, 0]) else "softmax"), told
+    known = bool(torch.isclose(seen.unsqueeze(-1), c, rtol=TOLERANCE).any(-1).all())
+    if known:
+        one = run(draw(1, 1, d, seed=6), values)
+        return ("merging heads" if not same(seen[:1, :1], one) or _heads_of(run, d, num_heads) else "heads"), told
+    total = float(seen.sum() / seen[..., 0].numel())
+    if abs(total / float(c.sum()) - 1) < TOLERANCE:
+        return "heads", told
+    return _before_or_after(run, parameters, d), told
+
+
+def _before_or_after(run: Run, parameters: Parameters, d: int) -> str:
+    """Whether values are changed each by itself or as their mean: with q = k = 0, two tokens show it."""
+    values = _bare(d)
+    values["qkv.weight"] = torch.cat([values["qkv.weight"][: 2 * d], parameters["qkv.weight"][2 * d :]])
+    x = draw(1, 2, d, seed=13)
+    of_mean = run(x.mean(1, keepdim=True), values)
+    return "weighted mean" if same(run(x, values)[:, :1], of_mean) else "queries, keys and values"
+
+
+def _values(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[str, str] | None:
+    """With q = k = 0 every output is the mean of the values; with one token, its value."""
+    values = _bare(d)
+    values["qkv.weight"] = torch.cat([values["qkv.weight"][: 2 * d], parameters["qkv.weight"][2 * d :]])
+    x = draw(2, 4, d, seed=6)
+    projected = x @ parameters["qkv.weight"][2 * d :].mT
+    if same(run(x, values), projected.mean(1, keepdim=True).expand_as(x)):
+        return None
+    single = run(x[:1, :1], values)
+    if not same(single, projected[:1, :1]):
+        told = f"one token alone must give its value, {numbers(projected[0, 0, :3])}, ...; "
+        told += f"yours gives {numbers(single[0, 0, :3])}; "
+        if same(single.sort().values, projected[:1, :1].sort().values):
+            return ("merging heads" if _heads_of(run, d, num_heads) else "heads"), told
+        return _before_or_after(run, parameters, d), told
+    seen = run(x, values)
+    told = f"with q = k = 0 every token must give the mean of the values, {numbers(projected.mean(1)[0, :3])}, ...; "
+    told += f"token 1 gives {numbers(seen[0, 1, :3])}; "
+    all_equal = same(seen, seen[:, :1].expand_as(seen))
+    alone = same(run(x[:1], values), seen[:1])
+    return ("scores" if not alone else "heads" if not all_equal and _scrambled(run, d) else "softmax"), told
+
+
+def _scrambled(run: Run, d: int) -> bool:
+    """Some output channel depends on more than its own channel of the values."""
+    values = _bare(d)
+    values["qkv.weight"][2 * d] = draw(d, seed=8)  # channel 0 of the values alone
+    return bool(run(draw(1, 4, d, seed=6), values)[..., 1:].abs().max() > 0)
+
+
+def _heads_of(run: Run, d: int, num_heads: int) -> bool:
+    """The values that one channel of q and k weighs are those of its own head, wherever the merge puts them."""
+    width = d // num_heads
+    for channel in (0, d - 1):
+        values = _bare(d)
+        values["qkv.bias"][channel] = 3.0
+        values["qkv.weight"][d + channel] = draw(d, seed=9)
+        x = draw(1, 4, d, seed=6)
+        for value in range(d):
+            weight = values["qkv.weight"].clone()
+            weight[2 * d + value] = draw(d, seed=10)
+            flat = run(x, {**values, "qkv.bias": torch.zeros(3 * d, dtype=torch.float64), "qkv.weight": weight})
+            changed = not same(run(x, {**values, "qkv.weight": weight}), flat)
+            if changed != (value // width == channel // width):
+                return False
+    return True
+
+
+def _groups(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[str, str] | None:
+    """A channel of q and k decides over the weights of its own head, and over no other."""
+    if "qkv.bias" not in parameters or _heads_of(run, d, num_heads):
+        return None
+    return "heads", "numbers of q and k in one head decide over the weights of another head's values; "
+
+
+def read_weights(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[Tensor, Tensor]:
+    """The weights of the student's attention for four tokens, as the output tells them, and the right ones.
+
+    The values are made one-hot: token j has a 1 at place j of every head.
+    """
+    x = draw(1, 4, d, seed=11)
+    one_hot = torch.eye(4, d // num_heads, dtype=torch.float64).repeat(1, num_heads)
+    values = _bare(d)
+    weight = parameters["qkv.weight"].clone()
+    weight[2 * d :] = (torch.linalg.pinv(x[0]) @ one_hot).mT
+    values["qkv.weight"] = weight
+    values["qkv.bias"] = parameters.get("qkv.bias", torch.zeros(3 * d, dtype=torch.float64)).clone()
+    values["qkv.bias"][2 * d :] = 0
+    expected = reference.multi_head(x, values, num_heads)
+    pattern = "b n (h k) -> b h n k"
+    seen, right = (rearrange(out, pattern, h=num_heads)[..., :4] for out in (run(x, values), expected))
+    return seen, right
+
+
+def _weights(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[str, str]:
+    read = read_weights(run, parameters, num_heads, d)
+    if bool((read[0] <= 0).any()):  # scores may be so large that softmax gives 0: a tenth of the queries
+        queries = torch.cat([torch.full([d], 0.1), torch.ones(2 * d)]).double()
+        milder = {"qkv.weight": parameters["qkv.weight"] * queries[:, None]}
+        if "qkv.bias" in parameters:
+            milder["qkv.bias"] = parameters["qkv.bias"] * queries
+        read = read_weights(run, {**parameters, **milder}, num_heads, d)
+    step, evidence = attention.localise(read)
+    if step == "scores" and not _turned(run, parameters, num_heads, d):
+        return "queries, keys and values", f"q and k, both turned alike, do not give the same scores; {evidence}"
+    return step, evidence
+
+
+def _turned(run: Run, parameters: Parameters, num_heads: int, d: int) -> bool:
+    """Products of queries and keys stay the same if both are turned; an activation on them would show."""
+    width = d // num_heads
+    turn = torch.linalg.qr(draw(width, width, seed=12)).Q
+    turned = {}
+    for name in ("qkv.weight", "qkv.bias"):
+        if name in parameters:
+            q, k, v = parameters[name].chunk(3)
+            q, k = ((turn @ part.reshape(num_heads, width, -1)).reshape(part.shape) for part in (q, k))
+            turned[name] = torch.cat([q, k, v])
+    before, _ = read_weights(run, parameters, num_heads, d)
+    after, _ = read_weights(run, {**parameters, **turned}, num_heads, d)
+    return same(after, before)
+
+
+def _localise(trial: Trial) -> tuple[str, str]:
+    return localise(trial.probe, trial.parameters, trial.sizes["num_heads"])
+
+
+def _details(trial: Trial, step: str) -> str:
+    """The weights themselves, where it is these that a mistake is about."""
+    if step not in ("scores", "scale", "softmax"):
+        return ""
+    num_heads, d = trial.sizes["num_heads"], trial.sizes["embed_dim"]
+    found, evidence = attention.localise(read_weights(trial.probe, trial.parameters, num_heads, d))
+    return f"of four tokens, read off with one-hot values: {evidence}" if evidence and found == step else ""
+
+
+_DIRECT = {
+    **attention.DIRECT,
+    "parameters": "q, k and v need D x D weights each and a bias; so does the output.",
+    "queries, keys and values": "Compare your q with the layer applied to x by hand, and so k and v.",
+    "heads": "q[b, h, i] must be q_before[b, i, h * D_h : (h + 1) * D_h].",
+    "merging heads": "merged[b, i, h * D_h : (h + 1) * D_h] must be out[b, h, i].",
+    "output projection": "Compare the output with the last layer, applied to the merged heads by hand.",
+}
+
+PART = Part(
+    name="MultiHeadSelfAttention",
+    sizes=({"embed_dim": 35, "num_heads": 5}, {"embed_dim": 22, "num_heads": 2}),
+    steps=STEPS,
+    bank=MISTAKES,
+    maps=lambda module, sizes: attention_maps(module, **sizes),
+    compute=_compute,
+    stages=reference.MULTI_HEAD_STAGES,
+    missing={"qkv.bias": "attn_no_qkv_bias", "proj.weight": "attn_no_out_proj", "proj.bias": "attn_no_out_bias"},
+    random="attn_random",
+    widths=lambda module, sizes: None,
+    localise=_localise,
+    details=_details,
+    direct={step: (NUDGES[step], _DIRECT[step]) for step in STEPS},
+    facts=(
+        "queries, keys and values are three linear functions of a token, with bias",
+        "heads are slices of D / num_heads neighbouring numbers",
+        "the weights of a query are positive and sum to one over the keys; scores are divided by sqrt(D_h)",
+        "a picture's output does not depend on its neighbours in the batch",
+        "heads are merged in order, and projected",
+    ),
+)

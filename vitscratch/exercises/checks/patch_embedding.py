@@ -1,0 +1,297 @@
+"""Exercise 2: PatchEmbedding."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitscratch.exercises.checks import projecting
+from vitscratch.exercises.checks.compare import WrongError, construct, draw, shape_of
+from vitscratch.exercises.checks.projecting import Projection, find_projection
+from vitscratch.exercises.checks.roles import awaken
+from vitscratch.exercises.checks.tools import (
+    TOOLS,
+    StudentError,
+    describe,
+    drawn,
+    first_difference,
+    named,
+    same,
+    say,
+    size_of,
+    students_code,
+    tensor_in,
+)
+from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
+
+MISTAKES: dict[str, Mistake] = {
+    **{
+        name: replace(mistake, step="cut" if mistake.step.startswith("order") else mistake.step)
+        for name, mistake in projecting.MISTAKES.items()
+    },
+    "pe_frozen": Mistake(
+        "pe_frozen",
+        "No gradient reaches the projection, so that it never learns.",
+        "projection",
+        (
+            "After a backward pass, what is in .grad of each parameter?",
+            "No .detach(), no .data and no torch.no_grad() on the way from the parameter to the tokens.",
+        ),
+    ),
+}
+SIZES: list[dict[str, Any]] = [
+    dict(image_size=15, patch_size=5, in_channels=2, embed_dim=7),
+    dict(image_size=32, patch_size=8, in_channels=3, embed_dim=11),
+    dict(image_size=(21, 35), patch_size=7, in_channels=2, embed_dim=13),
+]
+SIXTEEN: dict[str, Any] = dict(image_size=48, patch_size=16, in_channels=3, embed_dim=13)
+BATCHES = (1, 3, 5)
+
+
+@dataclass
+class Case:
+    """The student's layer, awake, what it made of a picture, and what is right."""
+
+    sizes: dict[str, Any]
+    layer: nn.Module
+    projection: Projection
+    images: Tensor
+    tokens: Tensor
+
+    @property
+    def numbers(self) -> tuple[Tensor, int, Tensor, Tensor]:
+        """What a projection is computed from."""
+        matrix, bias = self.projection.numbers(dict(self.layer.named_parameters()), self.sizes["embed_dim"])
+        return self.images, self.sizes["patch_size"], matrix.detach(), bias.detach()
+
+
+def check(student: ModuleType) -> Iterator[Outcome]:
+    """Built at several sizes, awake, in float64: parameters, one patch one token, and the values."""
+    try:
+        yield from _check(student)
+    except WrongError as error:
+        yield error.problem
+
+
+def _check(student: ModuleType) -> Iterator[Outcome]:
+    cases: list[Case] = []
+    for sizes in SIZES:
+        try:
+            with students_code():
+                layer = construct(student, "PatchEmbedding", sizes)
+            if problem := parameters_problem(awaken(layer), sizes):
+                yield problem
+                return
+            for batch in BATCHES:
+                cases.append(_case(layer, sizes, batch))
+                if problem := _shape_problem(cases[-1]):
+                    yield ignores_its_arguments(student.PatchEmbedding) or problem
+                    return
+        except StudentError as failed:
+            if sizes["image_size"] != SIZES[-1]["image_size"]:
+                if problem := ignores_its_arguments(student.PatchEmbedding, failed.error):
+                    yield problem
+                    return
+                raise failed.error from None
+            if not isinstance(failed.error, TypeError | ValueError | AssertionError):  # they say: square pictures only
+                raise failed.error from None
+    yield Passed("one weight and one bias are registered, of the right sizes")
+    yield Passed("tokens come as (batch, patches, embed_dim), for batches of 1, 3 and 5")
+    yield from _values(cases)
+
+
+def parameters_problem(layer: nn.Module, sizes: dict[str, Any]) -> Problem | None:
+    """What is registered, if it is not one weight and one bias of the right sizes."""
+    patch, channels, width = sizes["patch_size"], sizes["in_channels"], sizes["embed_dim"]
+    parameters = dict(layer.named_parameters())
+    has = f"PatchEmbedding{_arguments(sizes)} has the parameters: {describe(layer)}"
+    if any(
+        isinstance(module, nn.Conv2d) and set(module.stride) == {1} != set(module.kernel_size)
+        for module in layer.modules()
+    ):
+        return named(
+            MISTAKES, "pe_no_stride", f"{has}; the convolution's stride is (1, 1), its kernel {patch} x {patch}"
+        )
+    projection = find_projection(parameters, patch, channels, width)
+    if projection is None:
+        if any(
+            tensor.shape == (width, channels, 16, 16) or tensor.numel() == width * channels * 256
+            for tensor in parameters.values()
+        ):
+            return named(MISTAKES, "tok_global_name", f"{has}; made for patches of 16 x 16 px")
+        return Problem(
+            "No parameter has the size of the projection.",
+            f"{has}; expected one weight of {width} x {channels * patch * patch} numbers, and a bias of {width}",
+            "parameters",
+            (
+                "The projection is one matrix: embed_dim rows, and a column for every number of a patch.",
+                "Layers are registered when they are attributes of the module; a layer in a plain list is not.",
+            ),
+        )
+    if not projection.bias:
+        return named(MISTAKES, "pe_no_bias", f"{has}; expected a bias of {width} numbers, too")
+    if surplus := [name for name in parameters if name not in (projection.weight, projection.bias)]:
+        owners = [layer.get_submodule(name.rpartition(".")[0]) for name in surplus]
+        if all("Norm" in type(owner).__name__ for owner in owners):
+            return named(MISTAKES, "pe_norm", f"{has}; {', '.join(surplus)} belong to a norm")
+        return Problem(
+            "There are more parameters than the projection's weight and bias.",
+            f"{has}; not expected: {', '.join(surplus)}",
+            "parameters",
+            (
+                "What does the patch embedding have to learn? One matrix and one bias.",
+                "Class token and positions belong to the next exercise; a norm to the encoder block.",
+            ),
+        )
+    return None
+
+
+def ignores_its_arguments(build: Any, error: Exception | None = None) -> Problem | None:
+    """Whether it fails because it reads a size from elsewhere: a name that is nowhere, or 16 whatever is asked for."""
+    name = re.search("name '(.*?)' is not defined", str(error)) if isinstance(error, NameError) else None
+    if name and re.search("size|dim|patch|channel|chan|depth|heads|classes|batch|num_|width|height", name[1].lower()):
+        return named(MISTAKES, "tok_global_name", f"NameError: {error}; it is no argument, and no attribute of self")
+    try:
+        found = tensor_in(awaken(build(**SIXTEEN))(draw(2, 3, 48, 48)), (2, 9, 13))
+    except Exception:
+        return None
+    if shape_of(found) != "(2, 9, 13)":
+        return None
+    others = f"end in {type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}" if error else "do not"
+    evidence = f"patches of 16 px work, others {others}"
+    return named(MISTAKES, "tok_global_name", evidence)
+
+
+def _arguments(sizes: dict[str, Any]) -> str:
+    return f"({', '.join(f'{name}={size}' for name, size in sizes.items())})"
+
+
+def _case(layer: nn.Module, sizes: dict[str, Any], batch: int) -> Case:
+    patch, width = sizes["patch_size"], sizes["embed_dim"]
+    height, columns = size if isinstance(size := sizes["image_size"], tuple) else (size, size)
+    images = draw(batch, sizes["in_channels"], height, columns, seed=batch)
+    projection = find_projection(dict(layer.named_parameters()), patch, sizes["in_channels"], width)
+    assert projection is not None
+    shape = (batch, (height // patch) * (columns // patch), width)
+    with torch.no_grad(), students_code():
+        tokens = layer(images.clone())
+    return Case(sizes, layer, projection, images, tensor_in(tokens, shape))
+
+
+def _shape_problem(case: Case) -> Problem | None:
+    batch, _, height, width = case.images.shape
+    patch = case.sizes["patch_size"]
+    shape = (batch, (height // patch) * (width // patch), case.sizes["embed_dim"])
+    if shape_of(case.tokens) == str(shape):
+        return None
+    evidence = (
+        f"PatchEmbedding{_arguments(case.sizes)} of {size_of(case.images)}: {shape_of(case.tokens)}; expected {shape}"
+    )
+    if (
+        isinstance(case.tokens, Tensor)
+        and case.tokens.numel() == batch * (height - patch + 1) * (width - patch + 1) * shape[2]
+    ):
+        return named(MISTAKES, "pe_no_stride", evidence)
+    return Problem(
+        "The result has another shape than (batch, patches, embed_dim).",
+        evidence,
+        "cut",
+        (
+            "One token for each patch: (H / p) * (W / p) of them, each embed_dim long.",
+            "A convolution returns (batch, embed_dim, rows, columns): flatten the grid and put the width last.",
+        ),
+    )
+
+
+def _values(cases: list[Case]) -> Iterator[Outcome]:
+    for case in cases:
+        with torch.no_grad():
+            again = tensor_in(case.layer(case.images.clone()), case.tokens.shape)
+        if not same(again, case.tokens):
+            yield named(
+                MISTAKES,
+                "pe_dropout",
+                f"two calls with one picture in eval mode begin {say(case.tokens)} and {say(again)}",
+            )
+            return
+    yield Passed("two calls in eval mode agree")
+    changed = _one_patch_one_token(cases[0])
+    if not changed:
+        yield Passed("changing one patch changes its own token and no other")
+    right = [_rights(case) for case in cases]
+    for way in range(len(right[0])):
+        if all(same(case.tokens, tokens[way]) for case, tokens in zip(cases, right, strict=True)):
+            yield Passed("each token is its patch times the weight plus the bias, patches row by row")
+            yield from _gradients(cases[0])
+            return
+    wrong, expected = next(
+        (case, tokens[0]) for case, tokens in zip(cases, right, strict=True) if not same(case.tokens, tokens[0])
+    )
+    evidence = changed or (
+        f"tokens = awaken(PatchEmbedding{_arguments(wrong.sizes)})({drawn(wrong.images)}): tokens"
+        f"{first_difference(wrong.tokens, expected)} {TOOLS}"
+    )
+    for names, project in projecting.wrongs(cases[0].projection):
+        if all(same(case.tokens, project(*case.numbers)) for case in cases):
+            yield named(MISTAKES, names, evidence)
+            return
+    yield _unknown(cases[0], evidence, bool(changed))
+
+
+def _rights(case: Case) -> list[Tensor]:
+    return [project(*case.numbers) for project in projecting.rights(case.projection)]
+
+
+def _one_patch_one_token(case: Case) -> str:
+    """Change patch 1, the second of the first row, and see which tokens change; "" if it is token 1 alone."""
+    patch = case.sizes["patch_size"]
+    images = case.images.clone()
+    images[:, :, :patch, patch : 2 * patch] += draw(patch, patch, seed=9)
+    with torch.no_grad():
+        tokens = tensor_in(case.layer(images), case.tokens.shape)
+    changed = ((tokens - case.tokens).abs() > 1e-9).any(dim=-1)[0].nonzero().flatten().tolist()
+    if changed == [1]:
+        return ""
+    return (
+        f"PatchEmbedding{_arguments(case.sizes)}: changing the pixels of the second patch of the first row changes "
+        f"tokens {changed}; expected token 1 alone"
+    )
+
+
+def _gradients(case: Case) -> Iterator[Outcome]:
+    tokens = tensor_in(case.layer(case.images.clone()), case.tokens.shape)
+    if tokens.requires_grad:
+        tokens.square().sum().backward()
+    without = [name for name, parameter in case.layer.named_parameters() if parameter.grad is None]
+    if without:
+        yield named(
+            MISTAKES, "pe_frozen", f"after tokens.square().sum().backward(), .grad is None for {', '.join(without)}"
+        )
+    else:
+        yield Passed("a gradient reaches weight and bias")
+
+
+def _unknown(case: Case, evidence: str, cut_is_wrong: bool) -> Problem:
+    if cut_is_wrong:
+        return Problem(
+            "A token does not depend on its own patch alone.",
+            evidence,
+            "cut",
+            (
+                "Change one patch of the picture and see which tokens change.",
+                "Cut first (exercise 1), then map each patch for itself; or let a convolution step over the patches.",
+            ),
+        )
+    return Problem(
+        "The tokens are not patch times weight plus bias.",
+        evidence,
+        "projection",
+        (
+            "Take one patch, flatten it, multiply it with your own weight by hand and compare.",
+            "One linear map, the same for every patch, and nothing after it.",
+        ),
+    )

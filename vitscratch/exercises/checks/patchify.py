@@ -1,0 +1,155 @@
+"""Exercise 1: patchify."""
+
+import re
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitscratch.exercises.checks import cutting
+from vitscratch.exercises.checks.compare import shape_of
+from vitscratch.exercises.checks.tools import first_difference, named, same
+from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
+
+# batch, channels, rows and columns of patches, side of a patch: no two alike, and no side 16
+SIZES = [(3, 2, 3, 5, 7), (1, 3, 5, 2, 4), (5, 4, 2, 3, 8)]
+
+MISTAKES: dict[str, Mistake] = {
+    **cutting.MISTAKES,
+    "tok_global_name": Mistake(
+        "tok_global_name",
+        "The side of a patch is taken from somewhere else (a global name, or a number such as 16) and the argument "
+        "patch_size is not used.",
+        "cut",
+        (
+            "Try patches of another side than 16.",
+            "Inside the function, use its arguments and nothing else.",
+        ),
+    ),
+    "pe_detached": Mistake(
+        "pe_detached",
+        "The patches are cut off from the pictures' gradients (detach, .data, numpy or no_grad).",
+        "cut",
+        (
+            "Cutting moves numbers; a gradient has to find its way back through it.",
+            "Stay in PyTorch: reshape, permute, unfold or einops, and no .detach(), .numpy() or torch.tensor().",
+        ),
+    ),
+}
+
+
+def check(student: ModuleType) -> Iterator[Outcome]:
+    """Pictures in which every pixel's value says where it is, cut into patches."""
+    pictures = [(coordinates(b, c, rows * p, columns * p), p) for b, c, rows, columns, p in SIZES]
+    found = []
+    for images, patch in pictures:
+        try:
+            found.append(student.patchify(images.clone(), patch))
+        except Exception:
+            if problem := ignores_its_argument(student, images.shape[1]):
+                yield problem
+                return
+            raise
+    for (images, patch), patches in zip(pictures, found, strict=True):
+        expected = cutting.right(images, patch)
+        if not isinstance(patches, Tensor) or patches.shape != expected.shape:
+            yield ignores_its_argument(student, images.shape[1]) or _wrong_shape(images, patch, patches)
+            return
+    yield Passed("patches come as (batch, patches, numbers of a patch), for pictures of any height and width")
+    yield from _values(student, pictures, found)
+
+
+def coordinates(batch: int, channels: int, height: int, width: int) -> Tensor:
+    """Pictures whose pixel values say where they are: 1000000 batch + 10000 channel + 100 row + column."""
+    axes = (torch.arange(size, dtype=torch.float64) for size in (batch, channels, height, width))
+    b, c, y, x = torch.meshgrid(*axes, indexing="ij")
+    return 1_000_000 * b + 10_000 * c + 100 * y + x
+
+
+def ignores_its_argument(student: ModuleType, channels: int) -> Problem | None:
+    """The side of the patch is 16 whatever is asked for: right for 16, wrong for others."""
+    images = coordinates(1, channels, 32, 48)
+    try:
+        works = same(student.patchify(images, 16), cutting.right(images, 16))
+    except NameError as error:
+        name = re.search("name '(.*?)'", str(error))
+        evidence = f"patchify(images, 16): NameError, {error}; {name[1] if name else 'it'} is not among the arguments"
+        return named(MISTAKES, "tok_global_name", evidence)
+    except Exception:
+        return None
+    return named(MISTAKES, "tok_global_name", "patchify(images, 16) is right, other sides are not") if works else None
+
+
+def _wrong_shape(images: Tensor, patch: int, patches: Any) -> Problem:
+    batch, channels, height, width = images.shape
+    expected = (batch, height * width // patch**2, channels * patch**2)
+    return Problem(
+        "The result has another shape than (batch, patches, numbers of a patch).",
+        f"patchify of images {tuple(images.shape)} with patch_size {patch}: the result is {shape_of(patches)}; "
+        f"expected {expected}: {height // patch} rows of {width // patch} patches of {channels} x {patch} x {patch}",
+        "cut",
+        (
+            "A picture of H x W pixels has (H / p) * (W / p) patches; each has c * p * p numbers.",
+            "Split both sides with a reshape, permute the axes, then merge what belongs together.",
+        ),
+    )
+
+
+def _values(student: ModuleType, pictures: list[tuple[Tensor, int]], found: list[Tensor]) -> Iterator[Outcome]:
+    wrong = [
+        (images, patch, patches)
+        for (images, patch), patches in zip(pictures, found, strict=True)
+        if not same(patches, cutting.right(images, patch))
+    ]
+    if not wrong:
+        yield Passed("every pixel is where it belongs: patches row by row, pixels as (channel, row, column)")
+        images = pictures[0][0].clone().requires_grad_()
+        patches = student.patchify(images, pictures[0][1])
+        if not patches.requires_grad:
+            yield named(MISTAKES, "pe_detached", "images.requires_grad is True, the patches' requires_grad is False")
+            return
+        yield Passed("gradients find their way back to the pictures")
+        return
+    for names, cut in cutting.wrong_cuts():
+        if all(same(patches, cut(images, patch)) for (images, patch), patches in zip(pictures, found, strict=True)):
+            yield named(MISTAKES, names, _evidence(*wrong[0]))
+            return
+    yield _unknown(*wrong[0])
+
+
+def _evidence(images: Tensor, patch: int, patches: Tensor) -> str:
+    """Says it in a picture whose pixels know where they are."""
+    apart = first_difference(patches, cutting.right(images, patch))
+    return (
+        "in pictures whose pixels are 1000000 batch + 10000 channel + 100 row + column, of shape "
+        f"{tuple(images.shape)}, with patch_size {patch}: patches{apart}"
+    )
+
+
+def _unknown(images: Tensor, patch: int, patches: Tensor) -> Problem:
+    """No known mistake: say whether the patches are cut wrongly, in a wrong order, or wrong inside."""
+    expected = cutting.right(images, patch)
+    sets, expected_sets = patches.sort(dim=-1).values, expected.sort(dim=-1).values
+    if same(sets, expected_sets):
+        what, step = "The numbers of each patch are the right ones, in a wrong order.", "order of pixels"
+    elif same(_sorted_rows(sets), _sorted_rows(expected_sets)):
+        what, step = "The patches are the right ones, in a wrong order.", "order of patches"
+    else:
+        what, step = "A patch holds numbers that are not those of its place in the picture.", "cut"
+    return Problem(
+        what,
+        _evidence(images, patch, patches),
+        step,
+        (
+            "Cut the picture of the evidence by hand: which numbers are in patch 0, and in which order?",
+            "Patches go row by row; inside a patch first the channel, then the row, then the column varies slowest.",
+        ),
+    )
+
+
+def _sorted_rows(sets: Tensor) -> Tensor:
+    """Patches of each picture in the order of their smallest number, so that their own order does not matter."""
+    order = sets[..., 0].argsort(dim=1)
+    return sets.gather(1, order[..., None].expand_as(sets))

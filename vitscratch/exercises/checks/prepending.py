@@ -1,0 +1,319 @@
+"""Class token and positions: the right way and known mistakes, with a student's own parameters (exercises 3 and 8)."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitscratch.exercises.checks.tools import one_or_two
+from vitscratch.exercises.exercise import Mistake
+
+CLASS_TOKEN, POSITION = "class token", "position embedding"
+MISTAKES = {
+    mistake.name: mistake
+    for mistake in (
+        Mistake(
+            "vit_cls_batch_dim",
+            "There is one class token for each slot of a batch. It is one vector, shared by all pictures; what a "
+            "picture gets must not depend on its place in the batch.",
+            CLASS_TOKEN,
+            (
+                "How many class tokens does the model learn? Count the parameter's numbers.",
+                "The parameter has one row, (1, 1, embed_dim); the batch comes from the input: expand it in forward.",
+            ),
+        ),
+        Mistake(
+            "vit_pos_batch_dim",
+            "There is one table of positions for each slot of a batch (and a batch of one picture is silently "
+            "broadcast to as many). It is one table, shared by all pictures.",
+            POSITION,
+            (
+                "How many numbers does the position embedding learn? N + 1 rows of embed_dim would do.",
+                "The parameter's first axis is 1: (1, N + 1, embed_dim); the addition broadcasts it over the batch.",
+            ),
+        ),
+        Mistake(
+            "vit_pos_not_on_cls",
+            "Only the patches get a position; the class token has one, too (Eq. 1 adds N + 1 rows).",
+            POSITION,
+            (
+                "How many rows has E_pos in Eq. 1?",
+                "Put the class token in front first, then add N + 1 positions to all.",
+            ),
+        ),
+        Mistake(
+            "vit_pos_random_each_forward",
+            "The positions (or the class token) are drawn anew in every call; they are parameters, drawn once when "
+            "the module is built.",
+            POSITION,
+            (
+                "Call it twice with the same input.",
+                "What is learned is made in __init__ and wrapped in nn.Parameter.",
+            ),
+        ),
+        Mistake(
+            "vit_cls_added",
+            "The class token is added to the patches instead of standing in front of them as a token of its own.",
+            CLASS_TOKEN,
+            (
+                "How many tokens come out for N patches?",
+                "Eq. 1 has [x_class; x_1 E; ...]: a list of N + 1 tokens. Concatenate along the axis of tokens.",
+            ),
+        ),
+        Mistake(
+            "vit_cls_appended",
+            "The class token stands at the end; it is the first token, index 0.",
+            CLASS_TOKEN,
+            (
+                "Which row of the result does not depend on the patches?",
+                "Mind the order of what you concatenate.",
+            ),
+        ),
+        Mistake(
+            "tok_not_parameter",
+            "Class token or positions are plain tensors, so that they never learn, are not saved, and stay behind "
+            "when the model moves to a GPU.",
+            "parameters",
+            (
+                "What does dict(module.named_parameters()) list?",
+                "A tensor becomes a parameter by nn.Parameter(...), assigned to an attribute in __init__.",
+            ),
+        ),
+        Mistake(
+            "tok_detached",
+            "No gradient reaches the class token or the positions, so that they never learn.",
+            "parameters",
+            (
+                "After a backward pass, what is in .grad of each parameter?",
+                "Use the parameter itself: no .data, no .detach(), no torch.no_grad(), no new tensor of its values.",
+            ),
+        ),
+        Mistake(
+            "tok_no_position",
+            "No positions are added. Without them the model cannot know where a patch was.",
+            POSITION,
+            (
+                "Swap two patches: do the outputs differ in more than their order?",
+                "Eq. 1 ends in + E_pos.",
+            ),
+        ),
+        Mistake(
+            "tok_no_class_token",
+            "There is no class token in front of the patches, or it is not the learned one.",
+            CLASS_TOKEN,
+            (
+                "What stands in row 0 of the result?",
+                "Row 0 is the learned class token plus the first position, for every picture the same.",
+            ),
+        ),
+        Mistake(
+            "tok_cls_first_picture",
+            "Only the first picture of a batch gets the class token.",
+            CLASS_TOKEN,
+            (
+                "Compare row 0 of the first picture's tokens with row 0 of the second's.",
+                "Every picture gets the same class token: expand or repeat it over the batch.",
+            ),
+        ),
+        Mistake(
+            "tok_pos_twice",
+            "The positions are added more than once.",
+            POSITION,
+            (
+                "Set the patches and the class token to zero: what comes out?",
+                "One addition, after the class token is in place.",
+            ),
+        ),
+        Mistake(
+            "tok_pos_multiplied",
+            "The tokens are multiplied by their positions; Eq. 1 adds them.",
+            POSITION,
+            (
+                "What comes out where the position is zero?",
+                "Eq. 1 ends in + E_pos.",
+            ),
+        ),
+        Mistake(
+            "tok_pos_shifted",
+            "Tokens get the position of another one: the table is shifted, flipped, or one row of it is used for all.",
+            POSITION,
+            (
+                "Set patches and class token to zero: the result is the table of positions, row by row.",
+                "Row i of the table belongs to token i; the class token is token 0.",
+            ),
+        ),
+        Mistake(
+            "tok_scaled",
+            "Patches, class token or positions are multiplied by a factor that Eq. 1 does not have.",
+            POSITION,
+            (
+                "Compare the result with a sum by hand: what is the ratio?",
+                "The sqrt(D) of the text Transformer is not in the Vision Transformer.",
+            ),
+        ),
+        Mistake(
+            "tok_norm",
+            "The tokens are normalised or go through an activation; Eq. 1 ends with the sum.",
+            POSITION,
+            (
+                "Double the patches: what happens to the result?",
+                "The first norm is inside the first block.",
+            ),
+        ),
+        Mistake(
+            "tok_dropout",
+            "Some numbers are set to zero also in eval mode.",
+            POSITION,
+            (
+                "Call it twice with one input, in eval mode.",
+                "F.dropout needs training=self.training; nn.Dropout knows it.",
+            ),
+        ),
+    )
+}
+
+# "patches" (b, n, d), "cls" (d), "pos" (n + 1, d); where a mistake changes more: "joined", "times", "finish"
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Where a student keeps class token and positions, by name of the parameter; "" if there is none of that shape.
+
+    `rows` is how many positions there are: N + 1, or N when the class token has none.
+    """
+
+    cls: str
+    pos: str
+    rows: int
+
+    def numbers(self, parameters: Mapping[str, Tensor], embed_dim: int) -> tuple[Tensor, Tensor]:
+        """The class token, (d), and the positions, (rows, d)."""
+        return parameters[self.cls].reshape(embed_dim), parameters[self.pos].reshape(self.rows, embed_dim)
+
+
+def find_table(parameters: Mapping[str, Tensor], num_patches: int, embed_dim: int) -> Table:
+    """By shape; among several vectors of one width, the one that is named as a class token."""
+    vectors = [name for name, tensor in parameters.items() if tensor.numel() == embed_dim]
+    likely = [name for name in vectors if "cls" in name.lower() or "class" in name.lower()]
+    for rows in (num_patches + 1, num_patches):
+        tables = [
+            name
+            for name, tensor in parameters.items()
+            if tensor.numel() == rows * embed_dim and tensor.shape[-1] == embed_dim and tensor.squeeze().ndim == 2
+        ]
+        if tables:
+            break
+    else:
+        tables, rows = [], 0
+    tables = sorted(tables, key=lambda name: "pos" not in name.lower())
+    return Table((likely or vectors or [""])[0], (tables or [""])[0], rows)
+
+
+def batch_copies(parameters: Mapping[str, Tensor], num_patches: int, embed_dim: int) -> list[tuple[str, str, int]]:
+    """(mistake, parameter, copies) of class tokens and positions that have an axis for the batch."""
+    found = []
+    for name, tensor in parameters.items():
+        shape = tuple(tensor.shape)
+        if len(shape) == 3 and shape[0] > 1 and shape[2] == embed_dim:
+            if shape[1] == 1 and shape[0] not in (num_patches, num_patches + 1):
+                found.append(("vit_cls_batch_dim", name, shape[0]))
+            if shape[1] in (num_patches, num_patches + 1):
+                found.append(("vit_pos_batch_dim", name, shape[0]))
+    return found
+
+
+def right(patches: Tensor, cls: Tensor, pos: Tensor) -> Tensor:
+    """Eq. 1 without the projection: the class token first, then the patches, plus the positions."""
+    return torch.cat([cls.expand(len(patches), 1, -1), patches], dim=1) + pos
+
+
+Change = Callable[[State], State]
+_FINISH: list[tuple[str, Callable[[Tensor], Tensor]]] = [
+    ("tok_norm", lambda x: F.layer_norm(x, x.shape[-1:], eps=1e-6)),
+    ("tok_norm", lambda x: F.layer_norm(x, x.shape[-1:])),
+    ("tok_norm", lambda x: F.normalize(x, dim=-1)),
+    ("tok_norm", F.gelu),
+    ("tok_norm", F.relu),
+    ("tok_norm", torch.tanh),
+    ("tok_scaled", lambda x: x * x.shape[-1] ** 0.5),
+    ("tok_scaled", lambda x: x / x.shape[-1] ** 0.5),
+]
+
+
+def _with_cls(join: Callable[[Tensor, Tensor], Tensor]) -> Change:
+    """Another way to put patches (b, n, d) and class token (b, 1, d) together."""
+    return lambda state: {**state, "joined": join(state["patches"], state["cls"].expand(len(state["patches"]), 1, -1))}
+
+
+def _with_pos(change: Callable[[Tensor], Tensor]) -> Change:
+    return lambda state: {**state, "pos": change(state["pos"])}
+
+
+def _scaled(parts: str, power: float) -> Change:
+    return lambda state: {
+        **state,
+        **{part: state[part] * state["cls"].numel() ** power for part in parts.split()},
+    }
+
+
+def _only_first(patches: Tensor, cls: Tensor) -> Tensor:
+    first = torch.cat([cls[:1], torch.zeros_like(cls[1:])])
+    return torch.cat([first, patches], dim=1)
+
+
+_CHANGES: list[tuple[str, Change]] = [
+    ("vit_pos_not_on_cls", _with_pos(lambda pos: torch.cat([torch.zeros_like(pos[:1]), pos[1:]]))),
+    ("vit_cls_appended", _with_cls(lambda patches, cls: torch.cat([patches, cls], dim=1))),
+    ("vit_cls_added", _with_cls(lambda patches, cls: torch.cat([cls, patches + cls], dim=1))),
+    ("vit_cls_added", _with_cls(lambda patches, cls: torch.cat([patches[:, :1], patches], dim=1) + cls)),
+    ("tok_no_class_token", _with_cls(lambda patches, cls: torch.cat([0 * cls, patches], dim=1))),
+    ("tok_no_class_token", _with_cls(lambda patches, cls: torch.cat([patches.mean(1, keepdim=True), patches], dim=1))),
+    ("tok_no_class_token", _with_cls(lambda patches, cls: torch.cat([0 * cls + 1, patches], dim=1))),
+    ("tok_cls_first_picture", _with_cls(_only_first)),
+    ("tok_no_position", _with_pos(lambda pos: 0 * pos)),
+    ("tok_pos_twice", _with_pos(lambda pos: 2 * pos)),
+    ("tok_pos_twice", _with_pos(lambda pos: torch.cat([pos[:1], 2 * pos[1:]]))),
+    ("tok_pos_multiplied", lambda state: {**state, "times": state["pos"], "pos": 0 * state["pos"]}),
+    ("tok_pos_shifted", _with_pos(lambda pos: pos.roll(1, 0))),
+    ("tok_pos_shifted", _with_pos(lambda pos: pos.roll(-1, 0))),
+    ("tok_pos_shifted", _with_pos(lambda pos: pos.flip(0))),
+    ("tok_pos_shifted", _with_pos(lambda pos: pos[:1].expand_as(pos))),
+    ("tok_pos_shifted", _with_pos(lambda pos: pos.mean(0, keepdim=True).expand_as(pos))),
+    ("tok_pos_shifted", _with_pos(lambda pos: torch.cat([torch.zeros_like(pos[:1]), pos[:-1]]))),
+    ("tok_pos_shifted", _with_pos(lambda pos: torch.cat([pos[-1:], pos[:-1]]))),
+    *(
+        ("tok_scaled", _scaled(part, power))
+        for part in ("patches", "cls", "pos", "patches cls")
+        for power in (0.5, -0.5)
+    ),
+    *(("tok_norm", lambda state, f=finish: {**state, "patches": f(state["patches"])}) for name, finish in _FINISH[:6]),
+]
+
+
+def wrongs() -> Iterator[tuple[tuple[str, ...], Callable[[Tensor, Tensor, Tensor], Tensor]]]:
+    """Known mistakes, one and then two, as functions of patches (b, n, d), class token (d) and positions (n + 1, d)."""
+    finished = [(name, _finishing(finish)) for name, finish in _FINISH]
+    for names, changes in one_or_two([*_CHANGES, *finished]):
+        yield names, partial(_computed, changes)
+
+
+def _finishing(finish: Callable[[Tensor], Tensor]) -> Change:
+    return lambda state: {**state, "finish": finish}
+
+
+def _computed(changes: tuple[Change, ...], patches: Tensor, cls: Tensor, pos: Tensor) -> Tensor:
+    if len(pos) == patches.shape[1]:  # a table of N rows is added to the patches before the class token comes
+        pos = torch.cat([torch.zeros_like(pos[:1]), pos])
+    state: State = {"patches": patches, "cls": cls, "pos": pos}
+    for change in changes:
+        state = change(state)
+    joined = state.get("joined")
+    if joined is None:
+        joined = torch.cat([state["cls"].expand(len(patches), 1, -1), state["patches"]], dim=1)
+    tokens = joined * state.get("times", torch.ones_like(pos)) + state["pos"]
+    return state["finish"](tokens) if "finish" in state else tokens

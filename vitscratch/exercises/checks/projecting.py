@@ -1,0 +1,240 @@
+"""From pictures to tokens with a student's own projection: the right way and known mistakes (exercises 2 and 8)."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from vitscratch.exercises.checks import cutting
+from vitscratch.exercises.exercise import Mistake
+
+MISTAKES = {
+    **{name: mistake for name, mistake in cutting.MISTAKES.items() if name != cutting.CHANNEL_LAST},
+    **{
+        mistake.name: mistake
+        for mistake in (
+            Mistake(
+                "pe_picture_transposed",
+                "Height and width of the picture are swapped before it is cut.",
+                "cut",
+                ("Which patch does token 1 come from?", "PyTorch's pictures are (batch, channels, height, width)."),
+            ),
+            Mistake(
+                "pe_no_stride",
+                "The convolution moves on by one pixel (stride 1) instead of by one patch: they overlap.",
+                "cut",
+                (
+                    "How many tokens come out, and how many patches has the picture?",
+                    "A convolution visits each patch once if its stride is as long as its kernel.",
+                ),
+            ),
+            Mistake(
+                "tok_global_name",
+                "A size is taken from somewhere else (a global name, or a number such as 16) instead of the arguments.",
+                "cut",
+                (
+                    "Build it for patches of another side than 16, in a file with no other names.",
+                    "forward should use what __init__ was given: keep it as self.patch_size, and so on.",
+                ),
+            ),
+            Mistake(
+                "pe_relu",
+                "An activation follows the projection; the patch embedding is linear (Eq. 1 has nothing but E).",
+                "projection",
+                (
+                    "Is the token of a picture's negative what a linear map makes of it?",
+                    "Eq. 1 multiplies each patch with a matrix and adds a bias; nothing else.",
+                ),
+            ),
+            Mistake(
+                "pe_norm",
+                "The tokens (or the pictures) are normalised on the way; in Eq. 1 nothing is.",
+                "projection",
+                (
+                    "Double a picture's contrast: do the tokens change?",
+                    "The first norm of a Vision Transformer is inside its first block.",
+                ),
+            ),
+            Mistake(
+                "pe_scaled",
+                "The tokens (or the pictures) are multiplied by a factor that Eq. 1 does not have.",
+                "projection",
+                (
+                    "Compare with the patch times the matrix by hand: what is the ratio?",
+                    "No sqrt(D), no 255: the picture comes in as it is.",
+                ),
+            ),
+            Mistake(
+                "pe_no_bias",
+                "The projection has no bias, or does not add it; nn.Conv2d and nn.Linear have one by default.",
+                "parameters",
+                (
+                    "What is the token of a black picture?",
+                    "Leave bias at its default, and let the layer itself compute.",
+                ),
+            ),
+            Mistake(
+                "pe_dropout",
+                "Some numbers are set to zero also in eval mode.",
+                "projection",
+                ("Call it twice with one picture.", "F.dropout needs training=self.training; nn.Dropout knows it."),
+            ),
+        )
+    },
+}
+
+Project = Callable[[Tensor, int, Tensor, Tensor], Tensor]  # pictures, patch side, matrix (d, c p q), bias -> tokens
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Where a student keeps the projection.
+
+    Args:
+        weight, bias: names of the parameters; bias is "" if there is none.
+        channel_first: whether the weight is a convolution's, whose pixels are (c p q) and nothing else.
+    """
+
+    weight: str
+    bias: str
+    channel_first: bool
+
+    def numbers(self, parameters: Mapping[str, Tensor], embed_dim: int) -> tuple[Tensor, Tensor]:
+        """The matrix, (d, pixels of a patch), and the bias, (d)."""
+        weight = parameters[self.weight]
+        matrix = weight.movedim(list(weight.shape).index(embed_dim), 0).flatten(1)
+        return matrix, parameters[self.bias].flatten() if self.bias else torch.zeros_like(matrix[:, 0])
+
+
+def find_projection(parameters: Mapping[str, Tensor], patch: int, channels: int, embed_dim: int) -> Projection | None:
+    """The weight by its shape, and the bias by its name beside it or as the only vector that is left."""
+    size = embed_dim * channels * patch * patch
+    fitting = [name for name, tensor in parameters.items() if tensor.numel() == size and embed_dim in tensor.shape]
+    if len(fitting) != 1:
+        return None
+    weight = fitting[0]
+    beside = weight.removesuffix("weight") + "bias"
+    vectors = [name for name, tensor in parameters.items() if tensor.numel() == embed_dim]
+    if beside not in vectors:
+        folder = weight.rpartition(".")[0]
+        vectors = [name for name in vectors if name.rpartition(".")[0] == folder and _may_be_bias(name)]
+        beside = vectors[0] if len(vectors) == 1 else ""
+    conv = tuple(parameters[weight].shape) == (embed_dim, channels, patch, patch)
+    return Projection(weight, beside, conv)
+
+
+def _may_be_bias(name: str) -> bool:
+    last = name.rpartition(".")[2].lower()
+    return last.startswith("b") or "bias" in last
+
+
+def rights(projection: Projection) -> list[Project]:
+    """What is right with this weight: for a linear layer both orders of pixels, ours and the paper's, are."""
+    cuts = [cutting.right] if projection.channel_first else [cutting.right, cutting.channel_last]
+    return [_project(cut) for cut in cuts]
+
+
+def wrongs(projection: Projection) -> Iterator[tuple[tuple[str, ...], Project]]:
+    """Known mistakes, alone and then two at once, each as names and a function."""
+    orders = list(_orders(projection))
+    yield from orders
+    yield from _factors(projection)
+    for names, project in orders:
+        if "pe_split_reversed" not in names:
+            for name, after in _AFTER:
+                yield (*names, name), _after(project, after=after)
+            for name, before in _BEFORE:
+                yield (*names, name), _after(project, before=before)
+
+
+def likely_wrongs(projection: Projection) -> Iterator[tuple[tuple[str, ...], Project]]:
+    """Few of them: what somebody may do wrong beside another mistake."""
+    yield from _reordered_tokens(projection)
+    yield from _factors(projection)
+
+
+def _factors(projection: Projection) -> Iterator[tuple[tuple[str, ...], Project]]:
+    for right in rights(projection):
+        for name, before in _BEFORE:
+            yield (name,), _after(right, before=before)
+        for name, after in _AFTER:
+            yield (name,), _after(right, after=after)
+        yield ("pe_no_bias",), _without_bias(right)
+
+
+def _project(cut: cutting.Cut) -> Project:
+    return lambda images, patch, matrix, bias: F.linear(cut(images, patch), matrix, bias)
+
+
+def _reordered_tokens(projection: Projection) -> Iterator[tuple[tuple[str, ...], Project]]:
+    for right in rights(projection):
+        for name, reorder in _REORDERS:
+            yield (name,), _reordered(right, reorder)
+    yield ("pe_picture_transposed",), lambda images, patch, *rest: _project(cutting.right)(images.mT, patch, *rest)
+
+
+def _orders(projection: Projection) -> Iterator[tuple[tuple[str, ...], Project]]:
+    """Wrong orders of patches or pixels; a convolution cuts by itself, so that only the order of its tokens is left."""
+    yield from _reordered_tokens(projection)
+    if projection.channel_first:
+        return
+    for names, cut in cutting.wrong_cuts():
+        left = tuple(name for name in names if name != cutting.CHANNEL_LAST)
+        if left:
+            yield left, _project(cut)
+
+
+def _without_bias(project: Project) -> Project:
+    return lambda images, patch, matrix, bias: project(images, patch, matrix, 0 * bias)
+
+
+def _reordered(project: Project, reorder: Callable[[Tensor, int], Tensor]) -> Project:
+    def reordered(images: Tensor, patch: int, matrix: Tensor, bias: Tensor) -> Tensor:
+        return reorder(project(images, patch, matrix, bias), images.shape[2] // patch)
+
+    return reordered
+
+
+def _after(
+    project: Project,
+    before: Callable[[Tensor], Tensor] = lambda images: images,
+    after: Callable[[Tensor], Tensor] = lambda tokens: tokens,
+) -> Project:
+    return lambda images, patch, matrix, bias: after(project(before(images), patch, matrix, bias))
+
+
+_REORDERS: list[tuple[str, Callable[[Tensor, int], Tensor]]] = [
+    ("pe_reshape_not_transpose", lambda tokens, rows: tokens.mT.reshape(tokens.shape)),
+    ("pe_column_major", lambda tokens, rows: rearrange(tokens, "b (r c) d -> b (c r) d", r=rows)),
+]
+_BEFORE: list[tuple[str, Callable[[Tensor], Tensor]]] = [
+    ("pe_scaled", lambda images: images / 255),
+    ("pe_scaled", lambda images: images * 255),
+    ("pe_scaled", lambda images: 2 * images - 1),
+    ("pe_scaled", lambda images: (images - 0.5) / 0.5),
+    ("pe_norm", lambda images: (images - images.mean()) / images.std()),
+]
+_AFTER: list[tuple[str, Callable[[Tensor], Tensor]]] = [
+    *(
+        ("pe_relu", activation)
+        for activation in (
+            F.relu,
+            F.gelu,
+            lambda x: F.gelu(x, approximate="tanh"),
+            F.silu,
+            F.leaky_relu,
+            F.elu,
+            torch.tanh,
+            torch.sigmoid,
+            lambda x: x.softmax(dim=-1),
+        )
+    ),
+    ("pe_norm", lambda x: F.layer_norm(x, x.shape[-1:], eps=1e-6)),
+    ("pe_norm", lambda x: F.layer_norm(x, x.shape[-1:])),
+    ("pe_norm", lambda x: F.normalize(x, dim=-1)),
+    ("pe_scaled", lambda x: x * x.shape[-1] ** 0.5),
+    ("pe_scaled", lambda x: x / x.shape[-1] ** 0.5),
+]

@@ -1,0 +1,220 @@
+"""Exercise 3: class token and position embedding."""
+
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitscratch.exercises.checks import prepending
+from vitscratch.exercises.checks.compare import WrongError, construct, draw, shape_of
+from vitscratch.exercises.checks.prepending import CLASS_TOKEN, POSITION, Table, batch_copies, find_table
+from vitscratch.exercises.checks.roles import awaken
+from vitscratch.exercises.checks.tools import TOOLS, describe, drawn, first_difference, named, same, say, tensor_in
+from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
+
+MISTAKES: dict[str, Mistake] = prepending.MISTAKES
+SIZES = [(7, 11), (13, 5)]  # patches, width
+BATCHES = (1, 3, 5)
+
+
+def check(student: ModuleType) -> Iterator[Outcome]:
+    """Parameters, shapes for several batches, independence of the batch, and the values."""
+    try:
+        yield from _check(student)
+    except WrongError as error:
+        yield error.problem
+
+
+def _check(student: ModuleType) -> Iterator[Outcome]:
+    layers = [
+        (construct(student, "Tokens", {"num_patches": patches, "embed_dim": width}), patches, width)
+        for patches, width in SIZES
+    ]
+    for layer, num_patches, width in layers:
+        if problem := parameters_problem(layer, num_patches, width):
+            yield problem
+            return
+    yield Passed("one class token and one table of positions are registered as parameters")
+    runs = []
+    for layer, num_patches, width in layers:
+        awaken(layer)
+        for batch in BATCHES:
+            patches = draw(batch, num_patches, width, seed=batch)
+            tokens = _run(layer, patches)
+            if problem := _shape_problem(patches, tokens):
+                yield problem
+                return
+            runs.append((layer, patches, tokens))
+    yield Passed("N patches become N + 1 tokens, for batches of 1, 3 and 5")
+    yield from _values(runs)
+
+
+def parameters_problem(layer: nn.Module, num_patches: int, width: int) -> Problem | None:
+    """What is registered, if it is not one class token and one table of N + 1 positions."""
+    parameters = dict(layer.named_parameters())
+    has = f"Tokens(num_patches={num_patches}, embed_dim={width}) has the parameters: {describe(layer)}"
+    for name, parameter, copies in batch_copies(parameters, num_patches, width):
+        surplus = (copies - 1) * parameters[parameter].numel() // copies
+        evidence = f"{has}; {parameter} holds {copies} copies, {copies - 1} of them surplus ({surplus:,} numbers)"
+        return named(MISTAKES, name, evidence)
+    table = find_table(parameters, num_patches, width)
+    if not table.cls or not table.pos:
+        return missing(layer, table, num_patches, width, has, lambda: _try(layer, num_patches, width))
+    if surplus_names := [name for name in parameters if name not in (table.cls, table.pos)]:
+        norms = all("Norm" in type(layer.get_submodule(name.rpartition(".")[0])).__name__ for name in surplus_names)
+        if norms:
+            return named(MISTAKES, "tok_norm", f"{has}; {', '.join(surplus_names)} belong to a norm")
+        return Problem(
+            "There are more parameters than a class token and a table of positions.",
+            f"{has}; not expected: {', '.join(surplus_names)}",
+            "parameters",
+            ("What is learned here? One vector and one table.", "(N + 2) * embed_dim numbers in all."),
+        )
+    if table.rows == num_patches and shape_of(_try(layer, num_patches, width)) == str((2, num_patches + 1, width)):
+        return named(
+            MISTAKES, "vit_pos_not_on_cls", f"{has}; {table.pos} has {table.rows} rows for {num_patches + 1} tokens"
+        )
+    return None
+
+
+def missing(
+    layer: nn.Module, table: Table, num_patches: int, width: int, has: str, attempt: Callable[[], Any]
+) -> Problem:
+    """Why class token or positions are not among the parameters; `attempt` runs the layer, or returns an exception."""
+    layer.eval()
+    first, again = attempt(), attempt()
+    if isinstance(first, Tensor) and isinstance(again, Tensor) and not torch.equal(first, again):
+        apart = f"two calls with the same input begin {say(first)} and then {say(again)}"
+        if table.pos and table.cls:
+            return named(MISTAKES, "tok_dropout", apart)
+        return named(MISTAKES, "vit_pos_random_each_forward", f"{apart}; {has}")
+    tensors = {
+        name: thing
+        for module in layer.modules()
+        for name, thing in (*vars(module).items(), *module._buffers.items())
+        if isinstance(thing, Tensor)
+    }
+    for name, tensor in tensors.items():
+        if tensor.numel() in (width, num_patches * width, (num_patches + 1) * width):
+            return named(MISTAKES, "tok_not_parameter", f"{has}; {name} {tuple(tensor.shape)} is not among them")
+    if isinstance(first, Tensor) and table.cls and not table.pos:
+        return named(MISTAKES, "tok_no_position", f"{has}; no table of ({num_patches + 1}, {width}) for the positions")
+    if table.pos and not table.cls:
+        return named(MISTAKES, "tok_no_class_token", f"{has}; no vector of {width} numbers for the class token")
+    return Problem(
+        "Class token or positions could not be found among the parameters.",
+        f"{has}; expected a class token of {width} numbers and positions of ({num_patches + 1}, {width})",
+        "parameters",
+        (
+            "What does dict(module.named_parameters()) list?",
+            "nn.Parameter(torch.zeros(1, 1, embed_dim)) for the one, N + 1 rows for the other.",
+        ),
+    )
+
+
+def _try(layer: nn.Module, num_patches: int, width: int) -> Any:
+    """What comes out for a batch of two, or the exception."""
+    try:
+        with torch.no_grad():
+            return tensor_in(layer(draw(2, num_patches, width).float()), (2, num_patches + 1, width))
+    except Exception as error:
+        return error
+
+
+def _run(layer: nn.Module, patches: Tensor) -> Any:
+    batch, num_patches, width = patches.shape
+    with torch.no_grad():
+        return tensor_in(layer(patches.clone()), (batch, num_patches + 1, width))
+
+
+def _shape_problem(patches: Tensor, tokens: Any) -> Problem | None:
+    batch, num_patches, width = patches.shape
+    shape = (batch, num_patches + 1, width)
+    if shape_of(tokens) == str(shape):
+        return None
+    evidence = f"patches of shape {tuple(patches.shape)}: the result is {shape_of(tokens)}; expected {shape}"
+    if shape_of(tokens) == str(tuple(patches.shape)):
+        return named(MISTAKES, "vit_cls_added", evidence)
+    return Problem(
+        "The result has another shape than (batch, 1 + patches, embed_dim).",
+        evidence,
+        CLASS_TOKEN,
+        ("N patches become N + 1 tokens.", "Concatenate along the axis of tokens, dim=1."),
+    )
+
+
+def _values(runs: list[tuple[nn.Module, Tensor, Tensor]]) -> Iterator[Outcome]:
+    layer, patches, tokens = runs[1]  # a batch of three
+    again = _run(layer, patches)
+    if not same(again, tokens):
+        name = "tok_dropout" if _zeros(tokens, again) else "vit_pos_random_each_forward"
+        apart = f"tokens[0, 1] begins {say(tokens[0, 1])} and then {say(again[0, 1])}"
+        yield named(MISTAKES, name, f"two calls with the same input in eval mode: {apart}")
+        return
+    yield Passed("two calls in eval mode agree")
+    expected = [prepending.right(patches, *_numbers(layer, patches)) for layer, patches, _ in runs]
+    if all(same(tokens, right) for (_, _, tokens), right in zip(runs, expected, strict=True)):
+        yield Passed("row 0 is the class token plus the first position, the same for every picture")
+        yield Passed("row i is patch i plus its position")
+        yield from _gradients(layer, patches)
+        return
+    evidence = next(
+        f"tokens = awaken(Tokens(num_patches={patches.shape[1]}, embed_dim={patches.shape[2]}))({drawn(patches)}): "
+        f"tokens{first_difference(tokens, right)} {TOOLS}"
+        for (_, patches, tokens), right in zip(runs, expected, strict=True)
+        if not same(tokens, right)
+    )
+    for names, compute in prepending.wrongs():
+        if all(same(tokens, compute(patches, *_numbers(layer, patches))) for layer, patches, tokens in runs):
+            yield named(MISTAKES, names, evidence)
+            return
+    yield unknown(tokens, expected[1], evidence)
+
+
+def _zeros(tokens: Tensor, again: Tensor) -> bool:
+    """Dropout leaves exact zeros, at other places each time."""
+    return bool(((tokens == 0) != (again == 0)).any())
+
+
+def _numbers(layer: nn.Module, patches: Tensor) -> tuple[Tensor, Tensor]:
+    parameters = dict(layer.named_parameters())
+    _, num_patches, width = patches.shape
+    cls, pos = find_table(parameters, num_patches, width).numbers(parameters, width)
+    return cls.detach(), pos.detach()
+
+
+def unknown(tokens: Tensor, expected: Tensor, evidence: str) -> Problem:
+    """No known mistake: row 0 tells of the class token, the others of the positions."""
+    if not same(tokens[:, 0], expected[:, 0]):
+        return Problem(
+            "The first token is not the class token plus its position.",
+            evidence,
+            CLASS_TOKEN,
+            (
+                "Print row 0 of the result, and beside it the class token plus row 0 of the positions.",
+                "The class token is the same for every picture, stands first, and gets the first position.",
+            ),
+        )
+    return Problem(
+        "The other tokens are not the patches plus their positions.",
+        evidence,
+        POSITION,
+        (
+            "Set the patches to zero: rows 1 to N of the result are the positions then.",
+            "Row i of the table is added to token i, and nothing else happens to it.",
+        ),
+    )
+
+
+def _gradients(layer: nn.Module, patches: Tensor) -> Iterator[Outcome]:
+    tokens = tensor_in(layer(patches.clone()), (patches.shape[0], patches.shape[1] + 1, patches.shape[2]))
+    if tokens.requires_grad:
+        (tokens * draw(*tokens.shape, seed=3)).sum().backward()
+    without = [name for name, parameter in layer.named_parameters() if parameter.grad is None]
+    if without:
+        evidence = f"after a backward pass .grad is None for {', '.join(without)}"
+        yield named(MISTAKES, "tok_detached", evidence)
+    else:
+        yield Passed("a gradient reaches the class token and the positions")

@@ -1,0 +1,820 @@
+"""Exercise 8: VisionTransformer, from pictures to logits."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitscratch.exercises.checks import assembling, encoder_block, prepending, projecting, reference, tokens
+from vitscratch.exercises.checks.anatomy import Anatomy, Sizes, dissect, grid
+from vitscratch.exercises.checks.assembling import Numbers
+from vitscratch.exercises.checks.compare import (
+    WrongError,
+    bank,
+    construct,
+    difference,
+    draw,
+    noted,
+    pick_tensor,
+    run,
+    same,
+    shape_of,
+)
+from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, block_maps, listed
+from vitscratch.exercises.checks.tools import TOOLS, StudentError, drawn, named, students_code
+from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
+
+PATCHES, CLASS_TOKEN, POSITION = "patch embedding", "class token", "position embedding"
+BLOCKS, NORM, POOLING, HEAD = "encoder blocks", "final norm", "pooling", "head"
+NUDGES = {
+    "parameters": "Print the names and shapes of `named_parameters()`, and compare with the list in the stub.",
+    BLOCKS: "Print the sum of x before and after every block: which blocks run, in which order, on what?",
+    NORM: "What happens to a token between the last block and the head? Eq. 4 has one LN.",
+    POOLING: "Which tokens does the head read? Eq. 4 has the index 0.",
+    HEAD: "Set the head's weight to zero: the logits are its bias then, for every picture. Are yours?",
+}
+_OWN = bank(
+    """
+    vit_plain_list | parameters | The blocks are in a plain Python list, so that PyTorch does not know them: they do not learn, are not saved and not moved. | nn.ModuleList or nn.Sequential registers what it holds.
+    enc_blocks_unused | encoder blocks | The file has its own encoder block, and the model is built of another one. | Which class do you call where the blocks are made?
+    vit_depth_minus_one | encoder blocks | One block too few: the last (or the first) of them is never used. | Count the passes of the loop; range and slices leave out their end.
+    vit_depth_ignored | encoder blocks | The number of blocks is not depth. | Make one block for each i in range(depth).
+    vit_blocks_shared | encoder blocks | One block with one set of weights is used again and again; each of the depth blocks has its own. | [block] * depth repeats the same object: call the class once for every block.
+    vit_blocks_unused | encoder blocks | The blocks are there, and what they compute is not used. | Does x become what a block returns?
+    vit_block_order | encoder blocks | The blocks run in another order than that in which they are kept. | blocks[0] is the first to see the tokens.
+    vit_residual_stream_dropped | encoder blocks | Every block gets the embedding; each should get what the block before it returned. | In the loop, what goes in and what comes out must have the same name.
+    vit_norm_every_block | encoder blocks | The final norm is applied at every block; it comes once, after the last. | Look at what is inside the loop.
+    vit_long_residual | encoder blocks | The embedding is added once more after the blocks. | The residuals are inside the blocks; nothing bridges all of them.
+    vit_no_final_norm | final norm | The final norm is missing: Eq. 4 normalises the class token before the head reads it. | nn.LayerNorm(embed_dim, eps=1e-6) after the last block.
+    vit_final_norm_twice | final norm | The final norm is applied twice. | Count the calls.
+    vit_final_norm_added | final norm | The final norm is added to the tokens; it replaces them. | No residual here.
+    vit_final_norm_other | final norm | The final norm is not LayerNorm over the width with a weight and a bias. | nn.LayerNorm(embed_dim, eps=1e-6), with its defaults otherwise.
+    vit_mean_with_cls | pooling | The head reads the mean over all tokens, the class token among them; it reads the class token. | Index 0 of the axis of tokens, no mean.
+    vit_mean_pool | pooling | The head reads the mean of the patches' tokens; in this exercise, as in the paper, it reads the class token. | Index 0 of the axis of tokens, no mean.
+    vit_max_pool | pooling | The head reads the largest numbers over the tokens; it reads the class token. | Index 0 of the axis of tokens, no maximum.
+    vit_sum_pool | pooling | The head reads a sum of tokens; it reads the class token. | Index 0 of the axis of tokens, no sum.
+    vit_other_token | pooling | The head reads another token than the class token, which is token 0. | Index 0 of the axis of tokens.
+    vit_first_picture | pooling | Every picture gets the logits of the first. | x[:, 0] is token 0 of every picture; x[0] is the first picture.
+    vit_head_all_tokens | head | The head reads all tokens side by side; it reads the class token alone. | Its weight is (num_classes, embed_dim).
+    vit_head_no_bias | head | The head has no bias, or does not add it. | nn.Linear has one by default.
+    vit_head_activation | head | An activation follows the head; the logits are any numbers, negative ones too. | Nothing comes after the head.
+    vit_activation_before_head | head | An activation stands before the head; it reads the normalised class token as it is. | Nothing stands between the final norm and the head.
+    vit_head_norm | head | The logits are normalised. | Nothing comes after the head.
+    vit_head_scaled | head | The logits are scaled. | Nothing comes after the head.
+    vit_softmax | head | Softmax (or sigmoid) is in the model; the loss (cross_entropy) takes logits and does it itself. | Return what the head gives.
+    vit_dropout | head | Two calls in eval mode differ: dropout is not switched off. | nn.Dropout knows of eval mode; F.dropout has to be told, training=self.training.
+    vit_frozen | parameters | No gradient reaches some parameters, so that they never learn. | No detach, no .data, no torch.no_grad between the pictures and the logits.
+    """,  # noqa: E501 - a table
+    NUDGES,
+)
+MISTAKES: dict[str, Mistake] = {
+    **{name: replace(mistake, step=BLOCKS) for name, mistake in encoder_block.MISTAKES.items()},
+    **{name: replace(mistake, step=PATCHES) for name, mistake in projecting.MISTAKES.items()},
+    **prepending.MISTAKES,
+    **_OWN,
+}
+SIZES: list[Sizes] = [
+    dict(image_size=24, patch_size=8, in_channels=2, num_classes=11, embed_dim=14, depth=3, num_heads=2, mlp_dim=23),
+    dict(image_size=20, patch_size=5, in_channels=3, num_classes=7, embed_dim=22, depth=4, num_heads=2, mlp_dim=13),
+    dict(
+        image_size=(14, 21), patch_size=7, in_channels=1, num_classes=3, embed_dim=35, depth=2, num_heads=5, mlp_dim=17
+    ),
+]
+SIXTEEN: Sizes = {**SIZES[0], "image_size": 48, "patch_size": 16, "in_channels": 3}
+BATCHES = (1, 3, 5)
+
+
+@dataclass
+class Trial:
+    """A model of the student's, awake, and what it made of some pictures."""
+
+    sizes: Sizes
+    model: nn.Module
+    anatomy: Anatomy
+    maps: list[list[RoleMap]]
+    images: list[Tensor]
+    logits: list[Tensor]
+    way: int = 0
+    """Which of the readings of the blocks' parameters."""
+    project: int = 0
+    """Which of the right orders of pixels."""
+    known: dict[int, Numbers] = field(default_factory=dict)
+    """What `numbers` has read."""
+
+    @property
+    def call(self) -> str:
+        """How it was built, and what it was called with."""
+        sizes = ", ".join(f"{name}={size}" for name, size in self.sizes.items())
+        return f"m = awaken(VisionTransformer({sizes})), logits = m({drawn(self.images[1])}) {TOOLS}"
+
+    def numbers(self, way: int | None = None) -> Numbers:
+        """The student's parameters in the library's shapes, read once."""
+        which = self.way if way is None else way
+        if which not in self.known:
+            self.known[which] = self.read(which)
+        return self.known[which]
+
+    def read(self, which: int) -> Numbers:
+        """The same as they are now."""
+        parts, width = self.anatomy, self.sizes["embed_dim"]
+        named_ = {name: tensor.detach().clone() for name, tensor in self.model.named_parameters(remove_duplicate=False)}
+        assert parts.projection is not None
+        blocks = [
+            {name: tensor.detach() for name, tensor in maps[min(which, len(maps) - 1)].read(block).items()}
+            for maps, block in zip(self.maps, parts.blocks, strict=True)
+        ]
+        weight, bias = parts.norm
+        head = named_[parts.head[0]]
+        return Numbers(
+            *parts.projection.numbers(named_, width),
+            *parts.table.numbers(named_, width),
+            blocks,
+            (named_[weight], named_[bias]),
+            (head if head.shape[1] == width else head.mT, named_[parts.head[1]]),
+        )
+
+    def right(self, number: int, way: int | None = None, project: int = 0) -> Tensor:
+        """The logits that pictures `number` should get."""
+        numbers = self.numbers(way)
+        x = self.start(project, number, numbers)
+        return assembling.tail(assembling.encoded(x, numbers, self.sizes["num_heads"]), numbers)
+
+    def start(self, project: int = 0, number: int = 1, numbers: Numbers | None = None) -> Tensor:
+        """What the first block should get for pictures `number`."""
+        assert self.anatomy.projection is not None
+        projected = projecting.rights(self.anatomy.projection)[project]
+        numbers, patch = numbers or self.numbers(), self.sizes["patch_size"]
+        return assembling.embedded(self.images[number], patch, numbers, projected, prepending.right)
+
+    def is_right(self) -> bool:
+        """Whether all logits are right under one reading of the parameters, which is kept."""
+        if self.anatomy.table.rows == patches_of(self):  # the class token has no position
+            return False
+        assert self.anatomy.projection is not None
+        orders = range(len(projecting.rights(self.anatomy.projection)))
+        for way in range(max(len(maps) for maps in self.maps)):
+            for project in orders:
+                if all(same(logits, self.right(i, way, project)) for i, logits in enumerate(self.logits)):
+                    self.way, self.project = way, project
+                    return True
+        return False
+
+    def run(self, images: Tensor) -> Tensor:
+        """The student's logits."""
+        return call(self.model, images, self.sizes)
+
+
+def check(student: ModuleType) -> Iterator[Outcome]:
+    """Built at several sizes, awake, in float64: parameters, then the logits, then what explains a difference."""
+    try:
+        yield from _check(student)
+    except WrongError as error:
+        yield error.problem
+
+
+def _check(student: ModuleType) -> Iterator[Outcome]:
+    trials = []
+    for sizes in SIZES:
+        try:
+            trials.append(_trial(student, sizes))
+        except StudentError as failed:
+            square_only = isinstance(failed.error, TypeError | ValueError | AssertionError)
+            if isinstance(sizes["image_size"], tuple) and square_only:
+                continue
+            if problem := _ignores_its_arguments(student, failed.error):
+                raise WrongError(problem) from None
+            raise failed.error from None
+    yield Passed("all parts are registered: patch embedding, class token, positions, blocks, norm and head")
+    yield Passed("logits come as (batch, num_classes), for batches of 1, 3 and 5 and several sizes")
+    if not all([trial.is_right() for trial in trials]):
+        raise WrongError(_diagnose(student, trials))
+    for trial in trials:
+        if problem := _tiny_problem(student, trial):
+            raise WrongError(problem)
+        if trial.anatomy.surplus:
+            raise WrongError(_surplus(trial))
+    yield Passed("a picture's logits do not depend on the other pictures of the batch, and two calls agree")
+    yield Passed("swapping two patches changes the logits: every token has its position")
+    heard = trace(trials[0], 1) if trials[0].anatomy.hooked else []
+    if heard and all(one.alone for one in heard) and (problem := _block_problem(student)):
+        raise WrongError(problem)
+    yield Passed("every block is used once, in order; Eq. 1 to Eq. 4 give the same logits with your parameters, awake")
+    trial = trials[0]
+    (pick_tensor(trial.model(trial.images[1]), trial.logits[1].shape) * draw(*trial.logits[1].shape)).sum().backward()  # type: ignore[operator]
+    without = [name for name, parameter in trial.model.named_parameters() if parameter.grad is None]
+    if without:
+        raise WrongError(
+            named(MISTAKES, "vit_frozen", f"after a backward pass .grad is None for {', '.join(without[:6])}")
+        )
+    yield Passed("a gradient reaches every parameter")
+
+
+# ------------------------------------------------------------------------------------------------ building and running
+
+
+def _trial(student: ModuleType, sizes: Sizes) -> Trial:
+    with students_code():
+        model = construct(student, "VisionTransformer", sizes)
+    text = ", ".join(f"{name}={size}" for name, size in sizes.items())
+    parts = _parts(student, model, sizes)
+    maps = _maps(student, parts, sizes)
+    awaken(model)
+    rows, columns = (side * sizes["patch_size"] for side in grid(sizes))
+    images = [draw(batch, sizes["in_channels"], rows, columns, seed=batch) for batch in BATCHES]
+    with students_code(), noted(f"built as VisionTransformer({text})"):
+        logits = [call(model, pictures, sizes) for pictures in images]
+    return Trial(sizes, model, parts, maps, images, logits)
+
+
+def call(model: nn.Module, images: Tensor, sizes: Sizes) -> Tensor:
+    """The student's logits for these pictures."""
+    shape = (len(images), sizes["num_classes"])
+    with torch.no_grad():
+        result = run(model, images.clone(), step=HEAD)
+    logits = pick_tensor(result, shape)
+    if logits is None:
+        raise WrongError(
+            Problem(
+                "The result has another shape than (batch, num_classes).",
+                f"pictures {tuple(images.shape)}: the result is {shape_of(result)}; expected {shape}",
+                POOLING if isinstance(result, Tensor) and result.ndim != 2 else HEAD,
+                (NUDGES[POOLING], "One row of logits for each picture: the head reads one token of each."),
+            )
+        )
+    return logits
+
+
+def _ignores_its_arguments(student: ModuleType, error: Exception) -> Problem | None:
+    name = re.search("name '(.*?)' is not defined", str(error)) if isinstance(error, NameError) else None
+    if name and re.search("size|dim|patch|chan|depth|heads|classes|batch|num_|width|height", name[1].lower()):
+        evidence = f"NameError: {error}; it is no argument, and no attribute of self"
+        return named(MISTAKES, "tok_global_name", evidence)
+    try:
+        model = awaken(student.VisionTransformer(**SIXTEEN))
+        call(model, draw(2, 3, 48, 48), SIXTEEN)
+    except Exception:
+        return None
+    message = (str(error).splitlines() or [""])[0][:160]
+    evidence = f"patches of 16 px work, patches of 8 px end in {type(error).__name__}: {message}"
+    return named(MISTAKES, "tok_global_name", evidence)
+
+
+# ------------------------------------------------------------------------------------------------------- parameters
+
+
+def _parts(student: ModuleType, model: nn.Module, sizes: Sizes) -> Anatomy:
+    """The parts of the model; WrongError for the first that is missing."""
+    text = f"VisionTransformer({', '.join(f'{name}={size}' for name, size in sizes.items())})"
+    has = f"{text} has the parameters {listed(model)}"
+    if path := _plain_list(model):
+        raise WrongError(named(MISTAKES, "vit_plain_list", f"self.{path} is a list; {has}"))
+    parts = dissect(model, sizes)
+    if unused := _unused_block_class(student, model):
+        raise WrongError(named(MISTAKES, "enc_blocks_unused", f"no module of the model is a {unused}"))
+    for problem in (
+        _patches_problem(model, parts, sizes, has),
+        _tokens_problem(model, parts, sizes, has),
+        _blocks_problem(parts, sizes, has),
+        _ends_problem(model, parts, sizes, has),
+    ):
+        if problem:
+            raise WrongError(problem)
+    return parts
+
+
+def _plain_list(model: nn.Module) -> str:
+    """The path of a list, tuple or dict of layers."""
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            things = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+            if not name.startswith("_") and any(isinstance(thing, nn.Module) for thing in things):
+                registered = {id(part) for part in model.modules()}
+                if not all(id(thing) in registered for thing in things if isinstance(thing, nn.Module)):
+                    return f"{path}.{name}".lstrip(".")
+    return ""
+
+
+def _unused_block_class(student: ModuleType, model: nn.Module) -> str:
+    """The name of a block class that the file defines and the model has no instance of, though it has others."""
+    own = [
+        thing
+        for name, thing in vars(student).items()
+        if isinstance(thing, type)
+        and issubclass(thing, nn.Module)
+        and thing.__module__ == student.__name__
+        and re.search("block|encoder_?layer|transformer_?layer", name.lower())
+    ]
+    modules = list(model.modules())
+    used = {layer for module in modules for layer in type(module).__mro__}
+    foreign = [module for module in modules if re.search("Block|EncoderLayer", type(module).__name__)]
+    foreign = [module for module in foreign if type(module).__module__ != student.__name__]
+    return own[0].__name__ if own and foreign and not any(cls in used for cls in own) else ""
+
+
+def _patches_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
+    patch, channels, width = sizes["patch_size"], sizes["in_channels"], sizes["embed_dim"]
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and set(module.stride) == {1} and set(module.kernel_size) == {patch}:
+            evidence = f"the convolution's kernel is {patch} x {patch}, its stride {tuple(module.stride)}; {has}"
+            return named(MISTAKES, "pe_no_stride", evidence)
+    if parts.projection is None:
+        if any(tensor.numel() == width * channels * 256 for tensor in model.parameters()):
+            return named(MISTAKES, "tok_global_name", f"{has}; the projection is made for patches of 16 x 16 px")
+        what = "The weight of the patch embedding could not be found."
+        expected = f"{has}; expected {width} x {channels * patch * patch} numbers that map a patch to a token"
+        return Problem(what, expected, PATCHES, (NUDGES["parameters"], "Exercise 2 makes it."))
+    if not parts.projection.bias:
+        return named(MISTAKES, "pe_no_bias", f"{has}; nothing beside {parts.projection.weight} looks like its bias")
+    return None
+
+
+def _tokens_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
+    rows, columns = grid(sizes)
+    count, width = rows * columns, sizes["embed_dim"]
+    parameters = dict(model.named_parameters())
+    for name, parameter, copies in prepending.batch_copies(parameters, count, width):
+        surplus = (copies - 1) * parameters[parameter].numel() // copies
+        evidence = f"{parameter} holds {copies} copies, {copies - 1} of them surplus ({surplus:,} numbers); {has}"
+        return named(MISTAKES, name, evidence)
+    if parts.table.cls and parts.table.pos:
+        return None
+    model.eval()
+    images = draw(2, sizes["in_channels"], rows * sizes["patch_size"], columns * sizes["patch_size"]).float()
+
+    def attempt() -> Any:
+        try:
+            with torch.no_grad():
+                return pick_tensor(model(images), (2, sizes["num_classes"]))
+        except Exception as error:
+            return error
+
+    head = dict(model.named_parameters()).get(parts.head[0])
+    if head is not None:  # a head of zeros would hide what it reads
+        with torch.no_grad():
+            head.copy_(draw(*head.shape).float())
+    return tokens.missing(model, parts.table, count, width, has, attempt)
+
+
+def _blocks_problem(parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
+    found, depth = len(parts.blocks), sizes["depth"]
+    evidence = f"{found} block{'s' * (found != 1)} with parameters for depth={depth}; {has}"
+    if len({id(block) for block in parts.blocks}) < found or (found == 1 and depth > 1):
+        return named(MISTAKES, "vit_blocks_shared", evidence)
+    if found == depth - 1:
+        return named(MISTAKES, "vit_depth_minus_one", evidence)
+    if found and found != depth:
+        return named(MISTAKES, "vit_depth_ignored", evidence)
+    if not found:
+        return Problem(
+            "The encoder blocks could not be found among the modules.",
+            has,
+            BLOCKS,
+            (NUDGES["parameters"], "depth blocks, in an nn.ModuleList or nn.Sequential, each made by its own call."),
+        )
+    return None
+
+
+def _ends_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
+    rows, columns = grid(sizes)
+    width, classes = sizes["embed_dim"], sizes["num_classes"]
+    if not parts.norm[0]:
+        inside = {id(module) for block in parts.blocks for module in block.modules()}
+        norms = [m for m in model.modules() if "Norm" in type(m).__name__ and id(m) not in inside]
+        return named(MISTAKES, "vit_final_norm_other" if norms else "vit_no_final_norm", f"{norms or 'no norm'}; {has}")
+    if not parts.norm[1]:
+        return named(MISTAKES, "vit_final_norm_other", f"{parts.norm[0]} has no bias beside it; {has}")
+    if not parts.head[0]:
+        sizes_ = {classes * width * count for count in (rows * columns, rows * columns + 1)}
+        if any(tensor.numel() in sizes_ for tensor in model.parameters()):
+            return named(MISTAKES, "vit_head_all_tokens", has)
+        what = f"The head's weight, ({classes}, {width}), could not be found."
+        return Problem(what, has, HEAD, (NUDGES["parameters"], "The head is one nn.Linear(embed_dim, num_classes)."))
+    return None if parts.head[1] else named(MISTAKES, "vit_head_no_bias", has)
+
+
+def _maps(student: ModuleType, parts: Anatomy, sizes: Sizes) -> list[list[RoleMap]]:
+    """How to read the parameters of every block; WrongError if they are not those of a block."""
+    of_block = {name: sizes[name] for name in ("embed_dim", "num_heads", "mlp_dim")}
+    try:
+        maps = [block_maps(block, **of_block) for block in parts.blocks]
+    except UnmatchedError as error:
+        problem = _block_problem(student) if parts.hooked else None
+        hints = (NUDGES[BLOCKS], "Check the block by itself: exercise 7.")
+        raise WrongError(
+            problem or Problem("A block's parameters are not those of an encoder block.", str(error), BLOCKS, hints)
+        ) from None
+    unfit = parts.hooked and any(one[0].missing or one[0].surplus for one in maps)
+    if unfit and (problem := _block_problem(student)):
+        raise WrongError(problem)
+    return maps
+
+
+def _surplus(trial: Trial) -> Problem:
+    names = ", ".join(trial.anatomy.surplus[:6])
+    return Problem(
+        "There are parameters that the logits do not depend on.",
+        f"not needed: {names}; the logits are right without",
+        "parameters",
+        ("Which of your layers does forward never call?", f"Use it where an equation needs it, or delete it: {names}."),
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- diagnosis
+
+
+def _diagnose(student: ModuleType, trials: list[Trial]) -> Problem:
+    """Why the logits differ: stage by stage where one can listen to the blocks, else by hypotheses of the whole."""
+    if problem := _random(student, trials[0]):
+        return problem
+    wrong = [trial for trial in trials if not trial.is_right()]
+    traces = [trace(trial, 1) for trial in trials] if trials[0].anatomy.hooked else []
+    if traces and all(traces):
+        for stage in (_embedding_problem, _stream_problem, _tail_problem):
+            like_exercise_7 = all(one.alone for one in traces[0])
+            if stage is _tail_problem and like_exercise_7 and (problem := _block_problem(student)):
+                return problem
+            if problem := stage(trials, traces):
+                return problem
+    return _by_hypotheses(wrong) or _by_probes(student, wrong[0])
+
+
+@dataclass
+class Heard:
+    """One call of a block: its number, what went in, and what came out."""
+
+    number: int
+    x: Tensor
+    out: Tensor
+    alone: bool
+    """Whether it is called as exercise 7 calls one: with the tokens of a batch, (b, n, d), and nothing else."""
+
+
+def trace(trial: Trial, number: int, model: nn.Module | None = None) -> list[Heard]:
+    """Listen to the blocks while the model sees pictures `number`; empty if they are not called as modules."""
+    heard: list[Heard] = []
+    batch = len(trial.images[number])
+
+    def listen(place: int) -> Any:
+        def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+            x = next(thing for thing in (*args, *kwargs.values()) if isinstance(thing, Tensor))
+            out = out[0] if isinstance(out, tuple) else out
+            alone = len(x) == batch and sum(thing is not None for thing in (*args, *kwargs.values())) == 1
+            heard.append(Heard(place, _batch_first(x.detach(), batch), _batch_first(out.detach(), batch), alone))
+
+        return hook
+
+    hooks = [
+        block.register_forward_hook(listen(place), with_kwargs=True) for place, block in enumerate(trial.anatomy.blocks)
+    ]
+    try:
+        call(trial.model, trial.images[number], trial.sizes)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return heard
+
+
+def _batch_first(x: Tensor, batch: int) -> Tensor:
+    return x.transpose(0, 1) if x.ndim == 3 and x.shape[0] != batch and x.shape[1] == batch else x
+
+
+def _random(student: ModuleType, trial: Trial) -> Problem | None:
+    """Where two calls in eval mode part."""
+    again = trial.run(trial.images[1])
+    if same(again, trial.logits[1]):
+        return None
+    evidence = f"{trial.call}, called twice: {difference(again, trial.logits[1], 'logits')} as the first time"
+    first, second = (trace(trial, 1), trace(trial, 1)) if trial.anatomy.hooked else ([], [])
+    if not first or len(first) != len(second):
+        return named(MISTAKES, "vit_dropout", evidence)
+    if not same(first[0].x, second[0].x):
+        zeros = ((first[0].x == 0) != (second[0].x == 0)).any()
+        return named(MISTAKES, "tok_dropout" if zeros else "vit_pos_random_each_forward", evidence)
+    if not same(first[-1].out, second[-1].out) and (problem := _block_problem(student)):
+        return problem
+    return named(MISTAKES, "vit_dropout", evidence)
+
+
+def _embedding_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | None:
+    """Whether the first block gets what Eq. 1 says."""
+    expected, found = [_embedded(trial) for trial in trials], [heard[0].x for heard in traces]
+    for way in range(len(expected[0])):
+        if all(same(x, ways[way]) for x, ways in zip(found, expected, strict=True)):
+            return None
+    trial, x, right = next((t, x, e[0]) for t, x, e in zip(trials, found, expected, strict=True) if not same(x, e[0]))
+    if x.shape != right.shape:
+        evidence = f"{trial.call}: the first block gets {tuple(x.shape)}; expected {tuple(right.shape)}"
+        if x.shape[1:] == (right.shape[1] - 1, right.shape[2]):
+            return named(MISTAKES, "vit_cls_added", evidence)
+        hints = (NUDGES["parameters"], "N patches and one class token make N + 1 tokens.")
+        return Problem("The blocks do not get N + 1 tokens.", evidence, CLASS_TOKEN, hints)
+    evidence = f"{trial.call}: of what the first block gets, {difference(x, right, 'tokens')}"
+    projection = trials[0].anatomy.projection
+    assert projection is not None
+    for names, project, prepend in assembling.wrong_embeddings(projection):
+        if _all_same(trials, found, lambda t, f=(project, prepend): assembling.embedded(
+            t.images[1], t.sizes["patch_size"], t.numbers(), *f
+        )):  # fmt: skip
+            return named(MISTAKES, names, evidence)
+    if trial.anatomy.table.rows < right.shape[1]:
+        return named(MISTAKES, "vit_pos_not_on_cls", evidence)
+    return _unknown_embedding(trial, x, right, evidence)
+
+
+def _all_same(trials: list[Trial], found: list[Tensor], compute: Any) -> bool:
+    """Whether a hypothesis gives what was found, for every trial; False where it cannot be computed."""
+    try:
+        return all(same(x, compute(trial)) for trial, x in zip(trials, found, strict=True))
+    except (RuntimeError, ValueError):
+        return False
+
+
+def _embedded(trial: Trial) -> list[Tensor]:
+    """What the first block should get, for each right order of pixels."""
+    numbers, projection = trial.read(trial.way), trial.anatomy.projection
+    assert projection is not None
+    patch = trial.sizes["patch_size"]
+    if len(numbers.pos) == patches_of(trial):  # a position short: the class token's
+        numbers.pos = torch.cat([torch.zeros_like(numbers.pos[:1]), numbers.pos])
+        numbers.pos[0] = float("nan")  # nothing equals it
+    return [
+        assembling.embedded(trial.images[1], patch, numbers, right, prepending.right)
+        for right in projecting.rights(projection)
+    ]
+
+
+def patches_of(trial: Trial) -> int:
+    """How many patches its pictures have."""
+    rows, columns = grid(trial.sizes)
+    return rows * columns
+
+
+def _unknown_embedding(trial: Trial, x: Tensor, right: Tensor, evidence: str) -> Problem:
+    """Without class token and positions, the rows of the patches are the projection alone."""
+    if surplus := trial.anatomy.surplus:
+        owners = [type(trial.model.get_submodule(name.rpartition(".")[0])).__name__ for name in surplus]
+        if all("Norm" in owner for owner in owners):
+            return named(MISTAKES, "tok_norm", f"{evidence}; {', '.join(surplus)} belong to a norm outside the blocks")
+    parameters = dict(trial.model.named_parameters())
+    table = trial.anatomy.table
+    kept = {name: parameters[name].detach().clone() for name in (table.cls, table.pos)}
+    with torch.no_grad():
+        for name in kept:
+            parameters[name].zero_()
+        alone = trace(trial, 1)[0].x
+        expected = _embedded(trial)
+        for name, value in kept.items():
+            parameters[name].copy_(value)
+    if not any(same(alone[:, 1:], way[:, 1:]) for way in expected):
+        return Problem(
+            "The patches' tokens are wrong before positions are added.",
+            f"{evidence}; with class token and positions at 0 they differ, too",
+            PATCHES,
+            ("Check the patch embedding by itself: exercise 2.", "Change one patch: exactly one token may change."),
+        )
+    return tokens.unknown(x, right, evidence)
+
+
+def _stream_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | None:
+    """Whether every block is called once, in order, with what the one before it returned."""
+    trial, heard = trials[0], traces[0]
+    order, depth = [one.number for one in heard], trial.sizes["depth"]
+    evidence = f"{trial.call}: the blocks are called in the order {order}"
+    if order in (list(range(depth - 1)), list(range(1, depth))):
+        return named(MISTAKES, "vit_depth_minus_one", evidence)
+    if len(set(order)) == 1:
+        return named(MISTAKES, "vit_blocks_shared", evidence)
+    if order != list(range(depth)):
+        return named(MISTAKES, "vit_block_order", evidence)
+    numbers = trial.numbers()
+    for before, after in pairwise(heard):
+        if same(after.x, before.out):
+            continue
+        evidence = f"{trial.call}: block {after.number} gets another input than block {before.number} returned: "
+        evidence += difference(after.x, before.out, "input") if after.x.shape == before.out.shape else "another shape"
+        for name, wrong in (
+            ("vit_residual_stream_dropped", heard[0].x),
+            ("enc_double_residual", before.x + before.out),
+            ("vit_long_residual", heard[0].x + before.out),
+            ("vit_norm_every_block", assembling.final_norm(before.out, numbers)),
+            ("vit_blocks_unused", before.x),
+        ):
+            if same(after.x, wrong) and not (name == "vit_residual_stream_dropped" and _skipped(trial, after.x)):
+                return named(MISTAKES, name, evidence)
+        hints = (NUDGES[BLOCKS], "In the loop there is nothing but x = block(x).")
+        return Problem("What happens between the blocks is wrong.", evidence, BLOCKS, hints)
+    return None
+
+
+def _skipped(trial: Trial, x: Tensor) -> bool:
+    """Whether the logits are those of the tokens before any block."""
+    return same(trial.logits[1], assembling.tail(x, trial.numbers()))
+
+
+def _block_problem(student: ModuleType) -> Problem | None:
+    """What exercise 7 says of the model's block, taken alone."""
+
+    def build(embed_dim: int, num_heads: int, mlp_dim: int) -> nn.Module:
+        sizes = {**SIZES[0], "embed_dim": embed_dim, "num_heads": num_heads, "mlp_dim": mlp_dim}
+        block = dissect(student.VisionTransformer(**sizes), sizes).blocks[0]
+        return block
+
+    if type(build(35, 5, 29)).__module__.startswith("vitscratch."):
+        return None  # the library's own
+    alone = ModuleType(student.__name__)
+    alone.__dict__.update(vars(student))
+    alone.__dict__["EncoderBlock"] = build
+    try:
+        problem = next((outcome for outcome in encoder_block.check(alone) if isinstance(outcome, Problem)), None)
+    except Exception:  # it needs the model around it
+        return None
+    if problem is None:
+        return None
+    return replace(problem, step=BLOCKS, evidence=f"the model's block, taken alone: {problem.evidence}")
+
+
+def _tail_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | None:
+    """Whether the logits are the head of the normalised class token."""
+    last, found = [heard[-1].out for heard in traces], [trial.logits[1] for trial in trials]
+    right = [assembling.tail(z, trial.numbers()) for z, trial in zip(last, trials, strict=True)]
+    if all(same(logits, expected) for logits, expected in zip(found, right, strict=True)):
+        return None
+    trial, logits, expected = next(w for w in zip(trials, found, right, strict=True) if not same(w[1], w[2]))
+    evidence = f"{trial.call}: the last block is right, but {difference(logits, expected, 'logits')}"
+    inputs = {id(trial): (z, heard[0].x) for trial, z, heard in zip(trials, last, traces, strict=True)}
+    for names, compute in assembling.wrong_tails():
+        if _all_same(trials, found, lambda t, c=compute: c(inputs[id(t)][0], t.numbers())):
+            return _of_the_norm(named(MISTAKES, names, evidence))
+    if _all_same(trials, found, lambda t: assembling.tail(sum(inputs[id(t)]), t.numbers())):  # type: ignore[arg-type]
+        return named(MISTAKES, "vit_long_residual", evidence)
+    if _all_same(trials, found, lambda t: assembling.tail(inputs[id(t)][1], t.numbers())):
+        return named(MISTAKES, "vit_blocks_unused", evidence)
+    return _unknown_tail(trial, evidence)
+
+
+def _tiny_problem(student: ModuleType, trial: Trial) -> Problem | None:
+    """Tokens of deviation 1e-3 show every eps: with the blocks as they are, without attention, without all of it."""
+    parameters = dict(trial.model.named_parameters())
+    kept = {name: tensor.detach().clone() for name, tensor in parameters.items()}
+    parts, images = trial.anatomy, trial.images[1]
+    assert parts.projection is not None
+    silent: tuple[str, ...] = ()
+    for layer in ("", "attn.proj", "mlp.fc2"):
+        silent = (*silent, layer)
+        with torch.no_grad():
+            for name in (parts.projection.weight, parts.projection.bias, parts.table.cls, parts.table.pos):
+                parameters[name].copy_(1e-3 * kept[name])
+            _silence(trial, silent)
+            seen, right = trial.run(images), replace(trial, known={}).right(1, project=trial.project)
+            numbers, start = trial.read(trial.way), replace(trial, known={}).start(trial.project)
+            for name, tensor in parameters.items():
+                tensor.copy_(kept[name])
+        if same(seen, right):
+            continue
+        evidence = f"{trial.call}, with projection, class token and positions times 1e-3, so that eps matters"
+        evidence += f"{', ' + ' and '.join(filter(None, silent)) + ' at 0' if len(silent) > 1 else ''}: "
+        evidence += difference(seen, right, "logits")
+        heads = trial.sizes["num_heads"]
+        for flag in () if layer == "mlp.fc2" else (*reference.NORMALISED, *reference.NORM1, *reference.NORM2):
+            z = assembling.encoded(start, numbers, heads, frozenset({flag}))
+            if same(seen, assembling.tail(z, numbers)):
+                return named(MISTAKES, reference.mistake_name(flag), evidence)
+        for names, tail in assembling.wrong_tails() if layer == "mlp.fc2" else ():
+            if same(seen, tail(start, numbers)):
+                return _of_the_norm(named(MISTAKES, names, evidence))
+        step = NORM if layer == "mlp.fc2" else BLOCKS
+        return Problem("A norm goes wrong where the tokens are small.", evidence, step, (NUDGES[step], "eps is 1e-6."))
+    return None
+
+
+def _silence(trial: Trial, layers: tuple[str, ...]) -> None:
+    """Weight and bias of these layers of every block at 0."""
+    for maps, block in zip(trial.maps, trial.anatomy.blocks, strict=True):
+        role = maps[min(trial.way, len(maps) - 1)]
+        numbers = role.read(block)
+        role.write(block, {name: 0 * value for name, value in numbers.items() if name.rpartition(".")[0] in layers})
+
+
+def _of_the_norm(problem: Problem) -> Problem:
+    """eps is a mistake of the blocks' norms, too; here it is the final norm's."""
+    return replace(problem, step=NORM) if str(problem.mistake).startswith("enc_eps") else problem
+
+
+def _unknown_tail(trial: Trial, evidence: str) -> Problem:
+    """With the head's weight at 0 the logits are its bias; with the norm's at 0 every token is the norm's bias."""
+    parameters = dict(trial.model.named_parameters())
+    numbers = trial.numbers()
+
+    def with_zero(name: str) -> Tensor:
+        kept = parameters[name].detach().clone()
+        with torch.no_grad():
+            parameters[name].zero_()
+            logits = trial.run(trial.images[1])
+            parameters[name].copy_(kept)
+        return logits
+
+    bias = with_zero(trial.anatomy.head[0])
+    if not same(bias, numbers.head[1].expand_as(bias)):
+        step, why = HEAD, "with the head's weight at 0 the logits should be its bias, "
+        why += difference(bias, numbers.head[1].expand_as(bias), "logits")
+    else:
+        constant = with_zero(trial.anatomy.norm[0])
+        right = assembling.classified(numbers.norm[1], numbers).expand_as(constant)
+        step = POOLING if same(constant, right) else NORM
+        why = "with the final norm's weight at 0 every token is its bias, and the logits are " + (
+            "right: the wrong token is read, or none alone" if step == POOLING else "wrong all the same"
+        )
+    what = {HEAD: "The head is wrong.", NORM: "The final norm is wrong.", POOLING: "The head reads something else."}
+    return Problem(what[step], f"{evidence}; {why}", step, (NUDGES[step], "Eq. 4: y = LN(z_L^0); then the head."))
+
+
+# ------------------------------------------------------------------------- without blocks that one could listen to
+
+
+def _by_hypotheses(wrong: list[Trial]) -> Problem | None:
+    """The whole model with one mistake, anywhere."""
+    found = [trial.logits[1] for trial in wrong]
+    trial = wrong[0]
+    right = trial.right(1) if trial.anatomy.table.rows > patches_of(trial) else trial.logits[1]
+    evidence = f"{trial.call}: {difference(trial.logits[1], right, 'logits')}"
+    if trial.anatomy.table.rows == patches_of(trial):
+        return named(MISTAKES, "vit_pos_not_on_cls", f"{trial.call}: {trial.anatomy.table.rows} positions")
+    for names, compute in _whole():
+        if _all_same(wrong, found, compute):
+            return _of_the_norm(named(MISTAKES, names, evidence))
+    return None
+
+
+def _whole() -> Iterator[tuple[tuple[str, ...], Any]]:
+    def start(t: Trial) -> Tensor:
+        return _embedded(t)[0]
+
+    def encoded(t: Trial) -> Tensor:
+        return assembling.encoded(start(t), t.numbers(), t.sizes["num_heads"])
+
+    def blocks(t: Trial, numbers: Numbers) -> list[assembling.Block]:
+        heads = t.sizes["num_heads"]
+        return [partial(reference.encoder_block, parameters=block, num_heads=heads) for block in numbers.blocks]
+
+    for names, tail in assembling.wrong_tails():
+        if len(names) == 1:
+            yield names, lambda t, tail=tail: tail(encoded(t), t.numbers())
+    for name, loop in assembling.LOOPS:
+        yield (
+            (name,),
+            lambda t, loop=loop: assembling.tail(loop(start(t), blocks(t, t.numbers()), t.numbers()), t.numbers()),
+        )
+    for flag in (flag for stage in reference.BLOCK_STAGES for flag in stage):
+        yield (
+            (reference.mistake_name(flag),),
+            lambda t, flag=flag: assembling.tail(
+                assembling.encoded(start(t), t.numbers(), t.sizes["num_heads"], frozenset({flag})), t.numbers()
+            ),
+        )
+
+
+def _by_probes(student: ModuleType, trial: Trial) -> Problem:
+    """No hypothesis fits: special parameters say which part is wrong."""
+    alone = trial.run(trial.images[1][:1])
+    if not same(alone, trial.logits[1][:1]):
+        return Problem(
+            "A picture's logits depend on its neighbours in the batch.",
+            f"{trial.call}: {difference(trial.logits[1][:1], alone, 'logits')} when the picture is alone",
+            BLOCKS,
+            (NUDGES[BLOCKS], "Which axis does attention run over? Give nn.MultiheadAttention batch_first=True."),
+        )
+    right = trial.right(1)
+    evidence = f"{trial.call}: {difference(trial.logits[1], right, 'logits')}"
+    silent = _silenced(trial)
+    if not same(*silent):
+        problem = _unknown_tail(trial, evidence)
+        apart = difference(*silent, "logits")
+        if problem.step != POOLING:
+            return problem
+        hints = ("With silent blocks the logits are head(LN(class token + first position)).", NUDGES[POOLING])
+        return Problem(
+            "The class token does not reach the head as it should.", f"{evidence}; {apart}", CLASS_TOKEN, hints
+        )
+    what = "Class token, first position, final norm and head are right; what the blocks add is not."
+    return Problem(
+        what, evidence, BLOCKS, (NUDGES[BLOCKS], "Check the block by itself (exercise 7), and the patches (2).")
+    )
+
+
+def _silenced(trial: Trial) -> tuple[Tensor, Tensor]:
+    """Logits with both last layers of every block at 0, and head(LN(class token + first position))."""
+    kept = {name: tensor.detach().clone() for name, tensor in trial.model.named_parameters()}
+    with torch.no_grad():
+        _silence(trial, ("attn.proj", "mlp.fc2"))
+    seen = trial.run(trial.images[1])
+    with torch.no_grad():
+        for name, tensor in trial.model.named_parameters():
+            tensor.copy_(kept[name])
+    n = trial.numbers()
+    return seen, assembling.tail((n.cls + n.pos[0]).expand(len(seen), 1, -1), n)

@@ -1,0 +1,274 @@
+"""Exercise 10: weights of torchvision's VisionTransformer under our names."""
+
+from collections.abc import Iterator, Mapping
+from itertools import permutations
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitscratch.exercises.checks.compare import shape_of
+from vitscratch.exercises.checks.tools import named, say
+from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
+from vitscratch.vit import VisionTransformer
+from vitscratch.weights.table import to_ours
+from vitscratch.weights.torchvision import TORCHVISION
+
+SIZES = dict(image_size=14, patch_size=7, num_heads=3, mlp_dim=29, num_classes=11)
+WIDTH = 15
+DEPTHS = (2, 11)  # two digits, so that a name cannot be mistaken for the beginning of another
+
+MISTAKES: dict[str, Mistake] = {
+    mistake.name: mistake
+    for mistake in (
+        Mistake(
+            "cv_strict_false",
+            "Names are missing or stay torchvision's: load_state_dict(strict=False) would pass over them in silence "
+            "and leave those weights at random.",
+            "names",
+            (
+                "Load the result with strict=True: PyTorch lists what is missing and what is unexpected.",
+                "Compare with VisionTransformer(...).state_dict().keys(), name by name.",
+            ),
+        ),
+        Mistake(
+            "cv_prefix",
+            'The prefix "module." of a checkpoint that was saved from DataParallel is not taken away.',
+            "names",
+            (
+                'Try a dict in which every name begins with "module.".',
+                'name.removeprefix("module.") changes nothing where there is none.',
+            ),
+        ),
+        Mistake(
+            "cv_block_number",
+            "Numbers of two digits go wrong: encoder_layer_1 is also the beginning of encoder_layer_10.",
+            "names",
+            (
+                "Try a model of more than ten blocks.",
+                "Take the number as all the digits up to the dot, or replace names with the dot at their end.",
+            ),
+        ),
+        Mistake(
+            "cv_input_changed",
+            "The given dict is changed; somebody else may still need it.",
+            "names",
+            (
+                "Compare the dict's names before and after the call.",
+                "Fill a new dict; no pop, no del, nothing in place.",
+            ),
+        ),
+        Mistake(
+            "cv_kernel_layout",
+            "The axes of the convolution's kernel are permuted; both libraries keep it as (d, c, row, column).",
+            "values",
+            ("Compare with conv_proj.weight number by number.", "Nothing has to be permuted between PyTorch models."),
+        ),
+        Mistake(
+            "cv_transposed",
+            "A matrix is transposed; nn.Linear and torchvision both keep (out, in).",
+            "values",
+            (
+                "A square matrix hides it: compare the numbers, not the shape.",
+                "Nothing has to be transposed between PyTorch models (it has from Flax).",
+            ),
+        ),
+        Mistake(
+            "cv_norms_swapped",
+            "The two norms of a block are swapped: ln_1 is the one before attention, our norm1.",
+            "values",
+            ("Which norm does torchvision's EncoderBlock apply first?", "ln_1 is norm1, ln_2 is norm2."),
+        ),
+        Mistake(
+            "cv_mlp_swapped",
+            "The two layers of the MLP are swapped: mlp.0 is the first, mlp.3 the second.",
+            "values",
+            ("Which of the two is (mlp_dim, embed_dim)?", "mlp.0 is fc1; 1 is the GELU, 2 a dropout; mlp.3 is fc2."),
+        ),
+        Mistake(
+            "cv_qkv_order",
+            "Queries, keys and values are in another order: in_proj_weight holds q, then k, then v, as our qkv does.",
+            "values",
+            ("Cut both into thirds and compare.", "in_proj_weight needs a new name and nothing else."),
+        ),
+        Mistake(
+            "cv_block_order",
+            "The blocks' weights are in other blocks than they were.",
+            "values",
+            ("Which block do the weights of blocks.0 come from?", "encoder_layer_i becomes blocks.i."),
+        ),
+        Mistake(
+            "cv_wrong_source",
+            "Some weights come from another layer of torchvision's model.",
+            "values",
+            ("Go through the table of names once more.", "Compare every tensor with the one it was made of."),
+        ),
+    )
+}
+
+
+def check(student: ModuleType) -> Iterator[Outcome]:
+    """Two small torchvision models, awake: names, shapes, values, and logits."""
+    results = []
+    for depth in DEPTHS:
+        theirs = torchvision_weights(depth)
+        given = {name: tensor.clone() for name, tensor in theirs.items()}
+        found = student.convert_torchvision(given)
+        if list(given) != list(theirs) or any(not torch.equal(given[name], theirs[name]) for name in theirs):
+            lost = [name for name in theirs if name not in given or not torch.equal(given[name], theirs[name])]
+            lost = lost or [name for name in given if name not in theirs] or ["the order of its names"]
+            yield named(MISTAKES, "cv_input_changed", f"after the call the given dict differs in {_list(lost)}")
+            return
+        results.append((depth, theirs, found))
+    for depth, theirs, found in results:
+        if problem := names_problem(depth, theirs, found):
+            yield problem
+            return
+    yield Passed("the names are those of our VisionTransformer, all of them, for 2 and for 11 blocks")
+    for depth, theirs, found in results:
+        if problem := values_problem(_expected(theirs), found, depth):
+            yield problem
+            return
+    yield Passed("every tensor has the values of the one it was made of")
+    yield from _loaded(*results[0])
+    prefixed = {f"module.{name}": tensor for name, tensor in results[0][1].items()}
+    evidence = prefix_problem(student, prefixed, results[0][2])
+    yield named(MISTAKES, "cv_prefix", evidence) if evidence else Passed('the prefix "module." is taken away')
+
+
+def torchvision_weights(depth: int) -> dict[str, Tensor]:
+    """The state_dict of a small torchvision model, every number drawn at random."""
+    model = _torchvision(depth)
+    generator = torch.Generator().manual_seed(depth)
+    return {name: torch.randn(tensor.shape, generator=generator) * 0.3 for name, tensor in model.state_dict().items()}
+
+
+def _torchvision(depth: int) -> Any:
+    from torchvision.models.vision_transformer import VisionTransformer as Theirs
+
+    return Theirs(num_layers=depth, hidden_dim=WIDTH, **SIZES)
+
+
+def _expected(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return to_ours(TORCHVISION, theirs)[0]
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f", ... ({len(names)} in all)" if len(names) > 4 else "")
+
+
+def names_problem(depth: int, theirs: Mapping[str, Tensor], found: Any) -> Problem | None:
+    """What is missing and what is unexpected."""
+    if not isinstance(found, Mapping):
+        return Problem(
+            "The result is no dict.",
+            f"it is {shape_of(found)}; expected a dict of names and tensors",
+            "names",
+            ("Return a dict, our names to tensors.", "Build a new dict and return it at the end."),
+        )
+    expected = _expected(theirs)
+    missing = [name for name in expected if name not in found]
+    surplus = [str(name) for name in found if name not in expected]
+    if not missing and not surplus:
+        return None
+    evidence = (
+        f"for a model of {depth} blocks, missing: {_list(missing) or 'none'}; unexpected: {_list(surplus) or 'none'}"
+    )
+    if surplus and all(name.startswith("module.") for name in surplus):
+        return named(MISTAKES, "cv_prefix", evidence)
+    if depth > 9 and all(_number(name) is None or _number(name) in (0, 1, 10) for name in missing + surplus):
+        return named(MISTAKES, "cv_block_number", evidence)
+    return named(MISTAKES, "cv_strict_false", evidence)
+
+
+def _number(name: str) -> int | None:
+    digits = [part for part in name.replace("_", ".").split(".") if part.isdigit()]
+    return int(digits[0]) if digits else None
+
+
+def values_problem(expected: Mapping[str, Tensor], found: Mapping[str, Any], depth: int) -> Problem | None:
+    """The first tensor that is not the one it should be, and where it comes from."""
+    for name, tensor in expected.items():
+        value = found[name]
+        if isinstance(value, Tensor) and value.shape == tensor.shape and torch.equal(value.to(tensor.dtype), tensor):
+            continue
+        if not isinstance(value, Tensor):
+            evidence = f"{name} is {shape_of(value)}; expected a tensor"
+        elif value.shape != tensor.shape:
+            evidence = f"{name} is {shape_of(value)}; expected {shape_of(tensor)}"
+        else:
+            evidence = f"{name} begins {say(value)}; expected {say(tensor)}"
+        mistake, why = _origin(name, value, expected) if isinstance(value, Tensor) else (None, "")
+        evidence = f"in a model of {depth} blocks, {evidence}{why}"
+        if mistake:
+            return named(MISTAKES, mistake, evidence)
+        step = "values" if isinstance(value, Tensor) and value.shape == tensor.shape else "shapes"
+        return Problem(
+            f"{name} is not torchvision's.",
+            evidence,
+            step,
+            ("Compare it with the tensor that it is made of.", "Weights are renamed here; no number changes."),
+        )
+    return None
+
+
+def _origin(name: str, value: Tensor, expected: Mapping[str, Tensor]) -> tuple[str | None, str]:
+    """Where wrong values come from: (mistake, what to add to the evidence)."""
+    right = expected[name]
+    for other, tensor in expected.items():
+        if other != name and value.shape == tensor.shape and torch.equal(value.to(tensor.dtype), tensor):
+            return _swapped(name, other), f"; these are the values that belong to {other}"
+    orders = [order for order in permutations(range(right.ndim)) if list(order) != sorted(order)]
+    for order in orders:
+        permuted = right.permute(order)
+        if value.shape == permuted.shape and torch.equal(value.to(right.dtype), permuted):
+            mistake = "cv_kernel_layout" if right.ndim == 4 else "cv_transposed"
+            return mistake, f"; the axes are in the order {order}"
+    if "qkv" in name and value.shape == right.shape:
+        thirds = dict(zip("qkv", right.chunk(3), strict=True))
+        for letters in permutations("qkv"):
+            if torch.equal(value.to(right.dtype), torch.cat([thirds[letter] for letter in letters])):
+                return "cv_qkv_order", f"; its thirds are {', '.join(letters)}"
+        if torch.equal(value.flatten().sort().values, right.flatten().sort().values):
+            return "cv_qkv_order", "; the numbers are the right ones, in another order"
+    return None, ""
+
+
+def _swapped(name: str, other: str) -> str:
+    layer, wrong = name.split("."), other.split(".")
+    if "blocks" in layer and "blocks" in wrong:
+        if layer[2:] == wrong[2:]:
+            return "cv_block_order"
+        if {layer[2], wrong[2]} == {"norm1", "norm2"}:
+            return "cv_norms_swapped"
+        if {layer[3], wrong[3]} == {"fc1", "fc2"}:
+            return "cv_mlp_swapped"
+    return "cv_wrong_source"
+
+
+def _loaded(depth: int, theirs: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[Passed]:
+    """The proof: both models compute the same logits in float64."""
+    reference = _torchvision(depth)
+    reference.load_state_dict(theirs)
+    sizes: dict[str, Any] = {**SIZES, "in_channels": 3, "embed_dim": WIDTH, "depth": depth}
+    ours = VisionTransformer(**sizes)
+    ours.load_state_dict(dict(found), strict=True)
+    images = torch.randn(2, 3, 14, 14, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        apart = float((reference.double().eval()(images) - ours.double().eval()(images)).abs().max())
+    assert apart < 1e-9, apart  # equal tensors make equal models: the library's own tests say so
+    yield Passed(f"loaded with strict=True, the logits of both models differ by {apart:.0e} at most")
+
+
+def prefix_problem(student: ModuleType, prefixed: dict[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """What goes wrong when every name begins with "module."; "" if nothing does."""
+    try:
+        found = student.convert_torchvision(prefixed)
+    except Exception as error:
+        return f'with "module." before every name: {type(error).__name__}: {str(error)[:120]}'
+    missing = [name for name in expected if name not in found]
+    surplus = [str(name) for name in found if name not in expected]
+    if not missing and not surplus:
+        return ""
+    return f'with "module." before every name, missing: {_list(missing)}; unexpected: {_list(surplus) or "none"}'
