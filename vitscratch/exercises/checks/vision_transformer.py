@@ -194,11 +194,11 @@ def _check(student: ModuleType) -> Iterator[Outcome]:
             raise failed.error from None
     yield Passed("all parts are registered: patch embedding, class token, positions, blocks, norm and head")
     yield Passed("logits come as (batch, num_classes), for batches of 1, 3 and 5 and several sizes")
-    if not all([trial.is_right() for trial in trials]):
-        raise WrongError(_diagnose(student, trials))
+    if wrong := [trial for trial in trials if not trial.is_right()]:
+        raise WrongError(_diagnose(student, trials, wrong))
+    if problem := _tiny_problem(trials[0]):
+        raise WrongError(problem)
     for trial in trials:
-        if problem := _tiny_problem(student, trial):
-            raise WrongError(problem)
         if trial.anatomy.surplus:
             raise WrongError(_surplus(trial))
     yield Passed("a picture's logits do not depend on the other pictures of the batch, and two calls agree")
@@ -418,7 +418,10 @@ def _maps(student: ModuleType, parts: Anatomy, sizes: Sizes) -> list[list[RoleMa
     """How to read the parameters of every block; WrongError if they are not those of a block."""
     of_block = {name: sizes[name] for name in ("embed_dim", "num_heads", "mlp_dim")}
     try:
-        maps = [block_maps(block, **of_block) for block in parts.blocks]
+        shapes = [[(name, tensor.shape) for name, tensor in block.named_parameters()] for block in parts.blocks]
+        first = block_maps(parts.blocks[0], **of_block)  # blocks that look the same are read the same way
+        rest = zip(parts.blocks[1:], shapes[1:], strict=True)
+        maps = [first, *(first if own == shapes[0] else block_maps(block, **of_block) for block, own in rest)]
     except UnmatchedError as error:
         problem = _block_problem(student) if parts.hooked else None
         hints = (NUDGES[BLOCKS], "Check the block by itself: exercise 7.")
@@ -444,11 +447,10 @@ def _surplus(trial: Trial) -> Problem:
 # --------------------------------------------------------------------------------------------------------- diagnosis
 
 
-def _diagnose(student: ModuleType, trials: list[Trial]) -> Problem:
+def _diagnose(student: ModuleType, trials: list[Trial], wrong: list[Trial]) -> Problem:
     """Why the logits differ: stage by stage where one can listen to the blocks, else by hypotheses of the whole."""
     if problem := _random(student, trials[0]):
         return problem
-    wrong = [trial for trial in trials if not trial.is_right()]
     traces = [trace(trial, 1) for trial in trials] if trials[0].anatomy.hooked else []
     if traces and all(traces):
         for stage in (_embedding_problem, _stream_problem, _tail_problem):
@@ -679,7 +681,7 @@ def _tail_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | N
     return _unknown_tail(trial, evidence)
 
 
-def _tiny_problem(student: ModuleType, trial: Trial) -> Problem | None:
+def _tiny_problem(trial: Trial) -> Problem | None:
     """Tokens of deviation 1e-3 show every eps: with the blocks as they are, without attention, without all of it."""
     parameters = dict(trial.model.named_parameters())
     kept = {name: tensor.detach().clone() for name, tensor in parameters.items()}
