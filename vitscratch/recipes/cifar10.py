@@ -8,8 +8,8 @@ cifar10: NOT YET MEASURED (it needs a GPU).
 cifar10-short: test accuracy 65.67 % (6,567 of 10,000, one seed), 17 minutes of one CPU core (AMD EPYC, torch 2.15,
 fp32), on CIFAR-10 as JPEG files of quality 75, which are a little worse than the originals.
 cifar10-cpu: test accuracy 77.85 % (7,785 of 10,000, one seed), 81 minutes of one CPU core (AMD EPYC with AVX-512 BF16,
-torch 2.15, bf16), on the same JPEG files, with `--validation-fraction 0.02 --threads 1`. The weights come with the
-package (`vit_nano_32(weights="cifar10")`).
+torch 2.15, bf16), on the same JPEG files, with `--validation-fraction 0.02 --threads 1`. The weights that come
+with the package (`vit_nano_32(weights="cifar10")`) had a second round from there; their model card says how.
 """
 
 from dataclasses import dataclass, replace
