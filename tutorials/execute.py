@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -50,7 +49,9 @@ def execute(notebook: NotebookNode) -> NotebookNode:
             client.execute(env={**os.environ, "PYTHONPATH": path, "IPYTHONDIR": settings})
         except Exception as error:  # also that the kernel died, or that time was up
             source = done.cells[at[0]].source.strip().partition("\n")[0]
-            what = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else str(error)
+            what = str(error).strip() or "the kernel was stopped"
+            if isinstance(error, CellExecutionError):
+                what = f"{error.ename}: {error.evalue}"
             raise RuntimeError(f"cell {at[0] + 1} (it begins {source!r}): {what}") from error
     return normalise(done)
 
@@ -98,7 +99,7 @@ def store(notebook: NotebookNode, path: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Execute the files, or all of this folder; 1 if a cell failed, and then that file stays as it was."""
+    """Execute the files, or all of this folder; 1 if one failed, and that one stays as it was."""
     paths = [Path(argument) for argument in arguments] or sorted(HERE.glob("[0-9]*.ipynb"))
     failed = False
     for path in paths:
@@ -110,12 +111,12 @@ def main(arguments: Sequence[str]) -> int:
         except (RuntimeError, OSError, nbformat.ValidationError, nbformat.reader.NotJSONError) as error:
             failed = True
             print(f"{path.name}: {error}", file=sys.stderr)
+            if not isinstance(error.__cause__, CellExecutionError):
+                return 1  # a full disk, or the kernel was stopped, which is what Ctrl-C looks like from here
         else:
             print(f"{path.name}: {time.perf_counter() - start:.0f} s, {path.stat().st_size / 1000:.0f} kB")
     return int(failed)
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
-        sys.exit(main(sys.argv[1:]))
-    sys.exit(130)
+    sys.exit(main(sys.argv[1:]))

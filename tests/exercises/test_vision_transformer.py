@@ -176,6 +176,14 @@ MODEL = {  # mistakes of the model; edits of LIBRARY
     "vit_final_norm_twice": (("x = self.norm(x)", "x = self.norm(self.norm(x))"),),
     "vit_final_norm_added": (("x = self.norm(x)", "x = x + self.norm(x)"),),
     "vit_final_norm_other": ((NORM, "self.norm = nn.LayerNorm(embed_dim, eps=1e-6, elementwise_affine=False)"),),
+    "vit_norm_before_blocks": ((LOOP, f"x = self.norm(x)\n        {LOOP}"), ("x = block(x)\n        x = self.norm(x)", "x = block(x)")),
+    "vit_final_norm_other: batch": ((NORM, "self.norm = nn.BatchNorm1d(embed_dim)"), ("x = self.norm(x)", "x = self.norm(x.mT).mT")),
+    "vit_first_picture: x[0]": (("x[:, 0]", "x[0]"),),
+    "vit_depth_ignored: returned early": (("x = block(x)", "x = block(x)\n            break"),),
+    "tok_global_name: positions": (("1 + self.patch_embed.num_patches", "197"),),
+    "mlp_hidden_is_embed": (("EncoderBlock(embed_dim, num_heads, mlp_dim)", "EncoderBlock(embed_dim, num_heads, embed_dim)"),),
+    "mlp_hidden_fixed": (("EncoderBlock(embed_dim, num_heads, mlp_dim)", "EncoderBlock(embed_dim, num_heads, 4 * embed_dim)"),),
+    "attn_one_head": (("EncoderBlock(embed_dim, num_heads, mlp_dim)", "EncoderBlock(embed_dim, 1, mlp_dim)"),),
     "enc_eps_1e-5": ((NORM, "self.norm = nn.LayerNorm(embed_dim)"),),
     "vit_mean_with_cls": (("x[:, 0]", "x.mean(dim=1)"),),
     "vit_mean_pool": (("x[:, 0]", "x[:, 1:].mean(dim=1)"),),
@@ -238,6 +246,8 @@ INLINE = {
     "vit_residual_stream_dropped": (("        for n1", "        z = x\n        for n1"), ("x = x + a(n1(x))", "x = z + a(n1(z))")),
     "enc_no_mlp_residual": (("x = x + m(n2(x))", "x = m(n2(x))"),),
     "attn_scale_embed_dim": (("(dim // heads) ** -0.5", "dim ** -0.5"),),
+    "vit_cls_appended": ((CAT, "torch.cat([x, cls], dim=1)"),),
+    "pe_relu": (("flatten(2).transpose(1, 2)", "flatten(2).transpose(1, 2).relu()"),),
 }  # fmt: skip
 
 
@@ -256,6 +266,8 @@ UNKNOWN = {  # step: what
     "pooling: second and first": (LIBRARY, ("x[:, 0]", "0.3 * x[:, 0] + 0.7 * x[:, 1]")),
     "head: squared": (LIBRARY, (RETURN, f"{RETURN} ** 2")),
     "parameters: more": (LIBRARY, (NORM, f"{NORM}\n        self.more = nn.Linear(3, 5)")),
+    "head: squeezed": (LIBRARY, (RETURN, f"{RETURN}.squeeze()")),
+    "pooling: none": (LIBRARY, (RETURN, "return self.head(x)")),
     "head: two layers": (LIBRARY, ("nn.Linear(embed_dim, num_classes)", "nn.Sequential(nn.Linear(embed_dim, 41), nn.GELU(), nn.Linear(41, num_classes))")),
 }  # fmt: skip
 
@@ -273,3 +285,30 @@ def test_every_mistake_of_the_model_is_tried() -> None:
 
     tried = {name.partition(":")[0] for name in (*MODEL, *OF_BLOCKS, *INLINE)}
     assert _OWN.keys() <= tried and tried <= MISTAKES.keys()
+
+
+FIRST = ("pe_relu", "vit_pos_not_on_cls: all rows", "vit_cls_appended", "tok_pos_twice")
+THEN = ("vit_residual_stream_dropped", "vit_no_final_norm: unused", "vit_mean_with_cls", "vit_softmax")
+
+
+@pytest.mark.parametrize(("first", "then"), zip(FIRST, THEN, strict=True))
+def test_of_two_mistakes_the_first_is_named(first: str, then: str) -> None:
+    named_as(first, edited(LIBRARY, *MODEL[first], *MODEL[then]))
+
+
+@pytest.mark.parametrize(
+    "two",
+    [
+        ("vit_no_final_norm: unused", "vit_mean_with_cls"),
+        ("vit_no_final_norm: unused", "vit_softmax"),
+        ("vit_final_norm_twice", "vit_max_pool"),
+        ("vit_final_norm_twice", "vit_head_scaled"),
+        ("pe_relu", "vit_cls_appended"),
+        ("pe_column_major", "tok_pos_twice"),
+        ("vit_cls_appended", "tok_pos_twice"),
+    ],
+)
+def test_two_mistakes_of_one_stage_are_both_named(two: tuple[str, str]) -> None:
+    problem = outcome_of("vision_transformer", edited(LIBRARY, *MODEL[two[0]], *MODEL[two[1]]))
+    assert problem is not None
+    assert problem.mistake == " + ".join(name.partition(":")[0] for name in two)

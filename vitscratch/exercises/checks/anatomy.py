@@ -1,5 +1,6 @@
 """Where the parts of a student's Vision Transformer are: blocks, projection, class token, positions, norm and head."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +51,8 @@ def dissect(model: nn.Module, sizes: Sizes) -> Anatomy:
         rows_columns[0] * rows_columns[1],
         width,
     )
-    last = norms[-1] if norms else ("", "")
+    early = [pair for pair in norms if re.search("pre|embed|patch|first", pair[0].lower())]
+    last = (early + [pair for pair in norms if pair not in early])[-1] if norms else ("", "")
     known = {*last, table.cls, table.pos}
     return Anatomy(projection, table, blocks, hooked, last, head, [name for name in rest if name not in known])
 
@@ -61,7 +63,7 @@ def find_blocks(model: nn.Module, sizes: Sizes) -> tuple[list[nn.Module], bool]:
     A block is a module with the weights of attention and of an MLP; the outermost such modules are taken.
     """
     groups = [members for members in _lists(model) if all(any(True for _ in member.parameters()) for member in members)]
-    whole = [members for members in groups if is_block(members[0], sizes)]
+    whole = [members for members in groups if is_block(members[0], sizes) or _wide(members, sizes)]
     if whole:
         return max(whole, key=len), True
     parts = [members for members in groups if len(members) == sizes["depth"]]
@@ -81,6 +83,13 @@ def find_blocks(model: nn.Module, sizes: Sizes) -> tuple[list[nn.Module], bool]:
         ]
         return inner, True
     return [], False
+
+
+def _wide(members: list[nn.Module], sizes: Sizes) -> bool:
+    """Whether these are blocks whose MLP has another width than was asked for: as many as depth, and large."""
+    weights = sum(tensor.numel() for tensor in members[0].parameters() if tensor.ndim > 1)
+    norms = sum(tensor.ndim == 1 for tensor in members[0].parameters())
+    return len(members) == sizes["depth"] and weights >= 9 * sizes["embed_dim"] ** 2 and norms > 4
 
 
 def is_block(module: nn.Module, sizes: Sizes) -> bool:

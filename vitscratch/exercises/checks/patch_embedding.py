@@ -118,10 +118,7 @@ def parameters_problem(layer: nn.Module, sizes: dict[str, Any]) -> Problem | Non
         )
     projection = find_projection(parameters, patch, channels, width)
     if projection is None:
-        if any(
-            tensor.shape == (width, channels, 16, 16) or tensor.numel() == width * channels * 256
-            for tensor in parameters.values()
-        ):
+        if any(tensor.numel() in (width * channels * 256, width * 3 * patch * patch) for tensor in parameters.values()):
             return named(MISTAKES, "tok_global_name", f"{has}; made for patches of 16 x 16 px")
         return Problem(
             "No parameter has the size of the projection.",

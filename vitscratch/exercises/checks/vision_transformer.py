@@ -26,6 +26,7 @@ from vitscratch.exercises.checks.compare import (
     same,
     shape_of,
 )
+from vitscratch.exercises.checks.projecting import Projection
 from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, block_maps, listed
 from vitscratch.exercises.checks.tools import TOOLS, StudentError, drawn, named, students_code
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
@@ -51,6 +52,7 @@ _OWN = bank(
     vit_residual_stream_dropped | encoder blocks | Every block gets the embedding; each should get what the block before it returned. | In the loop, what goes in and what comes out must have the same name.
     vit_norm_every_block | encoder blocks | The final norm is applied at every block; it comes once, after the last. | Look at what is inside the loop.
     vit_long_residual | encoder blocks | The embedding is added once more after the blocks. | The residuals are inside the blocks; nothing bridges all of them.
+    vit_norm_before_blocks | final norm | The final norm is applied before the blocks; it comes once, after the last. | Each block has norms of its own; the model's own comes at the end.
     vit_no_final_norm | final norm | The final norm is missing: Eq. 4 normalises the class token before the head reads it. | nn.LayerNorm(embed_dim, eps=1e-6) after the last block.
     vit_final_norm_twice | final norm | The final norm is applied twice. | Count the calls.
     vit_final_norm_added | final norm | The final norm is added to the tokens; it replaces them. | No residual here.
@@ -192,11 +194,11 @@ def _check(student: ModuleType) -> Iterator[Outcome]:
             raise failed.error from None
     yield Passed("all parts are registered: patch embedding, class token, positions, blocks, norm and head")
     yield Passed("logits come as (batch, num_classes), for batches of 1, 3 and 5 and several sizes")
-    if not all([trial.is_right() for trial in trials]):
-        raise WrongError(_diagnose(student, trials))
+    if wrong := [trial for trial in trials if not trial.is_right()]:
+        raise WrongError(_diagnose(student, trials, wrong))
+    if problem := _tiny_problem(trials[0]):
+        raise WrongError(problem)
     for trial in trials:
-        if problem := _tiny_problem(student, trial):
-            raise WrongError(problem)
         if trial.anatomy.surplus:
             raise WrongError(_surplus(trial))
     yield Passed("a picture's logits do not depend on the other pictures of the batch, and two calls agree")
@@ -239,15 +241,21 @@ def call(model: nn.Module, images: Tensor, sizes: Sizes) -> Tensor:
         result = run(model, images.clone(), step=HEAD)
     logits = pick_tensor(result, shape)
     if logits is None:
-        raise WrongError(
-            Problem(
-                "The result has another shape than (batch, num_classes).",
-                f"pictures {tuple(images.shape)}: the result is {shape_of(result)}; expected {shape}",
-                POOLING if isinstance(result, Tensor) and result.ndim != 2 else HEAD,
-                (NUDGES[POOLING], "One row of logits for each picture: the head reads one token of each."),
-            )
-        )
+        raise WrongError(_wrong_shape(images, result, shape))
     return logits
+
+
+def _wrong_shape(images: Tensor, result: Any, shape: tuple[int, int]) -> Problem:
+    evidence = f"pictures {tuple(images.shape)}: the result is {shape_of(result)}; expected {shape}"
+    if isinstance(result, Tensor) and result.ndim == 2 and result.shape[1] == shape[1]:
+        return named(MISTAKES, "vit_first_picture", evidence)
+    tokens_left = isinstance(result, Tensor) and result.ndim > 2
+    return Problem(
+        "The result has another shape than (batch, num_classes).",
+        evidence,
+        POOLING if tokens_left else HEAD,
+        (NUDGES[POOLING], "One row of logits for each picture, also for one picture alone: no squeeze."),
+    )
 
 
 def _ignores_its_arguments(student: ModuleType, error: Exception) -> Problem | None:
@@ -324,8 +332,9 @@ def _patches_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -
             evidence = f"the convolution's kernel is {patch} x {patch}, its stride {tuple(module.stride)}; {has}"
             return named(MISTAKES, "pe_no_stride", evidence)
     if parts.projection is None:
-        if any(tensor.numel() == width * channels * 256 for tensor in model.parameters()):
-            return named(MISTAKES, "tok_global_name", f"{has}; the projection is made for patches of 16 x 16 px")
+        elsewhere = {width * channels * 256: "patches of 16 x 16 px", width * 3 * patch * patch: "3 channels"}
+        if fixed := [elsewhere[tensor.numel()] for tensor in model.parameters() if tensor.numel() in elsewhere]:
+            return named(MISTAKES, "tok_global_name", f"{has}; the projection is made for {fixed[0]}")
         what = "The weight of the patch embedding could not be found."
         expected = f"{has}; expected {width} x {channels * patch * patch} numbers that map a patch to a token"
         return Problem(what, expected, PATCHES, (NUDGES["parameters"], "Exercise 2 makes it."))
@@ -344,6 +353,10 @@ def _tokens_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) ->
         return named(MISTAKES, name, evidence)
     if parts.table.cls and parts.table.pos:
         return None
+    for name, tensor in parameters.items():
+        if "pos" in name.lower() and tensor.ndim > 1 and tensor.shape[-1] == width and not parts.table.pos:
+            evidence = f"{name} has {tensor.numel() // width} rows, and there are {count} patches and the class token"
+            return named(MISTAKES, "tok_global_name", f"{evidence}; {has}")
     model.eval()
     images = draw(2, sizes["in_channels"], rows * sizes["patch_size"], columns * sizes["patch_size"]).float()
 
@@ -387,6 +400,9 @@ def _ends_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -> P
         inside = {id(module) for block in parts.blocks for module in block.modules()}
         norms = [m for m in model.modules() if "Norm" in type(m).__name__ and id(m) not in inside]
         return named(MISTAKES, "vit_final_norm_other" if norms else "vit_no_final_norm", f"{norms or 'no norm'}; {has}")
+    owner = type(model.get_submodule(parts.norm[0].rpartition(".")[0])).__name__
+    if "BatchNorm" in owner or "InstanceNorm" in owner:
+        return named(MISTAKES, "vit_final_norm_other", f"{parts.norm[0]} belongs to a {owner}; {has}")
     if not parts.norm[1]:
         return named(MISTAKES, "vit_final_norm_other", f"{parts.norm[0]} has no bias beside it; {has}")
     if not parts.head[0]:
@@ -402,7 +418,10 @@ def _maps(student: ModuleType, parts: Anatomy, sizes: Sizes) -> list[list[RoleMa
     """How to read the parameters of every block; WrongError if they are not those of a block."""
     of_block = {name: sizes[name] for name in ("embed_dim", "num_heads", "mlp_dim")}
     try:
-        maps = [block_maps(block, **of_block) for block in parts.blocks]
+        shapes = [[(name, tensor.shape) for name, tensor in block.named_parameters()] for block in parts.blocks]
+        first = block_maps(parts.blocks[0], **of_block)  # blocks that look the same are read the same way
+        rest = zip(parts.blocks[1:], shapes[1:], strict=True)
+        maps = [first, *(first if own == shapes[0] else block_maps(block, **of_block) for block, own in rest)]
     except UnmatchedError as error:
         problem = _block_problem(student) if parts.hooked else None
         hints = (NUDGES[BLOCKS], "Check the block by itself: exercise 7.")
@@ -428,11 +447,10 @@ def _surplus(trial: Trial) -> Problem:
 # --------------------------------------------------------------------------------------------------------- diagnosis
 
 
-def _diagnose(student: ModuleType, trials: list[Trial]) -> Problem:
+def _diagnose(student: ModuleType, trials: list[Trial], wrong: list[Trial]) -> Problem:
     """Why the logits differ: stage by stage where one can listen to the blocks, else by hypotheses of the whole."""
     if problem := _random(student, trials[0]):
         return problem
-    wrong = [trial for trial in trials if not trial.is_right()]
     traces = [trace(trial, 1) for trial in trials] if trials[0].anatomy.hooked else []
     if traces and all(traces):
         for stage in (_embedding_problem, _stream_problem, _tail_problem):
@@ -515,12 +533,12 @@ def _embedding_problem(trials: list[Trial], traces: list[list[Heard]]) -> Proble
         hints = (NUDGES["parameters"], "N patches and one class token make N + 1 tokens.")
         return Problem("The blocks do not get N + 1 tokens.", evidence, CLASS_TOKEN, hints)
     evidence = f"{trial.call}: of what the first block gets, {difference(x, right, 'tokens')}"
+    if _all_same(trials, found, lambda t: assembling.final_norm(_embedded(t)[t.project], t.numbers())):
+        return named(MISTAKES, "vit_norm_before_blocks", evidence)
     projection = trials[0].anatomy.projection
     assert projection is not None
     for names, project, prepend in assembling.wrong_embeddings(projection):
-        if _all_same(trials, found, lambda t, f=(project, prepend): assembling.embedded(
-            t.images[1], t.sizes["patch_size"], t.numbers(), *f
-        )):  # fmt: skip
+        if _all_same(trials, found, lambda t, f=(project, prepend): _with(t, *f)):
             return named(MISTAKES, names, evidence)
     if trial.anatomy.table.rows < right.shape[1]:
         return named(MISTAKES, "vit_pos_not_on_cls", evidence)
@@ -533,6 +551,11 @@ def _all_same(trials: list[Trial], found: list[Tensor], compute: Any) -> bool:
         return all(same(x, compute(trial)) for trial, x in zip(trials, found, strict=True))
     except (RuntimeError, ValueError):
         return False
+
+
+def _with(trial: Trial, project: projecting.Project, prepend: assembling.Prepend) -> Tensor:
+    """What the first block gets under a hypothesis."""
+    return assembling.embedded(trial.images[1], trial.sizes["patch_size"], trial.numbers(), project, prepend)
 
 
 def _embedded(trial: Trial) -> list[Tensor]:
@@ -588,6 +611,8 @@ def _stream_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem |
     evidence = f"{trial.call}: the blocks are called in the order {order}"
     if order in (list(range(depth - 1)), list(range(1, depth))):
         return named(MISTAKES, "vit_depth_minus_one", evidence)
+    if order == list(range(len(order))) and len(order) < depth:
+        return named(MISTAKES, "vit_depth_ignored", evidence)
     if len(set(order)) == 1:
         return named(MISTAKES, "vit_blocks_shared", evidence)
     if order != list(range(depth)):
@@ -625,8 +650,6 @@ def _block_problem(student: ModuleType) -> Problem | None:
         block = dissect(student.VisionTransformer(**sizes), sizes).blocks[0]
         return block
 
-    if type(build(35, 5, 29)).__module__.startswith("vitscratch."):
-        return None  # the library's own
     alone = ModuleType(student.__name__)
     alone.__dict__.update(vars(student))
     alone.__dict__["EncoderBlock"] = build
@@ -658,7 +681,7 @@ def _tail_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | N
     return _unknown_tail(trial, evidence)
 
 
-def _tiny_problem(student: ModuleType, trial: Trial) -> Problem | None:
+def _tiny_problem(trial: Trial) -> Problem | None:
     """Tokens of deviation 1e-3 show every eps: with the blocks as they are, without attention, without all of it."""
     parameters = dict(trial.model.named_parameters())
     kept = {name: tensor.detach().clone() for name, tensor in parameters.items()}
@@ -741,17 +764,19 @@ def _by_hypotheses(wrong: list[Trial]) -> Problem | None:
     """The whole model with one mistake, anywhere."""
     found = [trial.logits[1] for trial in wrong]
     trial = wrong[0]
+    projection = trial.anatomy.projection
+    assert projection is not None
     right = trial.right(1) if trial.anatomy.table.rows > patches_of(trial) else trial.logits[1]
     evidence = f"{trial.call}: {difference(trial.logits[1], right, 'logits')}"
     if trial.anatomy.table.rows == patches_of(trial):
         return named(MISTAKES, "vit_pos_not_on_cls", f"{trial.call}: {trial.anatomy.table.rows} positions")
-    for names, compute in _whole():
+    for names, compute in _whole(projection):
         if _all_same(wrong, found, compute):
             return _of_the_norm(named(MISTAKES, names, evidence))
     return None
 
 
-def _whole() -> Iterator[tuple[tuple[str, ...], Any]]:
+def _whole(projection: Projection) -> Iterator[tuple[tuple[str, ...], Any]]:
     def start(t: Trial) -> Tensor:
         return _embedded(t)[0]
 
@@ -762,6 +787,12 @@ def _whole() -> Iterator[tuple[tuple[str, ...], Any]]:
         heads = t.sizes["num_heads"]
         return [partial(reference.encoder_block, parameters=block, num_heads=heads) for block in numbers.blocks]
 
+    def after(x: Tensor, t: Trial) -> Tensor:
+        return assembling.tail(assembling.encoded(x, t.numbers(), t.sizes["num_heads"]), t.numbers())
+
+    for names, project, prepend in assembling.wrong_embeddings(projection):
+        if len(names) == 1:
+            yield names, lambda t, f=(project, prepend): after(_with(t, *f), t)
     for names, tail in assembling.wrong_tails():
         if len(names) == 1:
             yield names, lambda t, tail=tail: tail(encoded(t), t.numbers())
