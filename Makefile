@@ -1,13 +1,14 @@
-# make quickstart | test | check | clean. Needs Python >= 3.11 and make; everything else goes into .venv.
+# make quickstart | tutorials | test | check | clean. Needs Python >= 3.11 and make; everything else goes into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help quickstart test check format test-lowest clean
+.PHONY: help quickstart tutorials test check format test-lowest clean
 
 help:
 	@echo "make quickstart   install, prove ViT-B/16 equal to torchvision's, train a small ViT on digits"
+	@echo "make tutorials    execute all notebooks in tutorials/ again, in place"
 	@echo "make test         install what the tests need and run them all"
 	@echo "make check        format, lint and types"
 	@echo "make format       let ruff rewrite what it can"
@@ -16,6 +17,9 @@ help:
 
 quickstart: $(VENV)/.installed
 	$(BIN)/vitscratch quickstart
+
+tutorials: $(VENV)/.installed-tutorials
+	$(BIN)/python tutorials/execute.py
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
@@ -50,12 +54,17 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	$(PIP) --editable .
 	@touch $@
 
+$(VENV)/.installed-tutorials: pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV): up to 6 GB, mostly torch; a few minutes without a word ..."
+	$(PIP) --editable '.[tutorials]'
+	@touch $@ $(VENV)/.installed
+
 $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 	@echo "Installing into $(VENV): up to 6 GB, mostly torch; a few minutes without a word ..."
 	$(PIP) --editable '.[test]'
-	@touch $@ $(VENV)/.installed
+	@touch $@ $(VENV)/.installed-tutorials $(VENV)/.installed
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@echo "Installing into $(VENV): up to 6 GB, mostly torch; a few minutes without a word ..."
 	$(PIP) --editable '.[dev]'
-	@touch $@ $(VENV)/.installed-test $(VENV)/.installed
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed-tutorials $(VENV)/.installed

@@ -49,9 +49,13 @@ SHORTER = {
         [f"vitscratch {name}" for name in ("train", "evaluate", "predict", "doctor", "lr-find")]
     ),
     "vitscratch compare": None,  # tests/cli/test_compare.py runs it
+    "vitscratch explain": None,  # tests/cli/test_explain.py runs it
+    "vitscratch demo": None,  # tests/cli/test_demo.py runs it
     "vitscratch finetune": None,  # tests/cli/test_finetune.py runs it
     "vitscratch convert": None,  # tests/cli/test_convert.py runs it
     "vitscratch data": None,  # tests/cli/test_data_cli.py runs check and show
+    "vitscratch exercises": None,  # tests/exercises/test_check_cli.py runs them
+    "vitscratch check": None,  # the same
     "vitscratch parity": ["--depth", "1", "--batch-size", "1"],
     "vitscratch summary": [],
 }

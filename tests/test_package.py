@@ -31,7 +31,19 @@ ALLOWED: dict[str, set[str]] = {
     "baselines": {"data", "training", "config"},  # never the model: what a ViT is compared with does not depend on it
     "plots": {"training"},
     "bench": {"config", "vit", "parity", "training", "weights"},
-    "exercises": {"patches", "attention", "mlp", "encoder", "vit", "weights", "training", "transfer", "data"},
+    "exercises": {
+        "patches",
+        "attention",
+        "mlp",
+        "encoder",
+        "vit",
+        "weights",
+        "training",
+        "transfer",
+        "data",
+        "files",
+        "randomness",
+    },
     "recipes": {"config", "files", "patches", "vit", "data", "training", "bench", "weights", "transfer", "baselines"},
     "cli": {
         "",

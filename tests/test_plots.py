@@ -148,6 +148,44 @@ def test_class_token_attention_has_a_row_for_each_picture_and_a_column_for_each_
     assert png(figure).startswith(b"\x89PNG")
 
 
+def test_gaze_lays_each_map_over_its_own_picture() -> None:
+    seen = torch.rand(2, 3, 6)
+    figure = plots.gaze(torch.rand(2, 3, 4, 9), seen, (2, 3), ("a $ b", "c"), ("x", "y", "z"), "A heading " * 9)
+    panels = figure.axes[:-1]
+    assert [axes.get_title() for axes in panels[:4]] == ["picture", "x", "y", "z"]
+    assert [panels[i].get_ylabel() for i in (0, 4)] == ["a $ b", "c"]
+    for i in range(2):
+        for j in range(3):
+            shown = torch.as_tensor(panels[4 * i + j + 1].images[1].get_array())
+            torch.testing.assert_close(shown[::2, ::3].flatten(), seen[i, j])
+    assert {axes.images[1].norm.vmax for axes in (panels[1], panels[7])} == {1.0}  # an even gaze is never the brightest
+    assert png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("channels", "colours"), [(1, 1), (3, 3), (5, 1)])
+def test_patch_filters_has_a_picture_for_each_component(channels: int, colours: int) -> None:
+    components = torch.randn(9, channels, 2, 3)
+    figure = plots.patch_filters(components, torch.linspace(0.3, 0.01, 9))
+    shown = [axes for axes in figure.axes if axes.images]
+    assert len(shown) == 9 and shown[0].get_title() == "30.0%"
+    expected = 0.5 + 0.5 * components[8] / components[8].abs().max()
+    drawn = torch.as_tensor(shown[8].images[0].get_array())
+    torch.testing.assert_close(drawn, expected.permute(1, 2, 0) if colours == 3 else expected.mean(dim=0))
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_token_trajectories_has_a_line_for_each_token() -> None:
+    norms, kept, to_answer = torch.rand(3, 4, 7)
+    figure = plots.token_trajectories(norms, kept, to_answer, "a $ b")
+    for axes, values in zip(figure.axes, (norms, kept, to_answer), strict=True):
+        drawn = [torch.as_tensor(line.get_ydata()) for line in axes.lines]
+        assert len(drawn) == 6 + 2
+        torch.testing.assert_close(torch.stack(drawn[:6]), values[:, 1:].T)
+        torch.testing.assert_close(drawn[6], values[:, 1:].mean(dim=1))
+        torch.testing.assert_close(drawn[7], values[:, 0])
+    assert png(figure).startswith(b"\x89PNG")
+
+
 def test_position_similarity_has_a_map_for_each_position() -> None:
     similarity = torch.rand(2, 3, 2, 3)
     figure = plots.position_similarity(similarity)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
@@ -237,26 +237,105 @@ def class_token_attention(
         grid_size: rows and columns of patches.
         titles: one for each picture.
     """
-    depth, count = maps.shape[0], len(images)
-    gaze = maps[:, :, :, 0, 1:].mean(dim=2)
-    gaze = gaze / gaze.mean(dim=-1, keepdim=True)
-    figure = Figure(figsize=(1.5 * (depth + 1) + 1, 1.5 * count + 0.8), layout="constrained")
-    panels = figure.subplots(count, depth + 1, squeeze=False)
-    scale = ScalarMappable(Normalize(0, float(gaze.max())), cmap="magma")
+    seen = maps[:, :, :, 0, 1:].mean(dim=2)
+    seen = seen / seen.mean(dim=-1, keepdim=True)
+    heading = "Attention of the class token, mean over heads, laid over the picture"
+    blocks = [f"block {block + 1}" for block in range(maps.shape[0])]
+    return gaze(images, seen.transpose(0, 1), grid_size, titles, blocks, heading)
+
+
+def gaze(
+    images: Float[Tensor, "b c H W"],
+    seen: Float[Tensor, "b maps patches"],
+    grid_size: tuple[int, int],
+    titles: Sequence[str],
+    columns: Sequence[str],
+    heading: str,
+) -> Figure:
+    """What a token takes from each patch, laid over the picture: a row for each picture, a column for each map.
+
+    Args:
+        images: in [0, 1].
+        seen: as from `vitscratch.explain.gaze`: 1 everywhere is an even gaze. All maps share one scale of colours.
+        grid_size: rows and columns of patches.
+        titles: one for each picture. columns: one for each map: a block, a head, "rollout".
+        heading: broken where the figure ends.
+    """
+    count, maps = seen.shape[:2]
+    width = max(1.5 * (maps + 1) + 1.2, 4.6)
+    heading = fill(heading, int(9 * width))
+    figure = Figure(figsize=(width, 1.5 * count + 0.7 + 0.2 * len(heading.splitlines())), layout="constrained")
+    panels = figure.subplots(count, maps + 1, squeeze=False)
+    most = max(float(seen.max()), 1.0)
+    # By the square root beside a patch with thirty times an even gaze, or the others would all be black.
+    scale = ScalarMappable(PowerNorm(0.5 if most > 8 else 1.0, 0, most), cmap="magma")
     for i in range(count):
         _picture(panels[i, 0], images[i])
-        panels[i, 0].set_ylabel(titles[i], rotation=0, ha="right", va="center")
-        for block in range(depth):
-            heat = F.interpolate(gaze[block, i].reshape(1, 1, *grid_size), images.shape[2:], mode="nearest")[0, 0]
-            panels[i, block + 1].imshow(images[i].mean(dim=0).numpy(), cmap="gray", vmin=0, vmax=1)
-            panels[i, block + 1].imshow(heat.numpy(), cmap=scale.cmap, norm=scale.norm, alpha=0.65)
+        panels[i, 0].set_ylabel(_lines(_short(titles[i])), rotation=0, ha="right", va="center", parse_math=False)
+        for j in range(maps):
+            heat = F.interpolate(seen[i, j].reshape(1, 1, *grid_size), images.shape[2:], mode="nearest")[0, 0]
+            panels[i, j + 1].imshow(images[i].mean(dim=0).numpy(), cmap="gray", vmin=0, vmax=1)
+            panels[i, j + 1].imshow(heat.numpy(), cmap=scale.cmap, norm=scale.norm, alpha=0.65)
             if i == 0:
-                panels[i, block + 1].set_title(f"block {block + 1}", fontsize=10)
+                panels[i, j + 1].set_title(columns[j], fontsize=10)
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])
     panels[0, 0].set_title("picture", fontsize=10)
-    figure.colorbar(scale, ax=panels, label="attention on a patch / even attention on all patches", shrink=0.8)
-    figure.suptitle("Attention of the class token, mean over heads, laid over the picture")
+    figure.colorbar(scale, ax=panels, label=fill("on a patch / even on all patches", 20 * count), shrink=0.8)
+    figure.suptitle(heading)
+    return figure
+
+
+def patch_filters(components: Float[Tensor, "m c p q"], shares: Float[Tensor, " m"]) -> Figure:
+    """Principal components of the patch embedding's filters (Figure 7, left), each with its share of the variance.
+
+    Args:
+        components, shares: as from `vitscratch.explain.patch_filters`. Grey is 0; each is scaled by its largest number.
+            Three channels are drawn in colour, any other number as their mean.
+    """
+    count, columns = len(components), min(7, len(components))
+    rows = -(-count // columns)
+    drawn = 0.5 + 0.5 * components / components.abs().amax(dim=(1, 2, 3), keepdim=True)
+    figure = Figure(figsize=(max(0.95 * columns, 4.6), 1.1 * rows + 0.6), layout="constrained")
+    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.axis("off")
+        if i < count:
+            _picture(axes, drawn[i] if drawn.shape[1] == 3 else drawn[i].mean(dim=0, keepdim=True))
+            axes.set_title(f"{float(shares[i]):.1%}", fontsize=8)
+    figure.suptitle("Patch embedding: components of its filters", fontsize=11)
+    return figure
+
+
+def token_trajectories(
+    norms: Float[Tensor, "stages n"],
+    kept: Float[Tensor, "stages n"],
+    to_answer: Float[Tensor, "stages n"],
+    title: str,
+) -> Figure:
+    """The way of one picture's tokens through the blocks: length, likeness to their start, likeness to the answer.
+
+    Args:
+        norms, kept, to_answer: of one picture, as from `vitscratch.explain.token_trajectories`; token 0 is the class
+            token. title: what the picture is.
+    """
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    panels = figure.subplots(1, 3)
+    measured = {
+        "length": norms,
+        "cosine with itself before block 1": kept,
+        "cosine with what the head reads": to_answer,
+    }
+    stages = range(len(norms))
+    for axes, (name, values) in zip(panels, measured.items(), strict=True):
+        axes.plot(stages, values[:, 1:].numpy(), color=TRAIN, linewidth=0.6, alpha=0.35)
+        axes.plot(stages, values[:, 1:].mean(dim=1).numpy(), color=TRAIN, linewidth=2.2, label="mean of the patches")
+        axes.plot(stages, values[:, 0].numpy(), color=VALIDATION, linewidth=2.2, label="class token")
+        axes.set(title=name, xlabel="blocks passed")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+    panels[0].set_ylim(bottom=0)
+    figure.legend(handles=panels[0].lines[-2:], loc="outside lower center", ncols=2, frameon=False)
+    figure.suptitle(f"Tokens of {_short(title, 60)}, block by block (each thin line is a patch)", parse_math=False)
     return figure
 
 

@@ -250,6 +250,12 @@ def test_bench_digits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         (["quickstart", "--json", "{folder}"], "expected a file in a folder that exists"),
         (["train", "digits", "--epoch", "3"], "--epoch is no option here; nearest: --epochs, --warmup-epochs; --help"),
         (["train", "digits", "--lr", "0"], "learning_rate 0.0: expected a number above 0"),
+        (
+            ["compare", "fake_digit"],
+            "compare fake_digit: there is fake-digits, cifake, fake-or-real; nearest: fake-dig",
+        ),
+        (["lr-find", "cifar"], "lr-find cifar: there is digits, "),
+        (["train", "xyz"], "train xyz: there is digits, fake-digits, pictures, cifar10, cifar10-short, cifar10-cpu, "),
         (["doctor", "digits", "--lerning_rate=1"], "--lerning_rate is no option here; nearest: --learning-rate; "),
         (["data", "check", "{folder}", "--jsn", "x"], "--jsn is no option here; nearest: --json; --help in its place"),
         (["quickstart", "--no-quik"], "--no-quik is no option here; nearest: --no-quick"),

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +14,14 @@ import torch
 from safetensors.torch import load_file
 
 from tests.data.make import encoded, picture, write_folder
-from vitscratch.cli import main
+from vitscratch import plots
+from vitscratch.cli import compare, main
+from vitscratch.cli.compare_report import _precisions
 from vitscratch.cli.progress import Progress
 from vitscratch.cli.train import warnings
 from vitscratch.config import ViTConfig
 from vitscratch.data import Preprocessing
+from vitscratch.data.splits import some
 from vitscratch.recipes import judge
 from vitscratch.recipes.experiment import Experiment, load
 from vitscratch.recipes.fake_digits import FakeDigits
@@ -68,9 +73,13 @@ def test_a_comparison_leaves_a_table_its_numbers_and_figures(
     assert found["mcnemar"]["both"] + found["mcnemar"]["neither"] <= 101
     assert any("100 components left out: there are only 64" in note for note in found["notes"])
     table = (finished / "comparison.md").read_text()
+    assert rows["PCA + logistic regression"]["points_above_chance_per_minute"] is None
+    assert rows["ViT"]["points_above_chance_per_minute"] is not None
+    assert "\n| vit  | ViT " in table and "\n| pca  | PCA " in table and "| seconds | points per minute |" in table
     low, high = rows["ViT"]["test_interval"]
     assert f"{rows['ViT']['test_accuracy']:.2%} ({low:.2%} to {high:.2%})" in table and "McNemar" in table
     assert sorted(path.name for path in finished.glob("*.png")) == FIGURES
+    assert "was read when every model was done" in table and "had been read before" not in table
     # The same command again reads what is there.
     capsys.readouterr()
     assert main([*DIGITS, "--out", str(finished), "--json", str(tmp_path / "told.json")]) == 0
@@ -80,7 +89,7 @@ def test_a_comparison_leaves_a_table_its_numbers_and_figures(
 
 def test_other_settings_and_a_part_alone_are_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*DIGITS[:-1], "3", "--out", str(finished)]) == 2
-    assert "has a run with another epochs in it; name another folder" in capsys.readouterr().err
+    assert "has a run with other settings (epochs 2, not 3) in it; name another folder" in capsys.readouterr().err
     assert main(["train", "--resume", str(finished / "vit")]) == 2
     assert "is a part of a comparison; to go on with it: vitscratch compare fake-digits" in capsys.readouterr().err
     assert main([*DIGITS, "--out", str(finished / "vit")]) == 2
@@ -102,7 +111,10 @@ def test_an_interrupted_comparison_goes_on_to_the_same_weights(
         patch.setattr(Progress, "after_step", interrupt)
         assert main([*DIGITS, "--out", str(out)]) == 130
     said = capsys.readouterr().out
-    assert f"--epochs 2 --precision fp32 --device cpu --out {out}" in said.split("To go on: vitscratch compare")[1]
+    assert (
+        f"--epochs 2 --precision fp32 --no-doctor --device cpu --out {out}"
+        in said.split("To go on: vitscratch compare")[1]
+    )
     assert not (out / "comparison.json").exists() and not (out / "vit" / "metrics.json").exists()
     assert main([*DIGITS, "--out", str(out)]) == 0
     assert "Going on from" in capsys.readouterr().out
@@ -143,15 +155,91 @@ def test_the_test_part_is_read_once_when_every_model_is_done(tmp_path: Path, mon
     assert not torch.equal(read_checkpoint(out / "vit" / "last.pt")["model"]["pos_embed"], saved["pos_embed"])
 
 
-def test_quick_on_a_folder_as_cifake_has_it_and_robust(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_robust_later_measures_a_draw_and_says_what_was_read_before(finished: Path, tmp_path: Path) -> None:
+    """The same draw of test pictures for every model, as they are and damaged, and the same networks."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    before = (out / "vit" / "model.safetensors").read_bytes()
+    command = [*DIGITS, "--out", str(out), "--robust", "--robust-pictures"]
+    assert main([*command, "29"]) == 0
+    found, first = numbers(out), numbers(finished)
+    assert (out / "vit" / "model.safetensors").read_bytes() == before
+    assert found["robust_total"] == 29 and first["robust_total"] == 0
+    row = next(row for row in found["rows"] if row["name"] == "vit")
+    assert row["test_correct"] == next(row for row in first["rows"] if row["name"] == "vit")["test_correct"]
+    assert list(row["robust"])[:2] == ["as they are", "JPEG 95"] and len(row["robust"]) == 7
+    test = load(FakeDigits(max_pictures=101)).test
+    assert row["robust"]["as they are"]["correct"] == right_of(
+        out / "vit" / "model.safetensors", test.part(some(test.labels, 29, seed=0))
+    )
+    table = (out / "comparison.md").read_text()
+    assert "Test accuracy on damaged pictures, 29 of the 101 each, drawn with --split-seed 0:" in table
+    assert "It had been read before" in table and "models of pixels" in table
+    (out / "vit" / "model.safetensors").unlink()  # without which nothing can be measured
+    assert main([*command, "29"]) == 0
+    assert main([*command, "0"]) == 2
+    assert main([*command, "31"]) == 2
+
+
+@pytest.mark.parametrize("where", ["judge", "fit_pixels"])
+def test_after_ctrl_c_outside_of_an_epoch_the_same_command_goes_on(
+    where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(judge, where, stop)
+    out = tmp_path / "run"
+    assert main([*DIGITS[:3], "pca", *SHORT, "--out", str(out)]) == 130
+    said = capsys.readouterr()
+    assert "Stopped by Ctrl-C. To go on: vitscratch compare fake-digits --models pca" in said.out
+    assert "start again" not in said.err
+
+
+def test_a_bar_counts_every_picture_that_is_measured(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    counted: list[int] = []
+
+    @contextmanager
+    def measuring(pictures: int) -> Any:
+        counted.append(pictures)
+        yield lambda model, what, number: counted.append(-number)
+
+    monkeypatch.setattr(compare, "_measuring", measuring)
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    assert main([*DIGITS, "--out", str(out), "--robust", "--robust-pictures", "17"]) == 0
+    assert counted[0] == 2 * (101 + 6 * 17) and sum(counted) == 0
+
+
+def test_networks_of_different_precision_are_named() -> None:
+    def one(title: str, precision: str) -> Any:
+        return SimpleNamespace(title=title, precision=precision)
+
+    models = [one("PCA", ""), one("ViT", "bfloat16"), one("ResNet-18", "float32"), one("ViT 2", "bfloat16")]
+    (note,) = _precisions(models)
+    assert "bfloat16: ViT, ViT 2; float32: ResNet-18." in note
+    assert _precisions([models[0], models[1], models[3]]) == []
+
+
+def test_32_and_224_pixels_side_by_side_with_a_file_of_weights_and_robust(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a folder as CIFAKE has it. Table and figure say of both what their accuracy costs."""
     data, out = tmp_path / "data", tmp_path / "run"
     write_folder(data / "train", {"FAKE": 23, "REAL": 29}, size=(8, 8))
     write_folder(data / "test", {"FAKE": 7, "REAL": 5}, size=(8, 8), seed=1000)
     model = VisionTransformer.from_config(
-        config := ViTConfig(12, 4, 3, 7, embed_dim=12, depth=2, num_heads=2, mlp_dim=20)
+        config := ViTConfig(224, 32, 3, 7, embed_dim=12, depth=2, num_heads=2, mlp_dim=20)
     )
-    weights, prepare = tmp_path / "pretrained.safetensors", Preprocessing((12, 12), 3, mean=(0.3,), std=(0.4,))
+    weights, prepare = tmp_path / "pretrained.safetensors", Preprocessing((224, 224), 3, mean=(0.3,), std=(0.4,))
     save_model(weights, model, config, [f"class {i}" for i in range(7)], prepare.to_dict(), {})
+    drawn: dict[str, float] = {}
+    real = plots.accuracy_per_minute
+    monkeypatch.setattr(
+        plots, "accuracy_per_minute", lambda minutes, *rest: drawn.update(minutes) or real(minutes, *rest)
+    )
     command = ["compare", "cifake", "--data", str(data), "--quick", "--robust", "--image-size", "8", "--out", str(out)]
     command += ["--batch-size", "13", "--vit-weights", str(weights), "--device", "cpu", "--no-doctor"]
     assert main([*command, "--models", "svm", "resnet18", "vit", "vit-224"]) == 0
@@ -160,9 +248,13 @@ def test_quick_on_a_folder_as_cifake_has_it_and_robust(tmp_path: Path, capsys: p
     rows = {row["model"]: row for row in found["rows"]}
     assert set(rows) == {"RBF-SVM", "ResNet-18, 8 px, scratch", "ViT, 8 px, scratch", "ViT, pretrained"}
     assert rows["ViT, pretrained"]["epochs"] == 2  # of the head, then of everything
-    assert load_model(out / "vit-224" / "model.safetensors").preprocessing["image_size"] == [12, 12]
-    assert all(len(row["robust"]) == 6 for row in found["rows"]) and (out / "robust.png").exists()
-    assert "JPEG 50" in capsys.readouterr().out
+    assert load_model(out / "vit-224" / "model.safetensors").preprocessing["image_size"] == [224, 224]
+    for title in ("ViT, 8 px, scratch", "ViT, pretrained"):
+        assert rows[title]["points_above_chance_per_minute"] is not None and drawn[title] == rows[title]["minutes"] > 0
+    assert all(len(row["robust"]) == 7 for row in found["rows"]) and (out / "robust.png").exists()
+    said = capsys.readouterr().out
+    assert "JPEG 50" in said and "(--quick: --epochs 1, --max-pictures 200): loading" in said
+    assert "damaged pictures, 12 each:" in said
     assert main(["predict", str(out / "resnet18"), str(data / "test" / "REAL")]) == 2
     assert "this is a ResNet, not a plain ViT" in capsys.readouterr().err
 

@@ -51,9 +51,9 @@ def test_check_warns_of_a_shortcut(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["data", "check", str(root), "--json", str(tmp_path / "out.json")]) == 0
     printed = capsys.readouterr().out
     assert "told by  file format 100%!" in printed and "(chance 50%)" in printed
-    assert "Warnings: the class can be told without a look at the pictures" in printed
+    assert "Warnings: works, but what comes of it may be worthless\n  shortcut: 1\n" in printed
     assert "    file format: tells the class with 100.0% balanced accuracy (chance 50.0%)" in printed
-    assert printed.splitlines()[-1].startswith("GOOD: 22 good pictures, 2 classes, 1 warning, ")
+    assert printed.splitlines()[-1].startswith("DOUBTFUL (shortcut): 22 good pictures, 2 classes, 1 warning, ")
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["shortcuts"][0] == {
         "feature": "file format",

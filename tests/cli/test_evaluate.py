@@ -177,7 +177,7 @@ def test_weights_that_do_not_name_their_classes(three: Path, tmp_path: Path, cap
     assert main([*EVALUATE, str(two), "--data", str(tmp_path / "other"), "--num-heads", "4"]) == 0
     printed = capsys.readouterr()
     assert "theirs.pth does not name its classes: taken to be, in this order, cat, dog" in printed.err
-    assert "of      5" in printed.out and "of 12)" in printed.out
+    assert "of      5" in printed.out and "of 12;" in printed.out
 
 
 def test_a_class_that_the_model_knows_twice_is_refused() -> None:

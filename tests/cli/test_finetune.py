@@ -18,7 +18,7 @@ from vitscratch.data import Preprocessing
 from vitscratch.parity import awaken
 from vitscratch.recipes import FineTune
 from vitscratch.recipes.fine_tune import How
-from vitscratch.training import Checkpoints
+from vitscratch.training import Checkpoints, wilson_interval
 from vitscratch.vit import VisionTransformer
 from vitscratch.weights import load_model, save_model
 
@@ -29,6 +29,7 @@ CONFIG = ViTConfig(8, 4, 1, 7, embed_dim=12, depth=2, num_heads=2, mlp_dim=20)
 def weights(tmp_path: Path) -> str:
     model = VisionTransformer.from_config(CONFIG)
     awaken(model)
+    model.half()
     path = tmp_path / "pretrained.safetensors"
     names = [f"class {i}" for i in range(7)]
     save_model(path, model, CONFIG, names, Preprocessing((8, 8), 1, mean=(0.3,), std=(0.4,)).to_dict(), {})
@@ -53,8 +54,11 @@ def test_a_run_folder_like_any_other(weights: str, tmp_path: Path, capsys: pytes
     printed = capsys.readouterr().out
     learns = "The head alone learns for 1 epoch: 130 of 2,798 parameters; then everything, for 1."
     assert 0 < printed.index(learns) < printed.index("epoch 1/2")
+    assert "Weights:" not in printed  # a new head and half precision are as they should be
     assert main(["evaluate", str(out)]) == 0
-    assert f"{metrics['test_correct']} of 97" in capsys.readouterr().out
+    low, high = wilson_interval(metrics["test_correct"], 97)
+    told = f"{metrics['test_correct']} of 97; 95 % interval {low:.2%} to {high:.2%})"
+    assert told in capsys.readouterr().out and told in printed
     assert main(["train", "--resume", str(out)]) == 0
     assert "is finished" in capsys.readouterr().out
 
@@ -95,7 +99,9 @@ def test_compare_with_scratch_and_again(
     assert main(command) == 0  # the same command again finds both finished
     assert capsys.readouterr().out.count("is finished") == 2
     assert main([*command, "--last", "1"]) == 2  # another recipe in the same folder
-    assert "has a run in it" in capsys.readouterr().err
+    assert "has a run in it with other settings (last 2, not 1); `vitscratch train --resume" in capsys.readouterr().err
+    assert main(["train", "digits", "--out", str(out)]) == 2
+    assert "has a run in it of the recipe fine-tune; " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,20 @@ def test_weights_that_come_with_the_package_go_by_name(
     )
 
 
+def test_the_classes_that_a_model_can_name_are_told_unless_every_line_has_them_or_they_are_many(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = ViTConfig(9, 3, 3, 7, embed_dim=22, depth=1, num_heads=11, mlp_dim=13)
+    for classes in (7, 23):
+        names, file = [f"kind{i}" for i in range(classes)], tmp_path / "model.safetensors"
+        model = VisionTransformer.from_config(replace(config, num_classes=classes))
+        save_model(file, model, replace(config, num_classes=classes), names, Preprocessing((9, 9), 3).to_dict(), {})
+        for top in (3, 7):
+            assert main(["predict", str(file), str(pictures / "b.png"), "--top", str(top)]) == 0
+            told = "It knows 7 classes: kind0, kind1, kind2, kind3, kind4, kind5, kind6\n"
+            assert capsys.readouterr().err == told * ((classes, top) == (7, 3))
+
+
 def test_classes_of_one_name_are_told_apart() -> None:
     assert command.unique(["crane", "eel", "crane"]) == ["crane (0)", "eel", "crane (2)"]
 

@@ -157,7 +157,7 @@ def test_a_short_run_warms_up_for_a_fifth_of_it(tmp_path: Path) -> None:
     assert (recipe["epochs"], recipe["warmup_epochs"]) == (1, 0.2)
 
 
-def test_quick_is_quick(tmp_path: Path) -> None:
+def test_quick_is_quick(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     digit_files(tmp_path / "mine", per_class=12)
     arguments = [
         "train",
@@ -172,6 +172,15 @@ def test_quick_is_quick(tmp_path: Path) -> None:
     assert main([*arguments, "--preset", "vit_nano_8", "--padding", "1", "--no-doctor", "--quick"]) == 0
     recipe = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]
     assert recipe["epochs"] == 1 and recipe["max_pictures"] == 2000 and recipe["data"] == str(tmp_path / "mine")
+    assert f"in {tmp_path / 'run'} (--quick: --epochs 1, --max-pictures 2000): loading" in capsys.readouterr().out
+
+
+def test_quick_obeys_what_is_typed_beside_it(tmp_path: Path) -> None:
+    command = ["train", "digits", "--quick", "--epochs", "3", "--max-pictures", "41", "--device", "cpu", "--no-doctor"]
+    assert main([*command, "--out", str(tmp_path / "run")]) == 0
+    recipe = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]
+    assert recipe["epochs"] == 3 and recipe["max_pictures"] == 41
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"] == 3
 
 
 def test_a_run_goes_on_from_another_folder_and_on_its_own_device(
@@ -461,7 +470,7 @@ def digit_files(folder: Path, per_class: int = 3) -> list[Path]:
 def test_evaluate_on_another_folder(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     digit_files(tmp_path / "mine")
     assert main(["evaluate", str(finished), "--data", str(tmp_path / "mine"), "--device", "cpu"]) == 0
-    assert "of 30)" in capsys.readouterr().out
+    assert "of 30;" in capsys.readouterr().out
     (tmp_path / "mine" / "7").rename(tmp_path / "mine" / "seven")
     assert main(["evaluate", str(finished), "--data", str(tmp_path / "mine"), "--device", "cpu"]) == 2
     assert "the model knows 0, 1, 2" in capsys.readouterr().err

@@ -193,7 +193,7 @@ def test_duplicates_are_told_apart(tmp_path: Path) -> None:
     for name in ("x", "y"):
         (root / "train" / "cat" / f"{name}.png").write_bytes(b"")  # broken alike is not the same picture
     report = check_set(root)
-    found = {(f.where, f.kind): f.message for f in report.findings if f.severity == "note"}
+    found = {(f.where, f.kind): f.message for f in report.findings if f.severity != "bad"}
     assert set(found) == {
         ("train/cat/000.png", "duplicate"),
         ("train/cat/001.png", "conflicting labels"),
@@ -202,6 +202,12 @@ def test_duplicates_are_told_apart(tmp_path: Path) -> None:
         ("train/dog/003.png", "conflicting labels"),
     }
     assert found["train/cat/001.png", "conflicting labels"].endswith(": train/cat/001.png, train/dog/b.png")
+    warned = [finding.kind for finding in report.findings if finding.severity == "warning"]
+    assert warned == ["duplicate across splits"] * 2
+    for name in ("x", "y"):
+        (root / "train" / "cat" / f"{name}.png").unlink()
+    doubt = "DOUBTFUL (duplicate across splits): 18 good pictures, 2 classes, 2 warnings, 3 notes. Training takes it"
+    assert check_set(root).verdict() == doubt and check_set(root).passed
 
 
 def test_empty_classes_and_bad_files_are_named_together(tmp_path: Path) -> None:

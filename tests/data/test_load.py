@@ -227,7 +227,7 @@ def test_a_folder_beside_train_that_is_not_used_is_a_warning(tmp_path: Path) -> 
     assert load(root).summary["warnings"] == [
         "no validation part; folders beside train that are not used: more; call it val"
     ]
-    (root / "more").rename(root / "val")
+    (root / "more").rename(root / "test_matched")  # a second test part is no validation part
     assert load(root).summary["warnings"] == []
 
 
@@ -366,8 +366,12 @@ def test_classes_are_counted_among_the_chosen_and_refused_where_none_is_trained_
         for name, part in (("train", splits.train), ("validation", splits.validation))
     }
     assert sum(splits.summary["counts"]["train"].values()) == 37
-    with pytest.raises(ValueError, match=r"set: --max-pictures 1 drew no .* of class 'cat' \(nor of 1 more\), of 3 c"):
+    with pytest.raises(
+        ValueError, match=r"set: --max-pictures 1 drew no .* \(nor of 1 more\), of 3 classes; raise it to 3"
+    ):
         load(root, **wanted, max_pictures=1)
+    few = load(root, **wanted, max_pictures=3)
+    assert len(few.train) == 3 and set(few.train.labels.tolist()) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("skip_bad", [False, True])

@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from vitscratch.data import class_counts, digits, stratified_split
-from vitscratch.data.splits import divide
+from vitscratch.data.splits import divide, some
 
 
 def test_digits_are_the_1797_scans() -> None:
@@ -76,3 +76,15 @@ def test_groups_are_never_parted(seed: int) -> None:
     assert sorted([*first.tolist(), *second.tolist()]) == list(range(101))
     assert not set(groups[first].tolist()) & set(groups[second].tolist())
     assert 0.2 < len(second) / 101 < 0.4 and labels[second].unique().tolist() == [0, 1, 2]
+
+
+def test_a_draw_of_some_leaves_no_class_out() -> None:
+    labels = torch.tensor([0] * 97 + [1] * 3 + [2] * 2)
+    plain = torch.randperm(102, generator=torch.Generator().manual_seed(5))
+    for most in (3, 5, 6, 11):
+        drawn = some(labels, most, seed=5)
+        assert len(set(drawn.tolist())) == most
+        assert labels[drawn].bincount(minlength=3).min() >= min(2, most // 3)
+    even = torch.arange(102) % 2
+    assert torch.equal(some(even, 29, seed=5), plain[:29])  # where no class is short of pictures
+    assert torch.equal(some(labels, 102, seed=5), torch.arange(102))

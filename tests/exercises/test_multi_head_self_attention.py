@@ -1,5 +1,7 @@
 """The check of exercise 5 accepts what is right, however written, and names or places what is wrong."""
 
+from itertools import combinations
+
 import pytest
 
 from tests.exercises.make import edited, outcome_of
@@ -267,6 +269,42 @@ def test_known_mistake_is_named(name: str) -> None:
         assert problem.step == MISTAKES[problem.mistake].step
 
 
+# Of NAMED, those that change different lines: the steps in their order.
+PAIRED = (
+    ("attn_value_is_input", "attn_no_qkv_bias"),
+    ("attn_split_view", "attn_heads_interleaved"),
+    ("attn_scale_embed_dim", "attn_no_scale", "attn_scale_inverted"),
+    ("attn_softmax_queries", "attn_no_softmax", "attn_softmax_heads"),
+    ("attn_merge_reshape", "attn_merge_interleaved"),
+    ("attn_no_out_proj", "attn_residual_inside", "attn_no_out_bias"),
+)
+EDITS = {
+    "attn_value_is_input": [("self.split(self.to_v(x))", "self.split(x)")],
+    "attn_no_qkv_bias": [(LAYERS, LAYERS.replace("embed_dim)", "embed_dim, bias=False)"))],
+    "attn_split_view": [(SPLIT, "return z.reshape(len(z), self.h, -1, self.k)")],
+    "attn_heads_interleaved": [(SPLIT, "return z.view(*z.shape[:2], self.k, self.h).permute(0, 3, 1, 2)")],
+    "attn_scale_embed_dim": [(SCALE, "scores / math.sqrt(d)")],
+    "attn_no_scale": [(SCALE, "scores")],
+    "attn_scale_inverted": [(SCALE, "scores / self.k ** -0.5")],
+    "attn_softmax_queries": [(SOFTMAX, "scores.softmax(dim=-2)")],
+    "attn_no_softmax": [(SOFTMAX, "scores")],
+    "attn_softmax_heads": [(SOFTMAX, "scores.softmax(dim=1)")],
+    "attn_merge_reshape": [(MERGE, "z.reshape(b, n, d)")],
+    "attn_merge_interleaved": [(MERGE, "z.permute(0, 2, 3, 1).reshape(b, n, d)")],
+    "attn_no_out_proj": [(OUT, "return merged"), (OUT_LAYER, "pass")],
+    "attn_residual_inside": [(OUT, "return x + self.out(merged)")],
+    "attn_no_out_bias": [(OUT_LAYER, OUT_LAYER.replace(")", ", bias=False)"))],
+}  # fmt: skip
+PAIRS = [(one, other) for first, second in combinations(PAIRED, 2) for one in first for other in second][::2]
+
+
+def test_pairs_are_named() -> None:
+    assert len(PAIRS) >= 40
+    for one, other in PAIRS:
+        problem = outcome_of(NAME, edited(RIGHT, *EDITS[one], *EDITS[other]))
+        assert problem is not None and problem.mistake == f"{one} + {other}", (one, other, problem)
+
+
 UNKNOWN = {
     "scale by 1.7": ("scale", (SCALE, "scores / 1.7")),
     "scale of 64": ("scale", (SCALE, "scores / 8")),
@@ -284,6 +322,32 @@ UNKNOWN = {
         (QKV, QKV + "\n        v = v + torch.arange(n, dtype=v.dtype)[:, None]"),
     ),
     "queries of the next head": ("heads", (QKV, QKV + "\n        q = q.roll(1, 1)")),
+    "value added": ("weighted mean", (MIX, "z = weights @ v + v")),
+    "scores of a token with itself": ("scores", (SCORES, "scores = q @ k.mT + torch.eye(n)")),
+    "the same slice for all": (
+        "heads",
+        (QKV, QKV + "\n        q, k, v = (z[:, :1].expand(-1, self.h, -1, -1) for z in (q, k, v))"),
+    ),
+    "heads averaged": ("merging heads", (MIX, "z = (weights @ v).mean(1, keepdim=True).expand(-1, self.h, -1, -1)")),
+    "not merged": ("merging heads", (MERGE, "z"), (OUT, "return z")),
+    "nothing returned": ("output projection", (OUT, "self.out(merged)")),
+    "projections of single slices": (
+        "parameters",
+        (LAYERS, "        self.a, self.b, self.c = (nn.Linear(self.k, self.k) for _ in range(3))\n"),
+        (QKV, "x = x.view(b, n, self.h, self.k).transpose(1, 2); q, k, v = self.a(x), self.b(x), self.c(x)"),
+    ),
+    "no weights at all": (
+        "parameters",
+        (LAYERS, ""),
+        (OUT_LAYER, "pass"),
+        (QKV, "q = k = v = self.split(x)"),
+        (OUT, "return merged"),
+    ),
+    "no module": (
+        "parameters",
+        ("MultiHeadSelfAttention(nn.Module)", "MultiHeadSelfAttention"),
+        ("super().__init__()", "pass"),
+    ),
     "heads rolled": ("merging heads", (MERGE, "z.roll(1, 1).transpose(1, 2).reshape(b, n, d)")),
     "heads flipped inside": ("merging heads", (MERGE, "z.flip(-1).transpose(1, 2).reshape(b, n, d)")),
     "tanh at the end": ("output projection", (OUT, "return self.out(merged).tanh()")),

@@ -18,11 +18,15 @@ import tyro
 
 from vitscratch import __version__
 from vitscratch.cli.bench import Bench
+from vitscratch.cli.check import Check
 from vitscratch.cli.compare import CompareCommand
 from vitscratch.cli.convert import Convert
 from vitscratch.cli.data import Data
+from vitscratch.cli.demo import Demo
 from vitscratch.cli.doctor import Doctor
 from vitscratch.cli.evaluate import Evaluate
+from vitscratch.cli.exercises import Exercises
+from vitscratch.cli.explain import Explain
 from vitscratch.cli.finetune import Finetune
 from vitscratch.cli.lr_find import LrFind
 from vitscratch.cli.parity import Parity
@@ -31,7 +35,7 @@ from vitscratch.cli.quickstart import Quickstart
 from vitscratch.cli.run_folder import is_first_process
 from vitscratch.cli.summary import Summary
 from vitscratch.cli.train import Train
-from vitscratch.recipes import RECIPES
+from vitscratch.recipes import COMPARISONS, RECIPES
 
 RECIPE = "Then its name, and as options every field of it: `vitscratch {} digits --help` lists them."
 Command = (
@@ -54,6 +58,8 @@ Command = (
     ]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Explain, tyro.conf.subcommand("explain")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[
         Doctor,
         tyro.conf.subcommand(
@@ -74,6 +80,8 @@ Command = (
     | Annotated[Parity, tyro.conf.subcommand("parity")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
     | Annotated[Data, tyro.conf.subcommand("data")]
+    | Annotated[Exercises, tyro.conf.subcommand("exercises")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Bench, tyro.conf.subcommand("bench"), tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes]
 )
 
@@ -135,6 +143,7 @@ def _parse(arguments: list[str]) -> Any:
     except SystemExit as end:
         if not end.code or not is_first_process():  # --help, or another process tells
             raise
+        _refuse_unknown_recipe(arguments)
         return parse()
     if unknown:
         word = unknown[0].partition("=")[0]
@@ -142,6 +151,21 @@ def _parse(arguments: list[str]) -> Any:
         nearest = f"; nearest: {', '.join(near)}" if near else ""
         raise ValueError(f"{word} is no option here{nearest}; --help in its place lists all")
     return command
+
+
+def _refuse_unknown_recipe(arguments: list[str]) -> None:
+    """In one line, with the nearest.
+
+    Raises:
+        ValueError: the word after a command that works on a recipe is none.
+    """
+    kinds: dict[str, Any] = {"compare": COMPARISONS, "train": RECIPES, "doctor": RECIPES, "lr-find": RECIPES}
+    command, word = (*arguments, "", "")[:2]
+    if not (known := kinds.get(command)) or not word or word.startswith("-") or word in (*known, "resume"):
+        return
+    near = get_close_matches(word.replace("_", "-"), known)
+    nearest = f"; nearest: {', '.join(near)}" if near else ""
+    raise ValueError(f"{command} {word}: there is {', '.join(known)}{nearest}")
 
 
 def _options(command: Any) -> Iterator[str]:

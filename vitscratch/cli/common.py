@@ -70,6 +70,14 @@ def write_json(data: Any, path: Path) -> None:
     write_atomically(path, lambda file: file.write(text), "w")
 
 
+def with_interval(correct: int, total: int) -> str:
+    """An accuracy as it should be told: with the number of pictures and the 95 % interval."""
+    from vitscratch.training import wilson_interval
+
+    low, high = wilson_interval(correct, total)
+    return f"{correct / total:.2%} ({correct:,} of {total:,}; 95 % interval {low:.2%} to {high:.2%})"
+
+
 def environment() -> dict[str, Any]:
     """Versions and revision: what else a result depends on."""
     from importlib.metadata import version

@@ -14,7 +14,7 @@ import tyro
 from vitscratch.cli.common import Common, Device, check_writable, environment, pick_device, write_json
 from vitscratch.cli.data import file_progress
 from vitscratch.cli.progress import say
-from vitscratch.cli.recipe import checked, for_each_recipe, recipe_name, recipe_to_json
+from vitscratch.cli.recipe import checked, differences, for_each_recipe, recipe_name, recipe_to_json, shortened
 from vitscratch.cli.run_folder import (
     CONFIG,
     HISTORY,
@@ -77,10 +77,14 @@ class Compare(Common):
     interrupted."""
 
     quick: bool = False
-    """A short version that ends within two minutes on two cores: shows that everything runs."""
+    """A short version that ends within two minutes on two cores: shows that everything runs. It sets the number of
+    epochs and of pictures, unless you do."""
 
     robust: bool = False
     """Also measure every model on damaged test pictures: saved as JPEG, shrunk, blurred, noisy."""
+
+    robust_pictures: int = 2000
+    """For --robust: at most so many test pictures, drawn by --split-seed."""
 
     doctor: bool = True
     """Examine each ViT before its first step (a few seconds), and stop if something is broken."""
@@ -92,42 +96,46 @@ class Compare(Common):
         check_writable(self.json)
         if under_torchrun():
             raise ValueError("compare runs in one process; start it without torchrun")
+        if self.robust_pictures < 1:
+            raise ValueError(f"--robust-pictures {self.robust_pictures}: expected at least 1")
         comparison = checked(self.recipe).absolute()
         comparison = comparison.quick() if self.quick else comparison
         candidates = available(comparison)
         name = recipe_name(comparison)
         out = self.out if self.out is not None else Path("runs") / f"compare-{name}"
         command = self._command(out)
-        with only_writer(out), _begun(out, comparison, self.device):
-            if (done := _done(out, self.robust)) is None:
-                say(f"{name} in {out}: loading ...")
-                code = self._carry_out(out, comparison, candidates, command)
-                if code:
-                    return code
-            else:
-                say(f"{out} is finished:\n\n{(out / TABLE).read_text()}")
-            if self.json is not None:
-                write_json(done or json.loads((out / NUMBERS).read_text()), self.json)
+        try:
+            with only_writer(out), _begun(out, comparison, self.device):
+                if _done(out, self.robust_pictures * self.robust):
+                    say(f"{out} is finished:\n\n{(out / TABLE).read_text()}")
+                else:
+                    say(f"{name} in {out}{shortened(comparison) * self.quick}: loading ...")
+                    if code := self._carry_out(out, comparison, candidates, command):
+                        return code
+                if self.json is not None:
+                    write_json(_read(out / NUMBERS), self.json)
+        except KeyboardInterrupt:  # while a network is trained, it stops after a step and says so itself
+            say(f"\nStopped by Ctrl-C. To go on: {command}")
+            return 130
         return 0
 
     def _carry_out(self, out: Path, comparison: Comparison, candidates: dict[str, Candidate], command: str) -> int:
         """Train every model, then judge all of them."""
         from vitscratch.baselines import LeftOut
-        from vitscratch.cli.compare_report import report
-        from vitscratch.recipes.judge import Sets, judge
+        from vitscratch.recipes.judge import Sets
 
         device, sets = pick_device(self.device), Sets()
         models: dict[str, Finished] = {}
-        left_out = {one.title: one.missing for one in candidates.values() if one.missing}
+        left_out = {name: one.missing for name, one in candidates.items() if one.missing}
         wanted = {name: one for name, one in candidates.items() if not one.missing}
         for candidate in wanted.values():
-            if getattr(candidate.recipe, "weights", ""):  # what is wrong with them should not end a night's work
+            if not candidate.pixels:  # what is wrong with weights or sizes should not end a night's work
                 candidate.recipe.create(num_classes=2)
         splits = _pictures(sets, next(iter(wanted.values())))
         check_same_pictures(out, splits)
         _introduce(comparison, splits, left_out)
         for number, (name, candidate) in enumerate(wanted.items(), start=1):
-            say(f"\n{number}/{len(wanted)}  {candidate.title}")
+            say(f"\n{number}/{len(wanted)}  {name}: {candidate.title}")
             done = (
                 self._fitted(candidate, sets)
                 if candidate.pixels
@@ -137,14 +145,34 @@ class Compare(Common):
                 return done
             if isinstance(done, LeftOut):
                 say(f"left out: {done.reason}")
-                left_out[candidate.title] = done.reason
+                left_out[name] = done.reason
             else:
                 models[name] = done
         if not models:
             raise ValueError("every model was left out: " + "; ".join(f"{k}: {v}" for k, v in left_out.items()))
+        self._judge(out, comparison, models, splits, left_out, device)
+        return 0
+
+    def _judge(
+        self,
+        out: Path,
+        comparison: Comparison,
+        models: dict[str, "Finished"],
+        splits: "Splits",
+        left_out: dict[str, str],
+        device: str,
+    ) -> None:
+        """Read the test part, and write what comes of it."""
+        from vitscratch.cli.compare_report import report
+        from vitscratch.data import CORRUPTIONS
+        from vitscratch.recipes.judge import judge
+
         say("\nAll models are done: now the test part.")
-        with file_progress("pictures") as loading, _steps() as on_model:
-            judged, part = judge(list(models.values()), robust=self.robust, progress=loading, on_model=on_model)
+        robust = self.robust_pictures * self.robust
+        pictures = _held_out(comparison, splits)
+        pictures += min(robust, pictures) * len(CORRUPTIONS)
+        with file_progress("pictures") as loading, _measuring(pictures * len(models)) as on_batch:
+            judged, part = judge(list(models.values()), robust=robust, progress=loading, on_batch=on_batch)
         numbers = report(
             out,
             comparison,
@@ -153,10 +181,10 @@ class Compare(Common):
             splits,
             left_out,
             device,
-            self.quick,
+            quick=self.quick,
+            again=(out / NUMBERS).exists(),
         )
         write_json(numbers, out / NUMBERS)  # last: it says that the comparison is over
-        return 0
 
     def _fitted(self, candidate: Candidate, sets: "Sets") -> Any:
         from vitscratch.recipes.judge import Finished, fit_pixels
@@ -180,7 +208,8 @@ class Compare(Common):
             there = (folder / CONFIG).exists()
             run = read_run(folder) if there else start_run(folder, candidate.recipe, self.device, self.doctor, command)
             if recipe_to_json(run.recipe) != recipe_to_json(candidate.recipe):
-                raise ValueError(f"{folder} has a run of other settings in it; name another --out")
+                changed = differences(run.config["recipe"], candidate.recipe)
+                raise ValueError(f"{folder} has a run with other settings ({changed}) in it; name another --out")
             if run.metrics is None:
                 part = Part(splits=_pictures(sets, candidate), command=command, doctor=self.doctor, debug=self.debug)
                 if code := part.carry_out(run, self.device):
@@ -202,6 +231,9 @@ class Compare(Common):
                     [option] if value is True else [option, *map(str, value if isinstance(value, tuple) else [value])]
                 )
         words += [f"--{name}" for name in ("quick", "robust") if getattr(self, name)]
+        words += ["--no-doctor"] * (not self.doctor)
+        if self.robust_pictures != Compare.robust_pictures:
+            words += ["--robust-pictures", str(self.robust_pictures)]
         words += ["--device", self.device] if self.device != "auto" else []
         return shlex.join([*words, "--out", str(out)])
 
@@ -231,19 +263,18 @@ def _begun(out: Path, comparison: Comparison, device: str) -> Iterator[None]:
     Raises:
         ValueError: another comparison, or something else, is in the folder.
     """
-    said = {"comparison_name": recipe_name(comparison), "comparison": recipe_to_json(comparison)}
-    said = json.loads(json.dumps(said))  # JSON has no tuples
-    path = out / CONFIG
+    name, path = recipe_name(comparison), out / CONFIG
     new = not path.exists()
     if not new:
         there = _read(path)
-        changed = [key for key in said["comparison"] if there.get("comparison", {}).get(key) != said["comparison"][key]]
-        if there.get("comparison_name") != said["comparison_name"] or changed:
-            what = f"with another {changed[0]}" if changed and "comparison" in there else "of something else"
-            raise ValueError(f"--out {out} has a run {what} in it; name another folder")
+        if there.get("comparison_name") != name:
+            raise ValueError(f"--out {out} has a run of something else in it; name another folder")
+        if changed := differences(there.get("comparison", {}), comparison):
+            raise ValueError(f"--out {out} has a run with other settings ({changed}) in it; name another folder")
     elif taken := sorted(item.name for item in out.iterdir() if item.name != LOCK):
         raise ValueError(f"--out {out} has {', '.join(taken[:3])} in it; name a new folder")
     else:
+        said = {"comparison_name": name, "comparison": recipe_to_json(comparison)}
         write_json({**said, "device": device, **environment()}, path)
     try:
         yield
@@ -258,10 +289,12 @@ def _begun(out: Path, comparison: Comparison, device: str) -> Iterator[None]:
         raise
 
 
-def _done(out: Path, robust: bool) -> dict[str, Any] | None:
-    """The numbers of a comparison that is over."""
-    found = _read(out / NUMBERS) if (out / NUMBERS).exists() else {}
-    return found if found and (found["robust"] or not robust) else None
+def _done(out: Path, robust: int) -> bool:
+    """Whether a comparison is over, with so many damaged pictures."""
+    if not (out / NUMBERS).exists():
+        return False
+    found = _read(out / NUMBERS)
+    return not robust or bool(found.get("robust_total") == min(robust, found["test_total"]))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -280,25 +313,30 @@ def _pictures(sets: "Sets", candidate: Candidate) -> "Splits":
 def _introduce(comparison: Comparison, splits: "Splits", left_out: dict[str, str]) -> None:
     warn_of(splits)
     assert splits.validation is not None
-    held_out = sum(splits.summary["counts"]["test"].values())
-    held_out = min(held_out, comparison.max_pictures or held_out)
     say(
         f"{' against '.join(splits.class_names)}: {len(splits.train):,} pictures to learn from, "
-        f"{len(splits.validation):,} to choose by, {held_out:,} for the end ({splits.summary['how']})"
+        f"{len(splits.validation):,} to choose by, {_held_out(comparison, splits):,} for the end "
+        f"({splits.summary['how']})"
     )
-    for title, reason in left_out.items():
-        say(f"Left out: {title}: {reason}")
+    for name, reason in left_out.items():
+        say(f"Left out: {name}: {reason}")
+
+
+def _held_out(comparison: Comparison, splits: "Splits") -> int:
+    """How many test pictures there are, without a look at them."""
+    number: int = sum(splits.summary["counts"]["test"].values())
+    return min(number, comparison.max_pictures or number)
 
 
 @contextmanager
-def _steps() -> Iterator[Callable[["Finished", str], None]]:
-    """On a terminal, show which model is measured on what."""
+def _measuring(pictures: int) -> Iterator[Callable[["Finished", str, int], None]]:
+    """On a terminal, a bar over all pictures of all models, and which model is measured on what."""
     from tqdm import tqdm
 
-    with tqdm(unit="part", leave=False, disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=pictures, unit="picture", leave=False, disable=not sys.stderr.isatty()) as bar:
 
-        def on_model(model: "Finished", what: str) -> None:
-            bar.set_description_str(f"{model.title}: {what}")
-            bar.update()
+        def on_batch(model: "Finished", what: str, number: int) -> None:
+            bar.set_description_str(f"{model.title}: {what}", refresh=False)
+            bar.update(number)
 
-        yield on_model
+        yield on_batch

@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 Results = Mapping[str, "tuple[Finished, Judged]"]
 TABLE = "comparison.md"
 INK = ("digits", "fake-digits")  # whose numbers are ink on paper
+AGAIN = (
+    "It had been read before, for an earlier table of this comparison. The networks are the same; models of pixels, "
+    "which no file keeps, were fitted again, to the same pictures with the same seed."
+)
 MISTAKES = 8  # to show of each model
 HEADER = (
+    "name",
     "model",
     "parameters",
     "epochs",
@@ -31,7 +36,7 @@ HEADER = (
     "validation accuracy",
     "test accuracy (95 % interval)",
     "images/s",
-    "minutes",
+    "seconds",
     "points per minute",
 )
 
@@ -44,26 +49,30 @@ def report(
     splits: "Splits",
     left_out: Mapping[str, str],
     device: str,
+    *,
     quick: bool = False,
+    again: bool = False,
 ) -> dict[str, Any]:
-    """Write the table and the figures into the folder, print the table, and return all numbers for JSON."""
-    from vitscratch.training import confusion_matrix
+    """Write the table and the figures into the folder, print the table, and return all numbers for JSON.
 
+    Args:
+        quick: whether the numbers say nothing. again: whether there was such a report before this one.
+    """
     order = sorted(results, key=lambda name: (-results[name][0].validation_accuracy, results[name][0].validation_loss))
     results = {name: results[name] for name in order}
     counts = part.labels.bincount(minlength=len(splits.class_names))
     chance = int(counts.max()) / len(part)
-    rows = {name: _row(*result, chance) for name, result in results.items()}
-    for name, (_, verdict) in results.items():
-        predicted = verdict.probabilities.argmax(dim=1)
-        rows[name]["confusion"] = confusion_matrix(predicted, verdict.labels, len(splits.class_names)).tolist()
+    rows = {name: _row(name, *result, chance) for name, result in results.items()}
     pair = _mcnemar(results)
     lines = [_markdown(HEADER, [_cells(row) for row in rows.values()])]
     if pair is not None:
         lines.append(pair["sentence"])
-    if any(verdict.robust for _, verdict in results.values()):
-        lines.append(_robust_table(rows))
+    robust_total = next(iter(results.values()))[1].robust_total
+    if robust_total:
+        lines.append(_robust_table(rows, robust_total, comparison.split_seed))
     notes = _notes(comparison, results, splits, left_out, device, chance, len(part))
+    if again:
+        notes.insert(2, AGAIN)
     if quick:
         notes.insert(0, "--quick: this shows that everything runs. The numbers say nothing of the models.")
     lines.append("\n".join(f"- {note}" for note in notes))
@@ -82,17 +91,19 @@ def report(
         "mcnemar": pair,
         "left_out": dict(left_out),
         "notes": notes,
-        "robust": any(verdict.robust for _, verdict in results.values()),
+        "robust_total": robust_total,
         **environment(),
     }
 
 
-def _row(model: "Finished", verdict: "Judged", chance: float) -> dict[str, Any]:
-    from vitscratch.training import calibration, wilson_interval
+def _row(name: str, model: "Finished", verdict: "Judged", chance: float) -> dict[str, Any]:
+    from vitscratch.training import calibration, confusion_matrix, wilson_interval
 
+    predicted, classes = verdict.probabilities.argmax(dim=1), verdict.probabilities.shape[1]
     correct, total = int(verdict.correct.sum()), len(verdict.labels)
-    accuracy, minutes = correct / total, model.seconds / 60
+    accuracy, minutes, damaged = correct / total, model.seconds / 60, verdict.robust_total
     return {
+        "name": name,
         "model": model.title,
         "parameters": model.parameters,
         "epochs": model.epochs,
@@ -106,10 +117,12 @@ def _row(model: "Finished", verdict: "Judged", chance: float) -> dict[str, Any]:
         "test_interval": list(wilson_interval(correct, total)),
         "calibration_error": calibration(verdict.probabilities, verdict.labels).error,
         "images_per_second": verdict.images_per_second,
+        "confusion": confusion_matrix(predicted, verdict.labels, classes).tolist(),
+        "precision": model.precision or None,
         "minutes": minutes,
-        "points_above_chance_per_minute": 100 * (accuracy - chance) / max(minutes, 1e-9),
+        "points_above_chance_per_minute": 100 * (accuracy - chance) / max(minutes, 1e-9) if model.epochs else None,
         "robust": {
-            kind: {"correct": right, "accuracy": right / total, "interval": list(wilson_interval(right, total))}
+            kind: {"correct": right, "accuracy": right / damaged, "interval": list(wilson_interval(right, damaged))}
             for kind, right in verdict.robust.items()
         },
     }
@@ -117,7 +130,9 @@ def _row(model: "Finished", verdict: "Judged", chance: float) -> dict[str, Any]:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     (low, high), points = row["test_interval"], row["points_above_chance_per_minute"]
+    seconds = 60 * row["minutes"]
     return [
+        row["name"],
         row["model"],
         f"{row['parameters']:,}",
         f"{row['epochs']}" if row["epochs"] else "-",
@@ -127,20 +142,20 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{row['validation_accuracy']:.2%}",
         f"{row['test_accuracy']:.2%} ({low:.2%} to {high:.2%})",
         f"{row['images_per_second']:,.0f}",
-        f"{row['minutes']:.2f}",
-        f"{points:,.0f}" if abs(points) >= 100 else f"{points:.1f}",
+        f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.1f}" if seconds >= 1 else f"{seconds:.2g}",
+        "-" if points is None else f"{points:,.0f}" if abs(points) >= 100 else f"{points:.1f}",
     ]
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose columns also stand below each other on a terminal; all but the first to the right."""
+    """A table whose columns also stand below each other on a terminal; all but the first two to the right."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
-        right = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
-        return f"| {' | '.join([cells[0].ljust(widths[0]), *right[1:]])} |"
+        padded = [(str.ljust if i < 2 else str.rjust)(cell, widths[i]) for i, cell in enumerate(cells)]
+        return f"| {' | '.join(padded)} |"
 
-    rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
+    rule = "|".join("-" * (width + 1) + ("-" if i < 2 else ":") for i, width in enumerate(widths))
     return "\n".join([line(header), f"|{rule}|", *map(line, rows)])
 
 
@@ -174,16 +189,15 @@ def _mcnemar(results: Results) -> dict[str, Any] | None:
     }
 
 
-def _robust_table(rows: Mapping[str, dict[str, Any]]) -> str:
+def _robust_table(rows: Mapping[str, dict[str, Any]], total: int, seed: int) -> str:
     kinds = list(next(iter(rows.values()))["robust"])
     cells = [
-        [row["model"], f"{row['test_accuracy']:.1%}", *(f"{row['robust'][kind]['accuracy']:.1%}" for kind in kinds)]
+        [row["name"], row["model"], *(f"{row['robust'][kind]['accuracy']:.1%}" for kind in kinds)]
         for row in rows.values()
     ]
-    total = next(iter(rows.values()))["test_total"]
-    return f"Test accuracy on damaged pictures, of {total:,} each:\n\n" + _markdown(
-        ["model", "as they are", *kinds], cells
-    )
+    every = next(iter(rows.values()))["test_total"]
+    which = f"{total:,} each" if total == every else f"{total:,} of the {every:,} each, drawn with --split-seed {seed}"
+    return f"Test accuracy on damaged pictures, {which}:\n\n" + _markdown(["name", "model", *kinds], cells)
 
 
 def _notes(
@@ -201,18 +215,35 @@ def _notes(
         f"{len(splits.train):,} pictures to learn from, {len(splits.validation):,} to choose by, {total:,} to test: "
         f"{splits.summary['how']}. Always saying the most frequent class is right in {chance:.2%}.",
         "The rows are in the order of validation accuracy. What is kept of each model has the lowest validation loss; "
-        "the test part was read once, after the last model was done.",
+        "the test part was read when every model was done, and nothing was chosen by it.",
         f"One run of each, with seed {comparison.seed}: another seed gives other numbers. Networks on {device}, "
         "models of pixels on the CPU. images/s: median over batches, from normalised pictures to probabilities. "
-        "Points per minute: percent of test accuracy above chance, for each minute of training.",
+        "Seconds: of training in all. Points per minute, of networks: percent of test accuracy above chance, for each "
+        "minute of it.",
+        *_precisions([model for model, _ in results.values()]),
     ]
     notes += [f"{model.title}: {note}" for model, _ in results.values() for note in model.notes]
-    notes += [f"Left out: {title}: {reason}" for title, reason in left_out.items()]
+    notes += [f"Left out: {name}: {reason}" for name, reason in left_out.items()]
     for model, verdict in results.values():
         said = verdict.probabilities.argmax(dim=1).unique()
         if len(said) == 1 and total > 1:
             notes.append(f"{model.title} takes every test picture for {splits.class_names[int(said[0])]}.")
     return notes + [f"Warning: {warning}" for warning in warnings(splits)]
+
+
+def _precisions(models: "Sequence[Finished]") -> list[str]:
+    """A note, if the networks differ in their arithmetic."""
+    titles: dict[str, list[str]] = {}
+    for model in models:
+        if model.precision:
+            titles.setdefault(model.precision, []).append(model.title)
+    if len(titles) < 2:
+        return []
+    used = "; ".join(f"{precision}: {', '.join(which)}" for precision, which in titles.items())
+    return [
+        f"Precision differs between the networks, and with it their speed: {used}. A ResNet on pictures of 16 px or "
+        "less computes in float32, as its gradients in bfloat16 may be wrong there on a CPU."
+    ]
 
 
 def _draw(
@@ -260,8 +291,7 @@ def _draw(
     if any(row["robust"] for row in rows.values()):
         figures["robust.png"] = plots.robustness(
             {
-                title: {"as they are": cells[title]}
-                | {kind: _cell(found["accuracy"], found["interval"]) for kind, found in row["robust"].items()}
+                title: {kind: _cell(found["accuracy"], found["interval"]) for kind, found in row["robust"].items()}
                 for title, (_, _, row) in titled.items()
             },
             chance,
@@ -290,11 +320,7 @@ def _mistakes(
         images = to_float(part.images[found])
     else:
         prepare = model.preprocessing
-        images = torch.stack(
-            [torch.zeros(prepare.channels, *prepare.image_size)][: not len(found)]
-            + [
-                to_float(prepare.pixels(open_picture(part.paths[number], channels=prepare.channels)))
-                for number in found.tolist()
-            ]
-        )[: len(found)]
+        images = torch.zeros(len(found), prepare.channels, *prepare.image_size)
+        for i, number in enumerate(found.tolist()):
+            images[i] = to_float(prepare.pixels(open_picture(part.paths[number], channels=prepare.channels)))
     return 1 - images if ink else images, verdict.labels[found], verdict.probabilities[found]

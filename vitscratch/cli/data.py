@@ -160,7 +160,7 @@ def print_report(report: "Report", examples: int) -> None:
         print(f"told by  {', '.join(told)} (chance {report.shortcuts[-1].chance:.0%})")
     for severity, title in (
         ("bad", "Bad: refused"),
-        ("warning", "Warnings: the class can be told without a look at the pictures, and a model may learn just that"),
+        ("warning", "Warnings: works, but what comes of it may be worthless"),
         ("note", "Notes: works, but you should know"),
     ):
         found = [finding for finding in report.findings if finding.severity == severity]

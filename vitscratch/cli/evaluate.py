@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from vitscratch.cli.common import Common, Device, check_writable, pick_device, write_json
+from vitscratch.cli.common import Common, Device, check_writable, pick_device, with_interval, write_json
 from vitscratch.cli.data import file_progress
 from vitscratch.cli.run_folder import MODEL, SPLITS, RunFolder, is_run, read_run
 from vitscratch.recipes import FineTune, Recipe
@@ -85,10 +85,7 @@ class Evaluate(Common):
         width = max(len(name) for name, _ in per_class)
         for name, (correct, total) in per_class:
             print(f"{name:<{width}}  {correct:>6,} of {total:>6,}" + (f"  {correct / total:7.2%}" if total else ""))
-        print(
-            f"{what}: accuracy {metrics.accuracy:.2%} ({metrics.correct:,} of {metrics.total:,}), "
-            f"loss {metrics.loss:.4f}, in {dtype}"
-        )
+        print(f"{what}: accuracy {with_interval(metrics.correct, metrics.total)}, loss {metrics.loss:.4f}, in {dtype}")
         if self.json is not None:
             classes = {name: {"correct": correct, "total": total} for name, (correct, total) in per_class}
             numbers = {
@@ -129,9 +126,10 @@ class Evaluate(Common):
             ValueError: they do not say how pictures are prepared.
         """
         from vitscratch.weights import build_from
+        from vitscratch.weights.loading import surprises
 
         saved = build_from(self.model, num_heads=self.num_heads, pool=self.pool)
-        for note in saved.provenance["notes"]:
+        for note in surprises(saved.provenance["notes"]):
             print(f"vitscratch: {self.model}: {note}", file=sys.stderr)
         if not saved.preprocessing:
             raise ValueError(

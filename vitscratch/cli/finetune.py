@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from vitscratch.cli.common import check_writable, write_json
+from vitscratch.cli.common import check_writable, with_interval, write_json
 from vitscratch.cli.progress import say
 from vitscratch.cli.recipe import checked, recipe_name, recipe_to_json
 from vitscratch.cli.run_folder import CONFIG, RunFolder, is_first_process, read_run
@@ -92,8 +92,8 @@ def _tell(out: Path, json: Path | None) -> int:
     lines = ["| model | how | epochs | seconds | validation accuracy | test accuracy |", "|---|---|---|---|---|---|"]
     for row in rows:
         accuracies = [
-            f"{row[f'{part}_accuracy']:.2%} of {row[f'{part}_total']:,}" if f"{part}_accuracy" in row else "-"
-            for part in ("validation", "test")
+            f"{row['validation_accuracy']:.2%} of {row['validation_total']:,}" if "validation_total" in row else "-",
+            with_interval(row["test_correct"], row["test_total"]) if "test_total" in row else "-",
         ]
         lines.append(
             f"| {row['model']} | {row['how']} | {row['epochs']} | {row['seconds']:.0f} | {' | '.join(accuracies)} |"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from vitscratch.data import Preprocessing
 
+NAMED = 20  # classes of a model that are listed
 AT_ONCE = 64  # pictures in memory and in a batch
 DRAWN = 200  # pictures on a sheet; laying out more takes minutes
 
@@ -63,9 +64,10 @@ class Predict(Common):
 
         from vitscratch.data import Preprocessing
         from vitscratch.weights import build_from
+        from vitscratch.weights.loading import surprises
 
         saved = build_from(self.model, num_heads=self.num_heads, pool=self.pool)
-        for note in saved.provenance["notes"]:
+        for note in surprises(saved.provenance["notes"]):
             print(f"vitscratch: {self.model}: {note}", file=sys.stderr)
         if not saved.preprocessing:
             raise ValueError(
@@ -90,6 +92,8 @@ class Predict(Common):
                 print(f"{path!s:<{width}}  {named}")
             said.update(zip(seen, probabilities, strict=True))
             shown += list(seen.values())[: DRAWN - len(shown)]
+        if said and self.top < len(class_names) <= NAMED:  # pictures of anything else get one of these names, too
+            print(f"It knows {len(class_names)} classes: {', '.join(class_names)}", file=sys.stderr)
         if self.json is not None and said:
             rows = {str(path): row.tolist() for path, row in said.items()}
             write_json({path: dict(zip(class_names, row, strict=True)) for path, row in rows.items()}, self.json)

@@ -1,5 +1,6 @@
 """Commands that work on a recipe: `vitscratch train digits --epochs 3`, with every field of the recipe as an option."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, make_dataclass
 from functools import reduce
@@ -55,6 +56,18 @@ def recipe_name(recipe: Recipe | Comparison) -> str:
     """Its name on the command line."""
     kinds: list[tuple[str, type]] = [*RECIPES.items(), *COMPARISONS.items()]
     return next(name for name, kind in kinds if type(recipe).__name__ == kind.__name__)
+
+
+def shortened(recipe: Recipe | Comparison) -> str:
+    """What --quick has made of it."""
+    return f" (--quick: --epochs {recipe.epochs}, --max-pictures {recipe.max_pictures})"
+
+
+def differences(there: Mapping[str, Any], recipe: Recipe | Comparison, most: int = 3) -> str:
+    """Which settings of a recipe are others than those of a config.json; "" if none are."""
+    here = json.loads(json.dumps(recipe_to_json(recipe)))  # JSON has no tuples
+    found = [f"{name} {there.get(name)}, not {here[name]}" for name in here if there.get(name) != here[name]]
+    return "; ".join(found[:most]) + f"; and {len(found) - most} more" * (len(found) > most)
 
 
 def recipe_to_json(recipe: Recipe | Comparison) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitscratch.cli.common import environment, make_folder, write_json
-from vitscratch.cli.recipe import recipe_from_json, recipe_name, recipe_to_json
+from vitscratch.cli.recipe import differences, recipe_from_json, recipe_name, recipe_to_json
 from vitscratch.recipes import Recipe
 
 CONFIG, SPLITS, METRICS, MODEL = "config.json", "splits.json", "metrics.json", "model.safetensors"
@@ -58,13 +58,25 @@ def start_run(path: Path, recipe: Recipe, device: str, doctor: bool, part_of: st
         return RunFolder(path, recipe, config)
     if (path / CONFIG).exists():
         raise ValueError(
-            f"--out {path} has a run in it; `vitscratch train --resume {path}` goes on with it, another --out starts "
-            "a new one"
+            f"--out {path} has a run in it{_of_another_kind(path, recipe)}; `vitscratch train --resume {path}` goes on "
+            "with it, another --out starts a new one"
         )
     if taken := sorted(item.name for item in path.iterdir() if item.suffix == ".pt" or item.name in OURS):
         raise ValueError(f"--out {path} has {', '.join(taken)} of something else in it; name another folder")
     write_json(config, path / CONFIG)
     return RunFolder(path, recipe, config)
+
+
+def _of_another_kind(path: Path, recipe: Recipe) -> str:
+    """In which way a folder's run is not what was asked for; "" if it is."""
+    try:
+        there = json.loads((path / CONFIG).read_text())
+        if there["recipe_name"] != recipe_name(recipe):
+            return f" of the recipe {there['recipe_name']}"
+        found = differences(there["recipe"], recipe)
+    except (ValueError, KeyError, TypeError, AttributeError):  # it makes no sense, which a resume will say
+        return ""
+    return f" with other settings ({found})" * bool(found)
 
 
 def forget_run(path: Path) -> None:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vitscratch.cli.common import Common, Device, check_writable, pick_device, write_json
+from vitscratch.cli.common import Common, Device, check_writable, pick_device, with_interval, write_json
 from vitscratch.cli.data import file_progress
 from vitscratch.cli.doctor import diagnose
 from vitscratch.cli.progress import Progress, say
-from vitscratch.cli.recipe import checked, for_each_recipe, recipe_name
+from vitscratch.cli.recipe import checked, for_each_recipe, recipe_name, shortened
 from vitscratch.cli.run_folder import (
     CONFIG,
     CURVES,
@@ -183,7 +183,7 @@ class Start(Training):
 
     quick: bool = False
     """A short version that ends within two minutes on two cores: shows that everything runs. It sets the number of
-    epochs and of pictures itself."""
+    epochs and of pictures, unless you do."""
 
     def run(self) -> int:
         check_writable(self.json)
@@ -192,7 +192,7 @@ class Start(Training):
         out = self.out if self.out is not None else Path("runs") / recipe_name(recipe)
         with only_writer(out):
             run = start_run(out, recipe, self.device, self.doctor)
-            say(f"{recipe_name(recipe)} in {out}: loading ...")
+            say(f"{recipe_name(recipe)} in {out}{shortened(recipe) * self.quick}: loading ...")
             try:
                 return self.carry_out(run, self.device)
             except BaseException:  # refused, or stopped, before anything was learned: as if nothing had been there
@@ -358,9 +358,7 @@ def describe(metrics: dict[str, Any]) -> str:
     if "validation_accuracy" in metrics:
         parts.append(f"validation accuracy {metrics['validation_accuracy']:.2%} of {metrics['validation_total']:,}")
     if "test_accuracy" in metrics:
-        parts.append(
-            f"test accuracy {metrics['test_accuracy']:.2%} ({metrics['test_correct']:,} of {metrics['test_total']:,})"
-        )
+        parts.append(f"test accuracy {with_interval(metrics['test_correct'], metrics['test_total'])}")
     return "\n".join(["; ".join(parts), *(f"Note: {note}" for note in metrics.get("notes", []))])
 
 

@@ -75,6 +75,7 @@ class Report:
         tail += (
             f", {_many(number['warning'], 'warning')}" * bool(number["warning"]) + f", {_many(number['note'], 'note')}"
         )
+        warned = dict.fromkeys(item.kind for item in self.findings if item.severity == "warning")
         bad = _many(len(self.bad_files), "file")
         if self.layout_errors:
             first = ", ".join(finding.where for finding in self.bad_files[:3])
@@ -87,7 +88,7 @@ class Report:
             return f"BAD: {bad}; {tail}. Training refuses, also with --skip-bad: none is left of {', '.join(emptied)}"
         if self.bad_files:
             return f"BAD: {bad}; {tail}. Training refuses; --skip-bad trains on the rest"
-        return f"GOOD: {tail}"
+        return f"DOUBTFUL ({', '.join(warned)}): {tail}. Training takes it" if warned else f"GOOD: {tail}"
 
     def to_json(self) -> dict[str, Any]:
         """All of it, ready for JSON."""

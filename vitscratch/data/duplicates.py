@@ -19,10 +19,10 @@ def groups_of_identical(digests: Sequence[str]) -> list[list[int]]:
 def duplicate_findings(
     entries: Sequence[Entry], groups: Sequence[Sequence[int]], class_names: Sequence[str]
 ) -> list[Finding]:
-    """A note for each group: the worst that can be said of it.
+    """A finding for each group: the worst that can be said of it.
 
-    One file in two splits is bad: the splits share it. A copy in two splits, or in two classes, is a note that says
-    so: the first flatters the test result, the second is a wrong label.
+    One file in two splits is bad: the splits share it. A copy in two splits is a warning, as it flatters the result;
+    a copy in two classes is a note: one of its labels is wrong.
     """
     findings = []
     for group in groups:
@@ -34,7 +34,7 @@ def duplicate_findings(
             findings.append(Finding("bad", "file in two splits", members[0].name, f"one file, by links: {shared}"))
         elif len(splits) > 1:
             message = f"identical pictures in {' and '.join(splits)}: {names}"
-            findings.append(Finding("note", "duplicate across splits", members[0].name, message))
+            findings.append(Finding("warning", "duplicate across splits", members[0].name, message))
         if len(classes) > 1:
             message = f"identical pictures in {' and '.join(classes)}: {names}"
             findings.append(Finding("note", "conflicting labels", members[0].name, message))

@@ -22,7 +22,7 @@ from vitscratch.data.pictures import MAX_PIXELS, PictureError, as_picture, open_
 from vitscratch.data.preprocessing import Interpolation, Preprocessing, Resize
 from vitscratch.data.sets import PictureFiles, Pictures, Splits
 from vitscratch.data.shortcuts import shortcut_line
-from vitscratch.data.splits import class_counts, divide
+from vitscratch.data.splits import class_counts, divide, some
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -76,7 +76,7 @@ def load_splits(
         channels: 3 or 1; None: 1 if all pictures are grey.
         resize, interpolation, fraction: see `Preprocessing`.
         max_pixels: larger pictures are bad; None for no limit.
-        max_pictures: keep at most so many pictures of each part, drawn at random by the seed; None for all. Of the
+        max_pictures: keep at most so many pictures of each part, drawn by the seed (see `some`); None for all. Of the
             others the bytes are read, to find copies, but nothing is decoded, so bad ones go unnoticed. All are decoded
             where the choice depends on it (skip_bad), where size or channels are not given, or for too many to keep.
         data_dir: where files of built-in sets are, or are downloaded to.
@@ -113,7 +113,7 @@ def load_splits(
     names, labels = whole.pictures.class_names, whole.pictures.labels
     kept, pictures = parts, whole.pictures
     if max_pictures is not None:
-        kept = {name: _some(indices, max_pictures, seed) for name, indices in parts.items()}
+        kept = {name: indices[some(labels[indices], max_pictures, seed)] for name, indices in parts.items()}
         _refuse_undrawn_classes(str(data), class_counts(labels[kept["train"]], names), max_pictures)
     counts = {name: class_counts(labels[indices], names) for name, indices in kept.items()}
     chosen = torch.cat(list(kept.values())).sort().values  # no picture is in two parts
@@ -347,12 +347,14 @@ def _warnings_of(chosen: Tensor, listing: Listing, inspections: Sequence[Inspect
 
 def _unused(report: Report, listing: Listing) -> list[str]:
     """A warning where a folder may be the part that is missing, under another name."""
-    folders = ", ".join(finding.where for finding in report.findings if finding.kind == "unused folder")
+    folders = [finding.where for finding in report.findings if finding.kind == "unused folder"]
     missing = [split for split in ("test", "validation") if split not in listing.splits]
+    if missing == ["validation"]:  # which a second test part is not
+        folders = [folder for folder in folders if not folder.lower().startswith("test")]
     if not folders or not missing:
         return []
     name = "test" if missing[0] == "test" else "val"
-    return [f"no {missing[0]} part; folders beside train that are not used: {folders}; call it {name}"]
+    return [f"no {missing[0]} part; folders beside train that are not used: {', '.join(folders)}; call it {name}"]
 
 
 def _divide(data: str, whole: _Whole, validation_fraction: float, test_fraction: float, seed: int) -> dict[str, Tensor]:
@@ -386,13 +388,6 @@ def _named(data: str, part: str) -> Iterator[None]:
         raise ValueError(f"{data}: no {part} part can be divided off: {error}; or --{part}-fraction 0") from error
 
 
-def _some(indices: Tensor, most: int, seed: int) -> Tensor:
-    """At most so many of them, drawn at random."""
-    if len(indices) <= most:
-        return indices
-    return indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed))[:most]]
-
-
 def _refuse_missing_classes(data: str, whole: _Whole, parts: dict[str, Tensor]) -> None:
     for split, indices in parts.items():
         counts = class_counts(whole.pictures.labels[indices], whole.pictures.class_names)
@@ -405,7 +400,7 @@ def _refuse_undrawn_classes(data: str, counts: dict[str, int], max_pictures: int
         more = f" (nor of {len(undrawn) - 1:,} more)" if len(undrawn) > 1 else ""
         raise ValueError(
             f"{data}: --max-pictures {max_pictures:,} drew no training picture of class {undrawn[0]!r}{more}, of "
-            f"{len(counts):,} classes; raise it"
+            f"{len(counts):,} classes; raise it to {len(counts):,} or more"
         )
 
 

@@ -85,3 +85,22 @@ def class_counts(labels: Int[Tensor, " n"], class_names: Sequence[str]) -> dict[
     """Pictures of each class, in the order of the names, classes without a picture included."""
     counts = Counter(labels.tolist())
     return {name: counts[number] for number, name in enumerate(class_names)}
+
+
+def some(labels: Int[Tensor, " n"], most: int, seed: int) -> Int[Tensor, " some"]:
+    """Numbers of at most so many pictures, drawn at random; two of each class before a third of any.
+
+    Where a plain draw has two of each class, it is that draw.
+
+    Args:
+        labels: (n,) class numbers. most: pictures to draw, at least 1. seed: of the draw.
+    """
+    if len(labels) <= most:
+        return torch.arange(len(labels))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    seen: Counter[int] = Counter()
+    turns = []
+    for label in labels[order].tolist():
+        turns.append(min(seen[label], 2))
+        seen[label] += 1
+    return order[torch.tensor(turns).argsort(stable=True)[:most].sort().values]

@@ -90,9 +90,14 @@ class Exercise:
         """Of the stub: "05_multi_head_self_attention.py"."""
         return f"{self.number:02}_{self.name}.py"
 
+    @property
+    def checker(self) -> str:
+        """The dotted name of the module that checks it."""
+        return f"vitscratch.exercises.checks.{self.name}"
+
     def load(self) -> ModuleType:
         """The module with `check`, and with `MISTAKES`: the bank's entries for this exercise, by name."""
-        return import_module(f"vitscratch.exercises.checks.{self.name}")
+        return import_module(self.checker)
 
     @property
     def check(self) -> Callable[[ModuleType], Iterator[Outcome]]:

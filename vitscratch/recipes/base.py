@@ -1,6 +1,6 @@
 """What a recipe says, and what follows from it: pictures, model and batches. Needs no torch until it is run."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,20 @@ if TYPE_CHECKING:
 
 
 BUILT_IN = ("digits", "fake-digits", "cifar10", "cifar100", "fashion-mnist")  # what `data` may name
+
+
+def untouched(settings: Any, **values: Any) -> dict[str, Any]:
+    """Those of the values that belong to fields with their default: what somebody has set is his to say."""
+    defaults = {field.name: field.default for field in fields(settings)}
+    return {name: value for name, value in values.items() if getattr(settings, name) == defaults[name]}
+
+
+def absolute_weights(weights: str) -> str:
+    """The path of a file from the root; what else names weights stays, and so does the name of shipped ones."""
+    from vitscratch.weights import shipped_names
+
+    is_file = weights not in ("", *shipped_names()) and Path(weights).exists()
+    return str(Path(weights).absolute()) if is_file else weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +94,8 @@ class Recipe(TrainingConfig):
                 raise ValueError(f"{name} {number}: expected at least {least}")
 
     def quick(self) -> "Recipe":
-        """The same, small enough to end within two minutes on two cores."""
-        return replace(self, epochs=1, max_pictures=2000, compile=False)
+        """The same, small enough to end within two minutes on two cores, unless somebody has set these fields."""
+        return replace(self, **untouched(self, epochs=1, max_pictures=2000, compile=False))
 
     def absolute(self) -> "Recipe":
         """The same with paths that do not depend on the folder one is in."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from vitscratch.recipes.base import BUILT_IN, Recipe
+from vitscratch.recipes.base import BUILT_IN, Recipe, absolute_weights, untouched
 from vitscratch.recipes.pictures import PicturesRecipe
 
 SHARED = (
@@ -135,14 +135,17 @@ class Comparison(ABC):
 class PictureComparison(Comparison):
     """Photographs: models of pixels, ResNets and small ViTs in the pictures' own size, and pretrained ones at 224."""
 
-    known = ("pca", "svm", "resnet18", "resnet34", "vit", "vit-cifar10", "resnet18-224", "resnet34-224", "vit-224")
+    known = (
+        *("pca", "svm", "resnet18", "resnet34", "vit", "vit-cifar10"),
+        *("resnet18-224", "resnet34-224", "vit-224", "vit-224-scratch"),
+    )
 
     data: str = ""
     """The pictures: a folder. It has to be given."""
 
     models: tuple[str, ...] = ()
     """Models to compare, by default all: pca, svm, resnet18, resnet34, vit, vit-cifar10, and with weights resnet18-224,
-    resnet34-224, vit-224."""
+    resnet34-224, vit-224. Only by name: vit-224-scratch, to see what 224 pixels cost where no weights are at hand."""
 
     image_size: int = 32
     """Side in pixels to which pictures are brought, but for the pretrained models at 224."""
@@ -167,7 +170,7 @@ class PictureComparison(Comparison):
     """torchvision's pretrained weights for resnet34-224, likewise."""
 
     large_size: int = 224
-    """Side in pixels of the pictures for resnet18-224 and resnet34-224; a ViT's weights know theirs."""
+    """Side in pixels of pictures for resnet18-224, resnet34-224 and vit-224-scratch; a ViT's weights know theirs."""
 
     def candidates(self) -> dict[str, Candidate]:
         """In the order of `known`."""
@@ -178,6 +181,8 @@ class PictureComparison(Comparison):
         shipped = FineTune(**tuning, weights="cifar10", image_size=self.image_size)
         large = FineTune(**{**tuning, "batch_size": min(self.batch_size, 64)}, weights=self.vit_weights)
         large = replace(large, learning_rate=1e-4)  # a body of 86 million learns from less
+        tiny = replace(small, preset="vit_ti_16", image_size=self.large_size)
+        asked = "vit-224-scratch" in self.models
         return {
             **{name: Candidate(title, small, pixels=name) for name, title in PIXELS.items()},  # type: ignore[arg-type]
             "resnet18": self._resnet("resnet18"),
@@ -187,6 +192,9 @@ class PictureComparison(Comparison):
             "resnet18-224": self._pretrained_resnet("resnet18", self.resnet18_weights),
             "resnet34-224": self._pretrained_resnet("resnet34", self.resnet34_weights),
             "vit-224": Candidate("ViT, pretrained", large, missing="" if self.vit_weights else _wanting("vit-weights")),
+            "vit-224-scratch": Candidate(
+                f"ViT-Ti/16, {self.large_size} px, scratch", tiny, missing="" if asked else "not named in --models"
+            ),
         }
 
     def _tuning(self) -> dict[str, Any]:
@@ -212,21 +220,16 @@ class PictureComparison(Comparison):
         return "" if "cifar10" in shipped_names() else "its weights do not come with this version"
 
     def quick(self) -> "PictureComparison":
-        """The same, one epoch on a few hundred pictures, in small batches, so that there are some steps."""
-        most = max(32, 200 * 32**2 // self.image_size**2)  # as the work grows with the pixels
-        most = min(self.max_pictures or most, most, 200)
-        return replace(self, epochs=1, batch_size=min(self.batch_size, 32), max_pictures=most)
+        """The same, one epoch on a few hundred pictures, in small batches, so that there are some steps; unless
+        somebody has set these fields."""
+        most = max(32, min(200, 200 * 32**2 // self.image_size**2))  # as the work grows with the pixels
+        return replace(self, **untouched(self, epochs=1, batch_size=32, max_pictures=most))
 
     def absolute(self) -> "PictureComparison":
         """Likewise; weights may be files, too."""
-        comparison = super().absolute()
-        assert isinstance(comparison, PictureComparison)
-        files = {
-            name: str(Path(value).absolute()) if value and Path(value).exists() else value
-            for name in ("vit_weights", "resnet18_weights", "resnet34_weights")
-            for value in (getattr(self, name),)
-        }
-        return replace(comparison, **files)  # type: ignore[arg-type]
+        names = ("vit_weights", "resnet18_weights", "resnet34_weights")
+        files = {name: absolute_weights(getattr(self, name)) for name in names}
+        return replace(super().absolute(), **files)  # type: ignore[arg-type,return-value]
 
 
 def _wanting(option: str) -> str:

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from vitscratch.config import ViTConfig
-from vitscratch.recipes.base import Recipe
+from vitscratch.recipes.base import Recipe, absolute_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,13 +140,8 @@ class FineTune(Recipe):
         return {"probe": 1, "fine-tune": self.head_epochs + self.epochs}.get(self.how, self.epochs)
 
     def absolute(self) -> "FineTune":
-        """Likewise; weights may be a file, too (the name of shipped ones never is)."""
-        from vitscratch.weights import shipped_names
-
-        recipe = super().absolute()
-        assert isinstance(recipe, FineTune)
-        is_file = Path(self.weights).exists() and self.weights not in ("", *shipped_names())
-        return replace(recipe, weights=str(Path(self.weights).absolute()) if is_file else self.weights)
+        """Likewise; weights may be a file, too."""
+        return replace(super().absolute(), weights=absolute_weights(self.weights))  # type: ignore[call-arg,return-value]
 
     def _pretrained(self) -> "_Pretrained":
         return _pretrained(self.weights, self.image_size, self.num_heads, _state(self.weights))
@@ -237,6 +232,7 @@ def _pretrained(weights: str, image_size: int | None, num_heads: int | None, sta
     """
     from vitscratch.data import Preprocessing
     from vitscratch.weights import build_from
+    from vitscratch.weights.loading import surprises
 
     if not weights:
         raise ValueError("this recipe needs pretrained weights: --weights FILE, timm:NAME or hf:ORG/NAME")
@@ -244,7 +240,7 @@ def _pretrained(weights: str, image_size: int | None, num_heads: int | None, sta
     if not saved.preprocessing:
         raise ValueError(f"{weights} does not say how its pictures are prepared; convert it with vitscratch first")
     norm = {name: tensor for name, tensor in saved.model.state_dict().items() if name.startswith("head.norm.")}
-    return saved.config, Preprocessing.from_dict(saved.preprocessing), tuple(saved.provenance["notes"]), norm
+    return saved.config, Preprocessing.from_dict(saved.preprocessing), surprises(saved.provenance["notes"]), norm
 
 
 @lru_cache(maxsize=1)

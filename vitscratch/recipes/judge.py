@@ -1,6 +1,6 @@
 """A comparison carried out: the same pictures for every model, and a test part that none sees before all are done.
 
-The test set is read once, at the end, by construction. What models are trained and chosen with comes from
+The test set is read at the end, by construction. What models are trained and chosen with comes from
 `Sets.splits`, which has no test part to read; only `judge` loads that part, and takes models that are done.
 """
 
@@ -30,6 +30,7 @@ from vitscratch.data import (
 )
 from vitscratch.data.pictures import as_picture
 from vitscratch.data.preprocessing import to_bytes, to_float
+from vitscratch.data.splits import some
 from vitscratch.recipes.base import BUILT_IN, Recipe
 from vitscratch.recipes.comparison import Candidate
 from vitscratch.recipes.experiment import Progress, load, normalised, threads
@@ -48,7 +49,7 @@ class Finished:
         preprocessing: of these pictures.
         validation_loss, validation_accuracy: of what is kept, which they have chosen.
         epochs: that were run, None for a model of pixels. kept: the epoch, or the setting, that is kept.
-        seconds: of the training in all. history: of each epoch.
+        seconds: of the training in all. history: of each epoch. precision: of a network, such as "bfloat16".
         notes: what else has to be said, a sentence each.
     """
 
@@ -63,6 +64,7 @@ class Finished:
     kept: str
     seconds: float
     history: Sequence[EpochRecord] = ()
+    precision: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -73,18 +75,22 @@ class Judged:
     Args:
         probabilities, labels: of every test picture, in order.
         images_per_second: median over batches of normalised pictures in memory.
-        robust: for each corruption, how many pictures the model still gets right.
+        robust: of `robust_total` drawn pictures, how many the model gets right "as they are" and under each corruption.
     """
 
     probabilities: Float[Tensor, "n classes"]
     labels: Int[Tensor, " n"]
     images_per_second: float
     robust: dict[str, int] = field(default_factory=dict)
+    robust_total: int = 0
 
     @property
     def correct(self) -> Tensor:
         """Whether each picture was recognised, (n,)."""
         return self.probabilities.argmax(dim=1) == self.labels
+
+
+OnBatch = Callable[[Finished, str, int], None]
 
 
 class Sets:
@@ -154,11 +160,12 @@ def finished(
 ) -> Finished:
     """A trained network, from the files that its run has left."""
     model, preprocessing, _ = candidate.recipe.restore(file)
+    precision = choose_precision(candidate.recipe.precision, torch.device(device))
     return Finished(
         title=candidate.title,
         recipe=candidate.recipe,
         parameters=metrics["parameters"],
-        predict=partial(_predict, model.to(device), choose_precision(candidate.recipe.precision, torch.device(device))),
+        predict=partial(_predict, model.to(device), precision),
         preprocessing=preprocessing,
         validation_loss=metrics["validation_loss"],
         validation_accuracy=metrics["validation_accuracy"],
@@ -166,6 +173,7 @@ def finished(
         kept=f"epoch {metrics['kept_epoch']}",
         seconds=metrics["seconds"],
         history=history,
+        precision=str(precision).removeprefix("torch."),
         notes=tuple(candidate.recipe.provenance().get("notes", ())),
     )
 
@@ -177,17 +185,17 @@ def _predict(model: nn.Module, precision: torch.dtype, images: Tensor) -> Tensor
 def judge(
     models: Sequence[Finished],
     *,
-    robust: bool = False,
+    robust: int = 0,
     progress: Progress | None = None,
-    on_model: Callable[[Finished, str], None] = lambda model, what: None,
+    on_batch: OnBatch = lambda model, what, pictures: None,
 ) -> tuple[list[Judged], Pictures | PictureFiles]:
     """Load the test part, for the first time, and measure models that are done on it.
 
     Args:
         models: all of the comparison, with nothing left to choose.
-        robust: also under each of `CORRUPTIONS`, applied to the pictures in their own size; the noise is the same for
-            every model.
-        progress: see `load`. on_model: told which model is measured, on what.
+        robust: also under each of `CORRUPTIONS`, at most so many pictures, drawn by the split's seed; 0 for none. They
+            are changed in their own size; the noise is the same for every model.
+        progress: see `load`. on_batch: told which model was measured, on what, and on how many pictures more.
 
     Returns:
         A verdict for each model, and the test part in the size of the first one's pictures.
@@ -201,18 +209,26 @@ def judge(
             parts = {shape: held_out(model.recipe, progress)}  # of one size at a time
         part = parts[shape]
         shown = shown if shown is not None else part
-        on_model(model, "the test part")
         batches = make_batches(part, model.preprocessing, model.recipe.batch_size, workers=model.recipe.workers)
         with threads(model.recipe.threads):
-            judged.append(_measured(model.predict, batches))
+            judged.append(_measured(model.predict, _told(batches, partial(on_batch, model, "the test part"))))
     assert shown is not None
-    if any(not torch.equal(one.labels, judged[0].labels) for one in judged):
-        raise RuntimeError("the test parts of two models are not the same pictures: they have changed meanwhile")
+    _check_same([one.labels for one in judged])
     if robust:
-        own = held_out(min((model.recipe for model in models), key=_area), progress, own_size=True)
+        recipe = min((model.recipe for model in models), key=_area)
+        own = held_out(recipe, progress, own_size=True)
+        _check_same([own.labels, judged[0].labels])
+        drawn = some(own.labels, robust, recipe.split_seed)
+        own = own.part(drawn)
         for number, model in enumerate(models):
-            judged[number] = replace(judged[number], robust=_robust(model, own, on_model))
+            right = {"as they are": int(judged[number].correct[drawn].sum()), **_robust(model, own, on_batch)}
+            judged[number] = replace(judged[number], robust=right, robust_total=len(drawn))
     return judged, shown
+
+
+def _check_same(labels: Sequence[Tensor]) -> None:
+    if any(not torch.equal(one, labels[0]) for one in labels):
+        raise RuntimeError("the test parts of two models are not the same pictures: they have changed meanwhile")
 
 
 def held_out(recipe: Recipe, progress: Progress | None = None, own_size: bool = False) -> Pictures | PictureFiles:
@@ -226,6 +242,12 @@ def held_out(recipe: Recipe, progress: Progress | None = None, own_size: bool = 
 def _area(recipe: Recipe) -> int:
     height, width = recipe.picture_shape()[0]
     return height * width
+
+
+def _told(batches: Iterable[tuple[Tensor, Tensor]], tell: Callable[[int], None]) -> Iterator[tuple[Tensor, Tensor]]:
+    for images, labels in batches:
+        yield images, labels
+        tell(len(labels))
 
 
 def _measured(predict: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> Judged:
@@ -252,16 +274,13 @@ def _timed(predict: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor,
     return result, len(images) / max(time.perf_counter() - started, 1e-9)
 
 
-def _robust(
-    model: Finished, part: Pictures | PictureFiles, on_model: Callable[[Finished, str], None]
-) -> dict[str, int]:
+def _robust(model: Finished, part: Pictures | PictureFiles, on_batch: OnBatch) -> dict[str, int]:
     right = {}
     for name, corruption in CORRUPTIONS.items():
-        on_model(model, name)
         generator = torch.Generator().manual_seed(model.recipe.split_seed)
         right[name] = 0
         with threads(model.recipe.threads):
-            for images, labels in _corrupted(model, part, corruption, generator):
+            for images, labels in _told(_corrupted(model, part, corruption, generator), partial(on_batch, model, name)):
                 right[name] += int((model.predict(images).argmax(dim=1) == labels).sum())
     return right
 

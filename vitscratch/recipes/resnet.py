@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vitscratch.config import ViTConfig
-from vitscratch.recipes.base import Recipe
+from vitscratch.recipes.base import Recipe, absolute_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,10 +78,7 @@ class ResNetRecipe(Recipe):
 
     def absolute(self) -> "ResNetRecipe":
         """Likewise; weights may be a file, too."""
-        recipe = super().absolute()
-        assert isinstance(recipe, ResNetRecipe)
-        is_file = bool(self.weights) and Path(self.weights).exists()
-        return replace(recipe, weights=str(Path(self.weights).absolute()) if is_file else self.weights)
+        return replace(super().absolute(), weights=absolute_weights(self.weights))  # type: ignore[call-arg,return-value]
 
     def provenance(self) -> dict[str, Any]:
         """The network, and the weights that it began with."""

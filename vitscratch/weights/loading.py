@@ -18,6 +18,7 @@ from vitscratch.weights.saved import SavedModel
 from vitscratch.weights.sources import Source, read_weights
 from vitscratch.weights.undrawn import undrawn
 
+_HEAD_MADE_ANEW, _READ_AS = "head made anew: ", " read as "
 _POSITIONS, _KERNEL = "pos_embed", "patch_embed.proj.weight"
 
 
@@ -142,7 +143,7 @@ def build_from(
     )
     names = weights.class_names if kept else None
     said = [note for note in report.notes if pool is None or note != POOL_ASSUMED]
-    notes = [*said, *report.resized, *(f"head made anew: {name}" for name in report.ignored)]
+    notes = [*said, *report.resized, *(f"{_HEAD_MADE_ANEW}{name}" for name in report.ignored)]
     return SavedModel(
         model.eval(),
         config,
@@ -150,6 +151,12 @@ def build_from(
         _preprocessing(weights, model),
         {**weights.provenance, "source": str(source), "ecosystem": weights.ecosystem, "notes": notes},
     )
+
+
+def surprises(notes: Iterable[str]) -> tuple[str, ...]:
+    """Notes on weights, without what is as it should be: a new head where one was asked for, and numbers in torch's
+    own precision."""
+    return tuple(note for note in notes if _HEAD_MADE_ANEW not in note and _READ_AS not in note)
 
 
 def assemble(
@@ -180,7 +187,7 @@ def assemble(
         state[name] = torch.zeros(tensor.shape, device="cpu") if name in new_head else drawn[name].cpu()
     model.load_state_dict(state, assign=True)
     others = sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.dtype != dtype})
-    cast = [f"{' and '.join(others)} read as {str(dtype).removeprefix('torch.')}"] if others else []
+    cast = [f"{' and '.join(others)}{_READ_AS}{str(dtype).removeprefix('torch.')}"] if others else []
     return model, replace(report, notes=(*report.notes, *cast))
 
 

@@ -97,10 +97,10 @@ def _check(attention: Any) -> Iterator[Outcome]:
     yield Passed(f"the output is right for q, k, v of {_shape(SQUARE[0])}, and for two other shapes")
     yield Passed("scores are divided by the root of the width of a head; the weights of a query sum to one over keys")
     for (_, weights), (_, expected) in zip(seen, right, strict=True):
-        if weights is not None and not same(weights, expected):
-            evidence = f"{_sums(weights)}{difference(weights, expected, 'weights')}"
-            raise WrongError(named_problem(["attn_returns_scores"], MISTAKES, STEPS, lambda _, text=evidence: text))
-    if seen[0][1] is None:
+        if weights and not any(same(one, expected) for one in weights):
+            evidence = f"{_sums(weights[0])}{difference(weights[0], expected, 'weights')}"
+            raise WrongError(_named("attn_returns_scores", evidence))
+    if not seen[0][1]:
         yield Passed("the output alone is returned: that is enough here; the exercise asks for (output, weights)")
     else:
         yield Passed("the weights that are returned are those that the output is made of")
@@ -119,8 +119,8 @@ def _check(attention: Any) -> Iterator[Outcome]:
 _LENGTHS = "No length may be taken from q where it belongs to k and v: 2 queries and 6 keys give 2 x 6 weights."
 
 
-def _call(attention: Any, shape: tuple[int, int, int, int, int]) -> tuple[Tensor, Tensor | None]:
-    """Output and weights (None: not returned), found by shape."""
+def _call(attention: Any, shape: tuple[int, int, int, int, int]) -> tuple[Tensor, list[Tensor]]:
+    """The output, and all else that may be the weights (none: not returned), found by shape."""
     b, h, i, j, k = shape
     with noted(f"attention was called as in: {_reproduce(shape)}"):
         result = run(attention, *inputs(shape), step="scores")
@@ -129,23 +129,26 @@ def _call(attention: Any, shape: tuple[int, int, int, int, int]) -> tuple[Tensor
     outputs = [thing for thing in tensors if tuple(thing.shape) == (b, h, i, k)]
     weights = [thing for thing in tensors if tuple(thing.shape) == (b, h, i, j)]
     if len(tensors) > 1 and outputs and weights and tensors[0] is weights[0] and i != k:
-        raise WrongError(named_problem(["attn_returns_swapped"], MISTAKES, STEPS, lambda _: shape_of(result)))
+        raise WrongError(_named("attn_returns_swapped", f"returned {shape_of(result)}"))
     if not outputs:
         wanted = f"expected the output, {(b, h, i, k)}, and the weights, {(b, h, i, j)}"
         features = any(tuple(thing.shape) == (b, h, k, k) for thing in tensors)
-        step = "scores" if weights or features else "weighted mean"
+        step = "scores" if features else "weighted mean"
         what = "the output does not have the shape (b, h, queries, width)"
         evidence = f"{_reproduce(shape)}: returned {shape_of(result)}; {wanted}"
         raise WrongError(Problem(what, evidence, step, (NUDGES[step], f"{wanted}.")))
-    others = [thing for thing in tensors if thing is not outputs[0]]
-    return outputs[0], weights[0] if weights else others[0] if others else None
+    return outputs[0], [thing for thing in weights if thing is not outputs[0]]
+
+
+def _named(mistake: str, evidence: str) -> Problem:
+    return named_problem([mistake], MISTAKES, STEPS, lambda _: evidence)
 
 
 def _deterministic(attention: Any) -> None:
     (one, _), (other, _) = _call(attention, SQUARE[0]), _call(attention, SQUARE[0])
     if not same(one, other):
         evidence = f"{_reproduce(SQUARE[0])}, called twice: {difference(other, one)} as the first time"
-        raise WrongError(named_problem(["attn_random"], MISTAKES, STEPS, lambda _: evidence))
+        raise WrongError(_named("attn_random", evidence))
 
 
 def _wrong_output(attention: Any, seen: list[Any], right: list[Any]) -> Problem:
@@ -161,11 +164,20 @@ def _wrong_output(attention: Any, seen: list[Any], right: list[Any]) -> Problem:
     if flags:
         return named_problem(flags, MISTAKES, STEPS, lambda step: f"{_weights_evidence(read, step)}{general}")
     step, found = localise(read)
+    if not _linear_in_values(attention):
+        step, found = "weighted mean", "twice the values do not give twice the output; "
     what = f"the output is wrong, and of the steps it is this one that differs: {step}"
-    return Problem(what, f"{found}{general}", step, (NUDGES[step], _DIRECT[step]))
+    return Problem(what, f"{found}{general}", step, (NUDGES[step], DIRECT[step]))
 
 
-_DIRECT = {
+def _linear_in_values(attention: Any) -> bool:
+    q, k, v = inputs(SQUARE[0])
+    one, two = (attention(q, k, factor * v) for factor in (1, 2))
+    one, two = (out[0] if isinstance(out, tuple | list) else out for out in (one, two))
+    return same(two, 2 * one)
+
+
+DIRECT = {
     "scores": "Compare q[0, 0, 0] @ k[0, 0, 1] with your scores[0, 0, 0, 1] before you divide.",
     "scale": "Divide your scores by the unscaled product: every quotient must be 1 / sqrt(D_h).",
     "softmax": "Compare your weights with exp of the scaled scores, divided by their sum over the last axis.",
@@ -231,10 +243,10 @@ def _sums(weights: Tensor) -> str:
 
 
 def _gradients(attention: Any) -> None:
-    tensors = [tensor.requires_grad_() for tensor in inputs(SQUARE[0])]
-    result = attention(*tensors)
+    q, k, v = tensors = [tensor.requires_grad_() for tensor in inputs(SQUARE[0])]
+    result = attention(q, k, v)
     output = result[0] if isinstance(result, tuple | list) else result
-    expected, _ = reference.attention(*tensors)
+    expected, _ = reference.attention(q, k, v)
     loss = draw(*expected.shape, seed=4)
     right = torch.autograd.grad((expected * loss).sum(), tensors)
     found: Any = [None] * 3

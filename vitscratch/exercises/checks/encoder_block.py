@@ -126,15 +126,13 @@ def _sums(trial: Trial) -> tuple[str, str] | None:
     told = "with both last layers at weight 0, attention gives its bias u, the MLP its bias w, the block x + u + w: "
     told += f"output[0, 0, 0] is {number(out[0, 0, 0])}, it should be "
     told += f"{number(x[0, 0, 0])} + {number(u[0])} + {number(w[0])} = {number((x + u + w)[0, 0, 0])}; "
-    second = same(out - seen(x, u, nothing), w.expand_as(x)) and same(out - seen(x, nothing, w), u.expand_as(x))
-    return (
-        "first residual" if second else "second residual" if _first_is_right(seen, x, u, nothing) else "first residual"
-    ), told
-
-
-def _first_is_right(seen, x: Tensor, u: Tensor, nothing: Tensor) -> bool:  # type: ignore[no-untyped-def]
-    """With the MLP silent, the output is some function of x + u alone: the same for x + u and 0."""
-    return same(seen(x, u, nothing), seen(x + u, nothing, nothing))
+    before = out - w  # what the MLP's output was added to, if it was added
+    if not same(before, seen(x, u, nothing)):
+        return "second residual", told
+    factor = before[0, 0, 0] / (x + u)[0, 0, 0]
+    if same(before, x) or same(before, factor * (x + u)) or float(before.abs().max()) < 1e-9:
+        return "second residual", told  # Eq. 2 is right as far as it is seen, but not what Eq. 3 adds to
+    return "first residual", told
 
 
 def _attention_half(trial: Trial) -> tuple[str, str] | None:

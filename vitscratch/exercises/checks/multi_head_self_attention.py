@@ -107,6 +107,13 @@ def _bare(d: int) -> dict[str, Tensor]:
     }
 
 
+def _projected(parameters: Parameters, d: int) -> dict[str, Tensor]:
+    """The values' own weight; that of queries and keys is 0."""
+    weight = parameters["qkv.weight"].clone()
+    weight[: 2 * d] = 0
+    return {"qkv.weight": weight}
+
+
 def _projection(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[str, str] | None:
     """With weight 0 the output is the bias; with any weight W it is W times what it is with the identity."""
     x = draw(3, 4, d, seed=5)
@@ -145,7 +152,10 @@ def _constant_values(run: Run, parameters: Parameters, num_heads: int, d: int) -
         return "softmax", told
     if same(seen, float(seen[0, 0, 0]) * c.expand_as(seen)):
         more = run(draw(2, 9, d, seed=6), values)
-        return ("scale" if same(more[0, 0], seen[0, 0]) else "softmax"), told
+        if not same(more[0, 0], seen[0, 0]):
+            return "softmax", told
+        mean = run(x, {**values, **_projected(parameters, d)})  # something is added to it if tokens differ
+        return ("scale" if same(mean, mean[:, :1].expand_as(mean)) else "weighted mean"), told
     known = bool(torch.isclose(seen.unsqueeze(-1), c, rtol=TOLERANCE).any(-1).all())
     if known:
         one = run(draw(1, 1, d, seed=6), values)
@@ -158,8 +168,7 @@ def _constant_values(run: Run, parameters: Parameters, num_heads: int, d: int) -
 
 def _before_or_after(run: Run, parameters: Parameters, d: int) -> str:
     """Whether values are changed each by itself or as their mean: with q = k = 0, two tokens show it."""
-    values = _bare(d)
-    values["qkv.weight"] = torch.cat([values["qkv.weight"][: 2 * d], parameters["qkv.weight"][2 * d :]])
+    values = {**_bare(d), **_projected(parameters, d)}
     x = draw(1, 2, d, seed=13)
     of_mean = run(x.mean(1, keepdim=True), values)
     return "weighted mean" if same(run(x, values)[:, :1], of_mean) else "queries, keys and values"
@@ -167,8 +176,7 @@ def _before_or_after(run: Run, parameters: Parameters, d: int) -> str:
 
 def _values(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[str, str] | None:
     """With q = k = 0 every output is the mean of the values; with one token, its value."""
-    values = _bare(d)
-    values["qkv.weight"] = torch.cat([values["qkv.weight"][: 2 * d], parameters["qkv.weight"][2 * d :]])
+    values = {**_bare(d), **_projected(parameters, d)}
     x = draw(2, 4, d, seed=6)
     projected = x @ parameters["qkv.weight"][2 * d :].mT
     if same(run(x, values), projected.mean(1, keepdim=True).expand_as(x)):
@@ -185,7 +193,11 @@ def _values(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[s
     told += f"token 1 gives {numbers(seen[0, 1, :3])}; "
     all_equal = same(seen, seen[:, :1].expand_as(seen))
     alone = same(run(x[:1], values), seen[:1])
-    return ("scores" if not alone else "heads" if not all_equal and _scrambled(run, d) else "softmax"), told
+    if not alone:
+        return "scores", told
+    if not all_equal and _scrambled(run, d):
+        return "heads", told
+    return attention.localise(read_weights(run, parameters, num_heads, d))
 
 
 def _scrambled(run: Run, d: int) -> bool:
@@ -282,7 +294,7 @@ def _details(trial: Trial, step: str) -> str:
 
 
 _DIRECT = {
-    **attention._DIRECT,
+    **attention.DIRECT,
     "parameters": "q, k and v need D x D weights each and a bias; so does the output.",
     "queries, keys and values": "Compare your q with the layer applied to x by hand, and so k and v.",
     "heads": "q[b, h, i] must be q_before[b, i, h * D_h : (h + 1) * D_h].",

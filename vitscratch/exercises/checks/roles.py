@@ -441,7 +441,7 @@ def _norms(found: Sequence[_Found]) -> Iterator[list[Piece]]:
     """The two norms in the order of registration, then the other way round; one alone stands for both."""
     layers: dict[str, list[_Found]] = {}
     for one in found:
-        owned = one.owner or "".join(re.findall(r"\d+", one.name)) or one.name.partition("_")[0]
+        owned = one.owner or re.sub(r"gamma|beta|weight|bias|scale|shift|alpha|_[wbg]$|[_.]", "", one.name.lower())
         layers.setdefault(owned, []).append(one)
     by_layer = list(layers.values())
     if not by_layer:

@@ -15,7 +15,9 @@ Tutorial:    tutorials/03_attention.ipynb
 Check:       vitscratch check 04_attention.py
 """
 
+from torch import Tensor
 
-def attention(q, k, v):
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Return (output, weights)."""
     raise NotImplementedError("write attention: multiply every query with every key to get the scores")

@@ -16,13 +16,15 @@ Tutorial:    tutorials/03_attention.ipynb
 Check:       vitscratch check 05_multi_head_self_attention.py
 """
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class MultiHeadSelfAttention(nn.Module):
-    def __init__(self, embed_dim, num_heads):
+    """(b, n, d) -> (b, n, d)."""
+
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
         super().__init__()
         raise NotImplementedError("write MultiHeadSelfAttention: make the layers for queries, keys and values")
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError("write forward: make q, k and v and cut them into heads, each (b, h, n, k)")

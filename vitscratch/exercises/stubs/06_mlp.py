@@ -13,13 +13,15 @@ Tutorial:    tutorials/04_encoder_block.ipynb
 Check:       vitscratch check 06_mlp.py
 """
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    def __init__(self, embed_dim, mlp_dim):
+    """(b, n, d) -> (b, n, d)."""
+
+    def __init__(self, embed_dim: int, mlp_dim: int) -> None:
         super().__init__()
         raise NotImplementedError("write MLP: make the two linear layers")
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError("write forward: first layer, GELU, second layer")

@@ -17,15 +17,17 @@ Check:       vitscratch check 07_encoder_block.py
 You may use your own attention and MLP: put these classes into this file in place of the import.
 """
 
-from torch import nn
+from torch import Tensor, nn
 
 from vitscratch import MLP, MultiHeadSelfAttention  # noqa: F401
 
 
 class EncoderBlock(nn.Module):
-    def __init__(self, embed_dim, num_heads, mlp_dim):
+    """(b, n, d) -> (b, n, d)."""
+
+    def __init__(self, embed_dim: int, num_heads: int, mlp_dim: int) -> None:
         super().__init__()
         raise NotImplementedError("write EncoderBlock: make two norms, the attention and the MLP")
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError("write forward: Eq. 2, then Eq. 3")

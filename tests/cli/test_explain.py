@@ -1,0 +1,153 @@
+"""`vitscratch explain` as a user types it, on a model that was made for the test."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.data.make import encoded, picture
+from vitscratch import VisionTransformer, attention_maps, position_similarity
+from vitscratch.cli import main
+from vitscratch.config import ViTConfig
+from vitscratch.data import Preprocessing, open_picture
+from vitscratch.explain import attention_rollout, gaze, patch_filters, token_trajectories
+from vitscratch.parity import awaken
+from vitscratch.weights import load_model, save_model
+
+PREPROCESSING = Preprocessing((6, 9), 3, (0.3, 0.4, 0.5), (0.2, 0.3, 0.4))
+
+
+@pytest.fixture(scope="module", params=["cls", "mean"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(3)
+    config = ViTConfig((6, 9), 3, 3, 3, embed_dim=15, depth=2, num_heads=3, mlp_dim=11, pool=request.param)
+    model = VisionTransformer.from_config(config)
+    awaken(model)
+    save_model(folder / "model.safetensors", model, config, ("a", "b", "c"), PREPROCESSING.to_dict(), {})
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(2):
+        (folder / f"{i}.png").write_bytes(encoded(picture(i, (19, 13))))
+    return folder
+
+
+def is_png(path: Path) -> bool:
+    with Image.open(path) as image:
+        return image.format == "PNG"
+
+
+def test_all_figures_and_their_numbers(
+    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out, listed = tmp_path / "out.png", tmp_path / "out.json"
+    command = ["explain", str(run), str(pictures), "--out", str(out), "--what", "all", "--json", str(listed)]
+    assert main(command) == 0
+    names = ["positions", "filters", "attention", "rollout", "trajectory-1", "trajectory-2"]
+    assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/out-{name}.png: {name}" for name in names]
+    assert all(is_png(tmp_path / f"out-{name}.png") for name in names) and not out.exists()
+
+    numbers, model = json.loads(listed.read_text()), load_model(run / "model.safetensors").model
+    path = str(pictures / "1.png")
+    images = PREPROCESSING.to_tensor(open_picture(path))[None]
+    maps = attention_maps(model, images)
+    expected = gaze(maps[1, 0].mean(dim=0), model.pool).view(2, 3)
+    torch.testing.assert_close(torch.tensor(numbers["attention"][path]["block 2"]), expected)
+    expected = gaze(attention_rollout(maps), model.pool)[0].view(2, 3)
+    torch.testing.assert_close(torch.tensor(numbers["rollout"][path]["rollout"]), expected)
+    torch.testing.assert_close(torch.tensor(numbers["positions"]), position_similarity(model))
+    torch.testing.assert_close(torch.tensor(numbers["filters"]["components"]), patch_filters(model).components)
+    way = token_trajectories(model, images)
+    torch.testing.assert_close(torch.tensor(numbers["trajectory"][path]["kept"]), way.kept[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--block", "2"], [(1, 0), (1, 1), (1, 2)]),
+        (["--head", "3"], [(0, 2), (1, 2)]),
+        (["--block", "1", "--head", "2"], [(0, 1)]),
+    ],
+)
+def test_one_block_or_head(
+    options: list[str], expected: list[tuple[int, int]], run: Path, pictures: Path, tmp_path: Path
+) -> None:
+    out, listed = tmp_path / "out.png", tmp_path / "out.json"
+    path = str(pictures / "1.png")
+    assert main(["explain", str(run), path, "--out", str(out), "--json", str(listed), *options]) == 0
+    model = load_model(run / "model.safetensors").model
+    maps = attention_maps(model, PREPROCESSING.to_tensor(open_picture(path))[None])
+    found = json.loads(listed.read_text())["attention"][path]
+    assert is_png(out) and len(found) == len(expected)
+    for block, head in expected:
+        shown = torch.tensor(found[f"block {block + 1}, head {head + 1}"])
+        torch.testing.assert_close(shown, gaze(maps[block, 0, head], model.pool).view(2, 3))
+
+
+def test_weights_alone_need_no_picture(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    assert main(["explain", str(run), "--what", "filters", "--out", str(out)]) == 0
+    assert is_png(out)
+
+
+def test_a_preset_has_weights_at_random_and_says_so(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out, listed = tmp_path / "out.png", tmp_path / "out.json"
+    command = ["explain", "vit_nano_8", str(pictures / "0.png"), "--out", str(out), "--what", "rollout"]
+    written = []
+    for _ in range(2):
+        assert main([*command, "--json", str(listed)]) == 0
+        assert "vitscratch: vit_nano_8: weights at random (seed 0)" in capsys.readouterr().err
+        written.append(listed.read_text())
+    assert written[0] == written[1]
+    assert main([*command, "--num-heads", "5"]) == 2
+    assert "--num-heads 5: vit_nano_8 has 4; leave it out" in capsys.readouterr().err
+
+
+def test_a_bad_picture_is_named_and_the_others_are_shown(
+    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (pictures / "0.png").write_text("no picture")
+    out, listed = tmp_path / "out.png", tmp_path / "out.json"
+    command = ["explain", str(run), str(pictures), "--out", str(out), "--what", "rollout"]
+    assert main([*command, "--json", str(listed)]) == 1
+    error = capsys.readouterr().err
+    assert "0.png: no picture: it holds text" in error and error.count("\n") == 1
+    assert list(json.loads(listed.read_text())["rollout"]) == [str(pictures / "1.png")]
+    (pictures / "1.png").write_bytes(b"")
+    out.unlink()
+    assert main(command) == 1 and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["x.png", "--out", "y.jpg"], "--out y.jpg: expected a file whose name ends in .png"),
+        (["--out", "y.png"], "--what attention needs a picture; name one, or a folder of pictures, after the model"),
+        (["x.png", "--out", "y.png", "--block", "3"], "--block 3: {run} has 2; expected 1 to 2"),
+        (["x.png", "--out", "y.png", "--head", "0"], "--head 0: {run} has 3; expected 1 to 3"),
+        (
+            ["x.png", "--out", "y.png", "--what", "rollout", "--head", "1"],
+            "--block and --head choose among attention maps; leave them out for --what rollout",
+        ),
+        (
+            ["x.png", "--out", "y.png", "--what", "positions"],
+            "--what positions shows weights, whatever the picture; leave x.png out",
+        ),
+        ([*(f"{i}.png" for i in range(9)), "--out", "y.png"], "9 pictures are too many for a figure; name at most 8"),
+    ],
+)
+def test_wrong_arguments_get_one_line(
+    arguments: list[str], message: str, run: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["explain", str(run), *arguments]) == 2
+    printed = capsys.readouterr()
+    assert message.format(run=run) in printed.err and printed.err.count("\n") == 1 and printed.out == ""

@@ -1,0 +1,96 @@
+"""Every exercise has a stub that fails with its first instruction, a solution that passes, and hints that give nothing
+away."""
+
+import ast
+import re
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from vitscratch.exercises import EXERCISES, Exercise
+from vitscratch.exercises.files import SOLUTIONS, STUBS, exercise_of, is_stub, solution
+from vitscratch.exercises.runner import Runner
+
+# Names of exercises that may still be without checks, stub or solution. It is empty when all are written.
+UNFINISHED = tuple(one.name for one in EXERCISES)
+
+
+def finished(exercise: Exercise) -> bool:
+    files = (STUBS / exercise.file_name, SOLUTIONS / exercise.file_name)
+    return all(path.exists() for path in files) and find_spec(exercise.checker) is not None
+
+
+@pytest.fixture(params=EXERCISES, ids=lambda one: one.name)
+def exercise(request: pytest.FixtureRequest) -> Exercise:
+    if request.param.name in UNFINISHED and not finished(request.param):
+        pytest.skip(f"{request.param.name} is not written yet")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    with Runner() as runner:
+        yield runner
+
+
+def test_the_numbers_and_names_are_in_order() -> None:
+    assert [one.number for one in EXERCISES] == list(range(1, len(EXERCISES) + 1))
+    assert len({one.name for one in EXERCISES}) == len({one.file_name for one in EXERCISES}) == len(EXERCISES)
+    assert all(one.difficulty in (1, 2, 3) and one.minutes > 0 and one.steps and one.defines for one in EXERCISES)
+
+
+def test_nothing_lies_in_the_folders_that_is_no_exercise() -> None:
+    names = {one.file_name for one in EXERCISES}
+    assert {path.name for path in STUBS.glob("*.py")} <= names
+    assert {path.name for path in SOLUTIONS.glob("*.py")} <= names
+
+
+def test_the_stub_is_short_and_says_what_a_stub_says(exercise: Exercise) -> None:
+    text = (STUBS / exercise.file_name).read_text()
+    assert len(text.splitlines()) <= 40
+    doc = ast.get_docstring(ast.parse(text)) or ""
+    assert f"Exercise {exercise.number}:" in doc and f"{exercise.minutes} minutes" in doc
+    assert f"difficulty {exercise.difficulty}" in doc and f"tutorials/{exercise.tutorial}" in doc
+    assert f"vitscratch check {exercise.file_name}" in doc
+    assert all(name in text for name in exercise.defines)
+
+
+def test_the_stub_fails_with_its_first_instruction(exercise: Exercise, runner: Runner, tmp_path: Path) -> None:
+    path = tmp_path / exercise.file_name
+    path.write_text((STUBS / exercise.file_name).read_text())
+    assert is_stub(path, exercise) and exercise_of(path) == exercise
+    report = runner.check(path)
+    assert report.status == "not begun", report.text()
+    assert (
+        report.problem is not None
+        and report.problem.what == re.findall(r'NotImplementedError\(\s*"(.*)"\s*\)', path.read_text())[0]
+    )
+    assert report.problem.what.startswith("write ")
+
+
+def test_the_solution_passes(exercise: Exercise, runner: Runner) -> None:
+    report = runner.check(SOLUTIONS / exercise.file_name)
+    assert report.ok, report.text()
+    assert report.printed_size == 0 and report.exercise == exercise
+
+
+def test_the_solution_is_shown_as_code(exercise: Exercise) -> None:
+    text = solution(exercise)
+    for name in exercise.defines:
+        assert re.search(rf"^(def|class) {name}\b", text, re.MULTILINE)
+    compile(text, exercise.file_name, "exec")
+
+
+def test_every_mistake_has_hints_and_none_gives_the_code(exercise: Exercise) -> None:
+    bank = exercise.load().MISTAKES
+    code = {line.strip() for line in solution(exercise).splitlines() if "=" in line or "return" in line}
+    assert bank and all(name == mistake.name for name, mistake in bank.items())
+    for mistake in bank.values():
+        assert len(mistake.hints) >= 2 and all(hint.strip() for hint in mistake.hints), mistake.name
+        assert len(set(mistake.hints)) == len(mistake.hints), mistake.name
+        assert mistake.step in exercise.steps, f"{mistake.name}: {mistake.step}"
+        assert mistake.what.strip()
+        for hint in mistake.hints:
+            assert not any(len(line) > 12 and line in hint for line in code), f"{mistake.name}: {hint}"

@@ -1,0 +1,207 @@
+"""`vitscratch exercises` and `vitscratch check` as a student types them."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.exercises import course
+from tests.exercises.course import DOUBLE, HALVE, TRIPLE, Course
+from vitscratch.cli import main
+from vitscratch.exercises import EXERCISES
+from vitscratch.exercises.files import SOLUTIONS, STUBS, find_exercises
+from vitscratch.exercises.runner import Runner
+
+_end_runner = course._end_runner
+STUB = "def {}(x):\n    raise NotImplementedError('write {}: what it says')\n"
+
+
+class Shared(Runner):
+    """The runner that all tests share, which goes on after the command."""
+
+    def __new__(cls) -> Runner:
+        return course.runner()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The stubs of a small course, as `exercises new` wrote them."""
+    monkeypatch.setattr("vitscratch.exercises.runner.Runner", Shared)
+    monkeypatch.setattr(Runner, "__exit__", lambda *_: None)
+    monkeypatch.setattr("vitscratch.exercises.files.EXERCISES", (DOUBLE, TRIPLE))
+    for name in ("STUBS", "SOLUTIONS"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(f"vitscratch.exercises.files.{name}", tmp_path / name)
+    for one in (DOUBLE, TRIPLE):
+        (tmp_path / "STUBS" / one.file_name).write_text(STUB.format(one.name, one.name))
+        (tmp_path / "SOLUTIONS" / one.file_name).write_text(f"def {one.name}(x):\n    return x * {one.number + 1}\n")
+    (tmp_path / "STUBS" / "README.md").write_text("read me")
+    assert main(["exercises", "new", str(tmp_path / "mine")]) == 0
+    return tmp_path / "mine"
+
+
+def solve(folder: Path, *exercises: Course) -> None:
+    for one in exercises:
+        (folder / one.file_name).write_text((folder.parent / "SOLUTIONS" / one.file_name).read_text())
+
+
+def test_new_says_what_it_kept(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    capsys.readouterr()
+    (folder / DOUBLE.file_name).write_text("mine")
+    assert main(["exercises", "new", str(folder)]) == 0
+    kept, written = capsys.readouterr().out.splitlines()
+    assert kept == "kept as they are: README.md, 01_double.py, 02_triple.py" and "0 files written" in written
+    assert (folder / DOUBLE.file_name).read_text() == "mine"
+
+
+def test_new_where_a_file_is(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["exercises", "new", str(tmp_path / "file")]) == 2
+    assert "is a file; expected a folder" in capsys.readouterr().err
+
+
+def test_list(capsys: pytest.CaptureFixture) -> None:
+    assert main(["exercises", "list"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["exercise", "defines", "minutes", "difficulty", "tutorial"]
+    assert [line.split()[:2] for line in lines] == [[f"{one.number:02}", one.name] for one in EXERCISES]
+
+
+def test_a_new_folder_is_not_begun(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    capsys.readouterr()
+    assert main(["check", str(folder)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("01 double                     not begun")
+    assert lines[1] == "  to do   write double: what it says"
+    assert lines[-3:] == ["02 triple                     not begun", "", "0 of 2 right"]
+
+
+def test_a_folder_up_to_the_first_that_is_wrong(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    capsys.readouterr()
+    (folder / DOUBLE.file_name).write_text("def double(x):\n    return x * x\n")
+    (folder / TRIPLE.file_name).write_text("def triple(x):\n    return x\n")
+    assert main(["check", str(folder), "--json", str(tmp_path / "out.json")]) == 1
+    printed = capsys.readouterr().out
+    assert "wrong: squared" in printed and printed.splitlines()[-3:] == [
+        "02 triple                     not checked", "", "0 of 2 right"
+    ]  # fmt: skip
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["passed"] is False and [one["status"] for one in found["files"]] == ["wrong", "not checked"]
+    solve(folder, DOUBLE)
+    assert main(["check", str(folder)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "01 double                     ok" and lines[-1] == "1 of 2 right"
+    assert lines[1].startswith("02 triple                     wrong") and "  WRONG   3 is wrong" in lines
+    solve(folder, TRIPLE)
+    assert main(["check", str(folder), "--json", str(tmp_path / "out.json")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "2 of 2 right"
+    assert json.loads((tmp_path / "out.json").read_text())["passed"] is True
+
+
+def test_hints_and_then_the_solution(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    path = folder / DOUBLE.file_name
+    path.write_text("def double(x):\n    return x * x\n")
+
+    def printed(*options: str) -> str:
+        capsys.readouterr()
+        assert main(["check", str(path), *options]) == 1
+        return capsys.readouterr().out
+
+    assert "twice?" not in printed()
+    assert "1 of 2: twice?" in (first := printed("--hint")) and "not times itself" not in first
+    assert "2 of 2: not times itself" in printed("--hint")
+    assert "there are no more; --solution" in (last := printed("--hint")) and "return x * 2" not in last
+    assert "return x * 2" in printed("--solution")
+
+
+def test_one_file(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    solve(folder, TRIPLE)
+    (folder / TRIPLE.file_name).rename(folder.parent / "mine.py")
+    capsys.readouterr()
+    assert main(["check", str(folder.parent / "mine.py")]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["  right   0 stays 0", "  right   3 becomes 9"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere"], "no such file or folder"),
+        (["empty"], "no exercise in this folder; `vitscratch exercises new empty` writes them"),
+        (["empty/notes.txt"], "no exercise has that name"),
+        (["empty/x.py"], "expected a file that defines one of double, triple"),
+        (["mine", "--json", "nowhere/out.json"], "--json nowhere/out.json: expected a file in a folder that exists"),
+        (["mine", "--hnit"], "--hnit is no option here; nearest: --hint"),
+    ],
+)
+def test_wrong_usage(
+    arguments: list[str], says: str, folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    Path("empty").mkdir()
+    Path("empty/notes.txt").write_text("dear diary")
+    capsys.readouterr()
+    if "x.py" in arguments[0]:
+        Path("empty/x.py").write_text("def half(x): ...")
+    assert main(["check", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err and captured.err.count("\n") == 1 and not captured.out
+
+
+def test_watch_goes_on_when_one_is_right(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capsys.readouterr()
+    todo = [DOUBLE, TRIPLE]
+
+    def save(_: float) -> None:  # what a student does while the command waits
+        solve(folder, todo.pop(0))
+
+    monkeypatch.setattr(time, "sleep", save)
+    assert main(["check", str(folder / DOUBLE.file_name), "--watch"]) == 0
+    rounds = capsys.readouterr().out.split("waiting for a file to be saved")
+    assert len(rounds) == 3 and not todo
+    assert "write double" in rounds[0] and "0 of 2 right" in rounds[0]
+    assert "01 double                     ok" in rounds[1] and "write triple" in rounds[1]
+    assert rounds[2].rstrip().endswith("2 of 2 right")
+
+
+def test_watch_ends_by_ctrl_c(folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: float) -> None:
+        (folder / DOUBLE.file_name).unlink()  # as editors do for a moment
+        monkeypatch.setattr(time, "sleep", leave)
+
+    def leave(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupt)
+    assert main(["check", str(folder), "--watch"]) == 130
+    assert "stopped by Ctrl-C" in capsys.readouterr().err
+
+
+def test_what_a_terminal_cannot_write(folder: Path) -> None:
+    """In a process of its own: an ASCII terminal, and a student's letters."""
+    path = folder / "ü.py"
+    path.write_text("def patchify(:\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "vitscratch", "check", str(path)],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 2 and b"no exercise has that name" in done.stderr and b"Traceback" not in done.stderr
+    path.rename(folder / "patchify.py")
+    (folder / "patchify.py").write_text("größe = (\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "vitscratch", "check", str(folder / "patchify.py")],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 1 and rb"gr\xf6\xdfe = (" in done.stdout and not done.stderr
+
+
+def test_the_real_folders_are_those_of_the_catalog() -> None:
+    assert STUBS.is_dir() and SOLUTIONS.is_dir() and HALVE not in find_exercises(SOLUTIONS)

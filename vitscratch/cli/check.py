@@ -1,0 +1,141 @@
+"""`vitscratch check`: is a student's exercise right, and if not, which line of thought went wrong?"""
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from vitscratch.cli.common import Common, check_writable, write_json
+
+if TYPE_CHECKING:
+    from vitscratch.exercises import Exercise
+    from vitscratch.exercises.report import Report
+    from vitscratch.exercises.runner import Runner
+
+PAUSE = 0.5  # seconds between two looks at the files
+
+
+@dataclass(kw_only=True)
+class Check(Common):
+    """Check exercises that `vitscratch exercises new` began: what is right, the first thing that is wrong, and the
+    numbers that show it. Exit code 0 if all is right, 1 if not."""
+
+    path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR|FILE")]
+    """A folder: its exercises in order, up to the first that is not right. A file: that one."""
+
+    watch: bool = False
+    """Check again whenever a file is saved, and go on to the next exercise when one is right; Ctrl-C ends it."""
+
+    hint: bool = False
+    """Give a hint; asked again about the same problem, one more."""
+
+    solution: bool = False
+    """Show the library's code for the first exercise that is not right, or for FILE."""
+
+    json: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """Also write the reports as JSON."""
+
+    def run(self) -> int:
+        check_writable(self.json)
+        files = _files(self.path, self.watch)
+        if isinstance(sys.stdout, TextIOWrapper):  # a student's characters may be none of the terminal's
+            sys.stdout.reconfigure(errors="backslashreplace")
+
+        from vitscratch.exercises.runner import Runner
+
+        with Runner() as runner:
+            return self._watch(runner, files) if self.watch else self._once(runner, files, {})
+
+    def _once(self, runner: "Runner", files: "dict[Exercise, Path]", done: "dict[Path, Report]") -> int:
+        """Check up to the first that is not right, and print; `done` need not be checked again."""
+        from vitscratch.exercises.files import solution
+        from vitscratch.exercises.hints import next_hint
+        from vitscratch.exercises.report import to_json
+
+        reports, hints = [], {}
+        for report in _check(runner, files, done):
+            reports.append(report)
+            if report.status == "not checked" or (report.status == "not begun" and not report.outcomes):
+                print(report.line())
+                continue
+            hints[report.file] = next_hint(report, self.hint)
+            quiet = report.ok and len(files) > 1 and not report.printed_size
+            print(report.line() if quiet else report.text(hints[report.file]), flush=True)
+        right = sum(report.ok for report in reports)
+        if len(files) > 1:
+            print(f"\n{right} of {len(files)} right")
+        shown = next((one for one in reports if not one.ok), reports[0] if len(files) == 1 else None)
+        if self.solution and shown is not None:
+            print(f"\n{solution(shown.exercise)}", end="")
+        if self.json is not None:
+            write_json(to_json(reports, hints), self.json)
+        return 0 if right == len(files) else 1
+
+    def _watch(self, runner: "Runner", files: "dict[Exercise, Path]") -> int:
+        done: dict[Path, Report] = {}
+        while True:
+            before = _stamps(files)
+            if self._once(runner, files, done) == 0:
+                return 0
+            print("\nwaiting for a file to be saved; Ctrl-C ends", flush=True)
+            while (now := _stamps(files)) == before or None in now.values():  # editors take files away for a moment
+                time.sleep(PAUSE)
+            for path in files.values():
+                if now[path] != before[path]:
+                    done.pop(path, None)
+            print(flush=True)
+
+
+def _files(path: Path, onwards: bool) -> "dict[Exercise, Path]":
+    """What to check; with `onwards` also the exercises of a file's folder that come after it.
+
+    Raises:
+        ValueError: no such path, or no exercise there.
+    """
+    from vitscratch.exercises.files import exercise_of, find_exercises
+
+    if path.is_dir():
+        files = find_exercises(path)
+        if not files:
+            raise ValueError(f"{path}: no exercise in this folder; `vitscratch exercises new {path}` writes them")
+        return files
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder; `vitscratch exercises new DIR` makes one")
+    exercise = exercise_of(path)
+    later = find_exercises(path.parent) if onwards else {}
+    return {exercise: path, **{one: file for one, file in later.items() if one.number > exercise.number}}
+
+
+def _check(runner: "Runner", files: "dict[Exercise, Path]", done: "dict[Path, Report]") -> "Iterator[Report]":
+    """Reports in order; after the first that is not right, the others are only looked at."""
+    from vitscratch.exercises.files import is_stub
+    from vitscratch.exercises.report import Report
+
+    stopped = False
+    for exercise, path in files.items():
+        if stopped:
+            yield Report(path, exercise, "not begun" if is_stub(path, exercise) else "not checked")
+            continue
+        report = done.get(path) or runner.check(path, exercise)
+        if report.ok:
+            done[path] = report
+        stopped = not report.ok
+        yield report
+
+
+def _stamps(files: "dict[Exercise, Path]") -> dict[Path, tuple[int, int] | None]:
+    """Time and size of each file, None while an editor has it away."""
+
+    def stamp(path: Path) -> tuple[int, int] | None:
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size
+
+    return {path: stamp(path) for path in files.values()}

@@ -1,0 +1,58 @@
+"""`vitscratch exercises`: files for students to fill in."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from vitscratch.cli.common import Common, make_folder
+
+
+@dataclass(kw_only=True)
+class New(Common):
+    """Write a stub for every exercise, and a README.md that says how to go on. Files that are there are kept."""
+
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """Where to; made if it does not exist."""
+
+    def run(self) -> int:
+        from vitscratch.exercises.files import write_stubs
+
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"{self.folder} is a file; expected a folder (a new one is made)")
+        written, kept = write_stubs(make_folder(self.folder))
+        if kept:
+            print(f"kept as they are: {', '.join(kept)}")
+        print(
+            f"{self.folder}: {len(written)} files written; begin with README.md, then `vitscratch check {self.folder}`"
+        )
+        return 0
+
+
+@dataclass(kw_only=True)
+class List(Common):
+    """List the exercises, in the order of building."""
+
+    def run(self) -> int:
+        from vitscratch.exercises import EXERCISES
+
+        print(f"{'':2} {'exercise':<26} {'defines':<28} {'minutes':>7} {'difficulty':>10}  tutorial")
+        for one in EXERCISES:
+            stars = "*" * one.difficulty
+            defines = ", ".join(one.defines)
+            print(f"{one.number:02} {one.name:<26} {defines:<28} {one.minutes:>7} {stars:>10}  {one.tutorial}")
+        return 0
+
+
+@dataclass(kw_only=True)
+class Exercises:
+    """Build every part of a Vision Transformer with your own hands; `vitscratch check` says what is wrong with it."""
+
+    what: Annotated[
+        Annotated[New, tyro.conf.subcommand("new")] | Annotated[List, tyro.conf.subcommand("list")],
+        tyro.conf.arg(name=""),
+    ]
+
+    def run(self) -> int:
+        return self.what.run()

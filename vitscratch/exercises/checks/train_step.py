@@ -1,0 +1,551 @@
+"""Check of exercise 11: what happens to one batch.
+
+The student's function trains a small linear model whose gradients are known, with an optimizer that notes which
+gradients it is given: so each line of the step shows by itself.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitscratch.exercises.checks.naming import bank, numbers, problem
+from vitscratch.exercises.checks.spies import (
+    SpiedModel,
+    SpiedSGD,
+    close,
+    gradients,
+    is_swapped_cross_entropy,
+    seeded,
+    weights,
+)
+from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
+
+# How a student makes the same case.
+CASE = (
+    "torch.manual_seed(0); model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3)); images = 3 * torch.randn(7, 1, 2, 3); "
+    "labels = torch.arange(7) % 3; optimizer = torch.optim.SGD(model.parameters(), lr=0.1)"
+)
+RATE, NO_CLIP, CLIP = 0.1, 1e6, 0.25
+
+MISTAKES = bank(
+    Mistake(
+        "tr_stays_eval",
+        "the model stays in eval mode while it is trained",
+        "mode",
+        (
+            "In which mode is a model that was just evaluated?",
+            "evaluate() may leave the model in eval mode; dropout is off then, and BatchNorm learns nothing.",
+            "Call model.train() in every step, before the forward pass.",
+        ),
+    ),
+    Mistake(
+        "ts_puts_eval",
+        "the step puts the model into eval mode",
+        "mode",
+        (
+            "What do dropout and BatchNorm do in each of the two modes?",
+            "eval() is for measuring; training needs train() before the forward pass.",
+        ),
+    ),
+    Mistake(
+        "ts_softmax_first",
+        "softmax is applied before the cross-entropy, which applies it itself",
+        "loss",
+        (
+            "What does F.cross_entropy expect: logits or probabilities?",
+            "It computes log softmax of what it is given. Of probabilities, all between 0 and 1, the softmax is nearly "
+            "flat, so the loss cannot become small.",
+            "Give it the model's output as it is.",
+        ),
+    ),
+    Mistake(
+        "ts_sum",
+        "the loss is summed over the batch; it should be the mean",
+        "loss",
+        (
+            "What happens to your gradient if every picture is in the batch twice?",
+            "A sum grows with the batch, so the right learning rate depends on the batch size.",
+            'Use reduction="mean", which is what F.cross_entropy does by itself.',
+        ),
+    ),
+    Mistake(
+        "ts_divided_twice",
+        "the mean loss is divided by the batch size once more",
+        "loss",
+        (
+            "How large is your loss for a model that guesses? It should be ln(classes).",
+            "F.cross_entropy has divided by the number of pictures already.",
+        ),
+    ),
+    Mistake(
+        "ts_nll_of_logits",
+        "the loss takes minus the label's logit; log softmax is missing",
+        "loss",
+        (
+            "Can your loss become negative?",
+            "F.nll_loss expects log-probabilities; nothing stops the label's logit from growing for ever.",
+            "Use F.cross_entropy, or F.nll_loss of log_softmax(logits, dim=1).",
+        ),
+    ),
+    Mistake(
+        "ts_nll_of_probabilities",
+        "the loss takes minus the label's probability; its logarithm is missing",
+        "loss",
+        (
+            "What is your loss when the label's probability is 1? And when it is 0?",
+            "F.nll_loss expects logarithms: log_softmax, not softmax.",
+        ),
+    ),
+    Mistake(
+        "ts_softmax_over_batch",
+        "the softmax runs over the pictures of the batch; it should run over the classes",
+        "loss",
+        (
+            "Over which axis do the probabilities of one picture sum to one?",
+            "Logits are (b, classes): axis 1 is the classes.",
+        ),
+    ),
+    Mistake(
+        "ts_bce",
+        "every class is scored by itself (binary cross-entropy); the softmax over the classes is missing",
+        "loss",
+        (
+            "How many classes can a picture have at once?",
+            "Sigmoids are for labels that do not exclude each other; here exactly one class is right.",
+        ),
+    ),
+    Mistake(
+        "ts_mse",
+        "the loss is a squared error; cross-entropy was asked for",
+        "loss",
+        (
+            "Which loss does the equation in the exercise give?",
+            "Minus the logarithm of the probability that the softmax gives the label.",
+        ),
+    ),
+    Mistake(
+        "ev_swapped",
+        "predictions and labels are swapped in the call of the loss",
+        "loss",
+        (
+            "In which order does F.cross_entropy take its two arguments?",
+            "First what the model says, then what is true.",
+        ),
+    ),
+    Mistake(
+        "ts_no_graph",
+        "the loss has no connection to the weights",
+        "gradients",
+        (
+            "What makes torch forget how a tensor was computed?",
+            "no_grad, detach, item and argmax do, and inference_mode; between the images and the loss none may stand.",
+        ),
+    ),
+    Mistake(
+        "ts_no_backward",
+        "backward() is missing, so the loss gives no gradients",
+        "gradients",
+        (
+            "Where do the numbers in parameter.grad come from?",
+            "loss.backward() computes them; the optimizer only reads them.",
+        ),
+    ),
+    Mistake(
+        "ts_zero_before_step",
+        "the gradients are deleted between backward() and step()",
+        "gradients",
+        (
+            "What does the optimizer find in parameter.grad when it takes its step?",
+            "Old gradients are forgotten before backward(), or after step(), never between the two.",
+        ),
+    ),
+    Mistake(
+        "tr_zero_grad",
+        "old gradients are not forgotten: the second step uses those of the first, too",
+        "gradients",
+        (
+            "What does backward() do with gradients that are there already?",
+            "It adds to them.",
+            "Call optimizer.zero_grad() in every step, before backward() or after step().",
+        ),
+    ),
+    Mistake(
+        "ts_clip_hard_coded",
+        "the gradient is clipped to length 1 whatever clip_norm is",
+        "clipping",
+        ("Where does your function use its last argument?", "Pass clip_norm to the clipping."),
+    ),
+    Mistake(
+        "ts_always_rescaled",
+        "short gradients are made longer: every gradient gets the length clip_norm",
+        "clipping",
+        (
+            "What should happen to a gradient that is shorter than clip_norm?",
+            "Nothing: the factor clip_norm / |g| is used only where it is below 1.",
+        ),
+    ),
+    Mistake(
+        "ts_clip_after_step",
+        "the gradients are clipped after the step that used them",
+        "clipping",
+        (
+            "Which gradients does the optimizer see?",
+            "Clip between backward() and step().",
+        ),
+    ),
+    Mistake(
+        "ts_no_clip",
+        "the gradient is not clipped when the optimizer uses it",
+        "clipping",
+        (
+            "How long is the gradient when step() runs?",
+            "It must exist before it can be clipped, and be clipped before it is used.",
+            "nn.utils.clip_grad_norm_, between backward() and step().",
+        ),
+    ),
+    Mistake(
+        "ts_clip_by_value",
+        "each number of the gradient is cut off; the whole gradient should be scaled",
+        "clipping",
+        (
+            "Does your clipped gradient still point into the same direction?",
+            "One factor for all numbers keeps the direction: clip_grad_norm_, not clip_grad_value_.",
+        ),
+    ),
+    Mistake(
+        "ts_clip_per_parameter",
+        "each parameter's gradient is clipped by itself; one length for all of them together was asked for",
+        "clipping",
+        (
+            "Of what is |g| the length?",
+            "Weight and bias together are one vector: give all parameters to one clip_grad_norm_.",
+        ),
+    ),
+    Mistake(
+        "ts_step_before_backward",
+        "the optimizer takes its step before this batch has gradients",
+        "update",
+        (
+            "Which gradients does step() use: this batch's, or the last one's?",
+            "First backward(), then step().",
+        ),
+    ),
+    Mistake(
+        "ts_no_step",
+        "the optimizer never takes a step: the weights stay as they are",
+        "update",
+        ("Who changes the weights?", "backward() computes gradients; optimizer.step() uses them."),
+    ),
+    Mistake(
+        "ts_two_steps",
+        "the optimizer takes more than one step for a batch",
+        "update",
+        ("How often does your code call optimizer.step()?", "Once for each call of train_step."),
+    ),
+    Mistake(
+        "ts_own_update",
+        "the weights are changed by something else than optimizer.step()",
+        "update",
+        (
+            "What else in your code writes to the weights?",
+            "The rule of the update belongs to the optimizer: AdamW's is not w - lr * g.",
+        ),
+    ),
+    Mistake(
+        "ts_returns_nothing",
+        "nothing is returned",
+        "what is returned",
+        ("What does a Python function return that has no return?", "Return the loss, as a number: loss.item()."),
+    ),
+    Mistake(
+        "pf_loss_tensor",
+        "the loss is returned with its graph",
+        "what is returned",
+        (
+            "What does the returned tensor hold on to?",
+            "Whoever adds up such losses over an epoch keeps every step's activations in memory.",
+            "Return loss.item().",
+        ),
+    ),
+    Mistake(
+        "ts_loss_after_step",
+        "the returned loss is the one after the step",
+        "what is returned",
+        (
+            "Which weights made the logits of the loss that you return?",
+            "Return the loss of the forward pass that was trained on; a second one costs time and says something else.",
+        ),
+    ),
+)
+
+# What is said where nobody foresaw the mistake: the step is known, the name is not.
+OTHERWISE = {
+    "not asked": Mistake(
+        "",
+        "the model is never called",
+        "loss",
+        ("Where do your logits come from?", "The loss begins with model(images)."),
+    ),
+    "other images": Mistake(
+        "",
+        "the model is called with something else than the batch",
+        "loss",
+        ("What does your code do to the images?", "Give the model all of them, unchanged."),
+    ),
+    "loss": Mistake(
+        "",
+        "the loss is not the cross-entropy of this batch",
+        "loss",
+        (
+            "Compute your loss by hand for one picture.",
+            "It is the mean over the batch of minus log softmax at the label, and nothing else.",
+        ),
+    ),
+    "gradients": Mistake(
+        "",
+        "the optimizer uses other gradients than those of this batch's loss",
+        "gradients",
+        (
+            "Print parameter.grad just before optimizer.step().",
+            "Forget old gradients, one backward(), and nothing else that writes to parameter.grad.",
+        ),
+    ),
+    "clipping": Mistake(
+        "",
+        "the gradient is not clipped to clip_norm",
+        "clipping",
+        ("What is |g| before and after your clipping?", "g is multiplied with clip_norm / |g|, if that is below 1."),
+    ),
+    "returned": Mistake(
+        "",
+        "what is returned is not a number",
+        "what is returned",
+        ("What does float(...) say of what you return?", "Return loss.item()."),
+    ),
+    "value": Mistake(
+        "",
+        "the returned number is not the loss of this batch",
+        "what is returned",
+        ("Print the loss before backward().", "Return the loss on which backward() was called."),
+    ),
+}
+
+# Losses that people write instead, of logits and labels.
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+WRONG_LOSSES: tuple[tuple[str, Loss], ...] = (
+    ("ts_softmax_first", lambda logits, labels: F.cross_entropy(logits.softmax(dim=1), labels)),
+    ("ts_sum", lambda logits, labels: F.cross_entropy(logits, labels, reduction="sum")),
+    ("ts_divided_twice", lambda logits, labels: F.cross_entropy(logits, labels) / len(labels)),
+    ("ts_nll_of_logits", F.nll_loss),
+    ("ts_nll_of_probabilities", lambda logits, labels: F.nll_loss(logits.softmax(dim=1), labels)),
+    ("ts_softmax_over_batch", lambda logits, labels: F.nll_loss(logits.log_softmax(dim=0), labels)),
+    ("ts_bce", lambda logits, labels: F.binary_cross_entropy_with_logits(logits, _one_hot(logits, labels))),
+    ("ts_mse", lambda logits, labels: F.mse_loss(logits, _one_hot(logits, labels))),
+    ("ts_mse", lambda logits, labels: F.mse_loss(logits.softmax(dim=1), _one_hot(logits, labels))),
+)
+
+
+def check(student: ModuleType) -> Iterator[Outcome]:
+    """What is right in `train_step`, until the first thing that is wrong."""
+    try:
+        for probe in (_mode, _loss, _gradients, _clipping, _update, _returned):
+            outcome = probe(student.train_step)
+            if isinstance(outcome, Problem) and probe is not _mode:
+                outcome = replace(outcome, evidence=f"{outcome.evidence}. Try it: {CASE}")
+            yield outcome
+            if isinstance(outcome, Problem):
+                return
+    except Exception as error:
+        if is_swapped_cross_entropy(error):
+            yield problem(MISTAKES["ev_swapped"], f"cross_entropy got whole numbers first, and failed: {error}")
+        elif "does not require grad" in str(error):
+            yield problem(MISTAKES["ts_no_graph"], f"backward() failed: {error}")
+        else:
+            raise
+
+
+class Case:
+    """The model, the batch and the optimizer of `CASE`, and what a function does with them."""
+
+    def __init__(self) -> None:
+        with seeded():
+            self.model = SpiedModel(nn.Flatten(), nn.Linear(6, 3))
+            self.images = 3 * torch.randn(7, 1, 2, 3)
+        self.labels = torch.arange(7) % 3
+        self.optimizer = SpiedSGD(self.model, RATE)
+
+    def run(self, train_step: Callable[..., Any], clip_norm: float) -> Any:
+        """One step; the student may do to the batch what they like."""
+        return train_step(self.model, self.images.clone(), self.labels.clone(), self.optimizer, clip_norm)
+
+    def loss(self) -> Tensor:
+        """Of the batch, for the weights as they are."""
+        with torch.enable_grad():
+            return F.cross_entropy(self.model.logits(self.images), self.labels)
+
+    def gradient(self) -> Tensor:
+        """Of that loss by all weights, in one vector."""
+        parts = torch.autograd.grad(self.loss(), list(self.model.parameters()))
+        return torch.cat([part.flatten() for part in parts])
+
+
+def _one_hot(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+
+
+def _mode(train_step: Callable[..., Any]) -> Outcome:
+    seen = {}
+    for given in (False, True):
+        case = Case()
+        with seeded():
+            layers = (nn.Flatten(), nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Dropout(0.5), nn.Linear(5, 3))
+            case.model = SpiedModel(*layers).train(given)
+            case.optimizer = SpiedSGD(case.model, RATE)
+            case.run(train_step, NO_CLIP)
+        if not case.model.calls:
+            return problem(OTHERWISE["not asked"], "during train_step, model.forward ran 0 times")
+        calls = [call for call in case.model.calls if call.gradients] or case.model.calls
+        seen[given] = all(all(call.modes) for call in calls)
+    if all(seen.values()):
+        return Passed("in the forward pass every layer is in train mode, also when the model came in eval mode")
+    name, before = ("tr_stays_eval", "eval") if seen[True] else ("ts_puts_eval", "train")
+    return problem(
+        MISTAKES[name],
+        f"a model with nn.BatchNorm1d and nn.Dropout, after model.{before}(): in the forward pass of train_step "
+        "their .training was False",
+    )
+
+
+def _loss(train_step: Callable[..., Any]) -> Outcome:
+    case = Case()
+    case.run(train_step, NO_CLIP)
+    calls = [call for call in case.model.calls if call.gradients]  # several, if the batch is taken in pieces
+    images, logits = (
+        torch.cat([getattr(call, what) for call in calls or case.model.calls]) for what in ("images", "logits")
+    )
+    if not close(images, case.images):
+        given = f"images of shape {tuple(images.shape)} between {images.min():.4f} and {images.max():.4f}"
+        batch = f"{tuple(case.images.shape)} between {case.images.min():.4f} and {case.images.max():.4f}"
+        return problem(OTHERWISE["other images"], f"the model was given {given}; the batch was {batch}")
+    if not calls:
+        return problem(MISTAKES["ts_no_backward"], "no gradient reached the logits during train_step")
+    found = torch.cat([call.gradients[0] for call in calls])
+    expected = _gradient_by_logits(F.cross_entropy, logits, case.labels)
+    if close(found, expected):
+        return Passed("the gradient that reaches the logits is that of the mean cross-entropy: (softmax - one-hot) / b")
+    worst = int((found - expected).abs().amax(dim=1).argmax())
+    evidence = f"gradient of your loss by the logits of images[{worst}]: {numbers(found[worst].tolist())}; of the mean "
+    evidence += f"cross-entropy: {numbers(expected[worst].tolist())}"
+    for name, loss in WRONG_LOSSES:
+        if close(found, _gradient_by_logits(loss, logits, case.labels)):
+            return problem(MISTAKES[name], evidence)
+    return problem(OTHERWISE["loss"], evidence)
+
+
+def _gradient_by_logits(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    with torch.enable_grad():
+        leaf = logits.clone().requires_grad_()
+        return torch.autograd.grad(loss(leaf, labels), leaf)[0]
+
+
+def _gradients(train_step: Callable[..., Any]) -> Outcome:
+    case = Case()
+    before, first = weights(case.model), case.gradient()
+    case.run(train_step, NO_CLIP)
+    if not case.optimizer.used:
+        moved = not close(before, weights(case.model))
+        return problem(MISTAKES["ts_own_update" if moved else "ts_no_step"], "optimizer.step ran 0 times")
+    events = [event for event in case.model.events if event in ("backward", "step")]
+    if events[0] == "step":
+        return problem(MISTAKES["ts_step_before_backward"], f"what ran, in order: {', '.join(events)}")
+    used = case.optimizer.used[0]
+    if used is None or not used.any():
+        return problem(
+            MISTAKES["ts_zero_before_step"],
+            f"|g| was {first.norm():.4f} after backward(), and 0 when step() ran",
+        )
+    lengths = f"clip_norm {NO_CLIP:,.0f}: |g| is {first.norm():.4f}; step() used {used.norm():.4f}"
+    if not close(used, first):
+        parallel = close(used / used.norm(), first / first.norm())
+        for name, length in (("ts_clip_hard_coded", 1.0), ("ts_always_rescaled", NO_CLIP)):
+            if parallel and close(used.norm(), length):
+                return problem(MISTAKES[name], lengths)
+        return problem(OTHERWISE["gradients"], lengths)
+    steps, second = len(case.optimizer.used), case.gradient()
+    case.run(train_step, NO_CLIP)
+    used = case.optimizer.used[steps] if len(case.optimizer.used) > steps else None
+    if used is not None and close(used, second):
+        return Passed("in two steps on the same batch, the optimizer uses the gradients of the loss, and no older ones")
+    evidence = f"clip_norm {NO_CLIP:,.0f}, the second step: |g| is {second.norm():.4f}; step() used "
+    evidence += f"{0.0 if used is None else used.norm():.4f}"
+    if used is not None and close(used, first + second):
+        evidence += f", the length of the sum of both steps' gradients ({first.norm():.4f} the first)"
+        return problem(MISTAKES["tr_zero_grad"], evidence)
+    return problem(OTHERWISE["gradients"], evidence)
+
+
+def _clipping(train_step: Callable[..., Any]) -> Outcome:
+    case = Case()
+    gradient = case.gradient()
+    case.run(train_step, CLIP)
+    used = case.optimizer.used[0]
+    assert used is not None
+    scaled = gradient * CLIP / gradient.norm()
+    if close(used, scaled, 1e-3):  # clip_grad_norm_ adds 1e-6 to the length
+        return Passed("a gradient longer than clip_norm is scaled to clip_norm; a shorter one stays as it is")
+    evidence = f"clip_norm {CLIP}: |g| is {gradient.norm():.4f}; step() used |g| = {used.norm():.4f}"
+    pieces = gradient.split([parameter.numel() for parameter in case.model.parameters()])
+    apart = torch.cat([piece * min(1.0, CLIP / float(piece.norm())) for piece in pieces])
+    if close(used, gradient):
+        after = gradients(case.model)
+        if after is not None and close(after, scaled, 1e-3):
+            return problem(MISTAKES["ts_clip_after_step"], f"{evidence}; after step() it was {after.norm():.4f}")
+        return problem(MISTAKES["ts_no_clip"], evidence)
+    if close(used, gradient.clamp(-CLIP, CLIP)):
+        return problem(MISTAKES["ts_clip_by_value"], f"{evidence}; its largest number is {used.abs().max():.4f}")
+    if close(used, apart, 1e-3):
+        lengths = numbers(float(piece.norm()) for piece in used.split([len(piece) for piece in pieces]))
+        return problem(MISTAKES["ts_clip_per_parameter"], f"{evidence}; of weight and bias: {lengths}")
+    return problem(OTHERWISE["clipping"], evidence)
+
+
+def _update(train_step: Callable[..., Any]) -> Outcome:
+    case = Case()
+    before = weights(case.model)
+    case.run(train_step, NO_CLIP)
+    if (steps := len(case.optimizer.used)) != 1:
+        return problem(MISTAKES["ts_two_steps"], f"optimizer.step ran {steps} times in one train_step")
+    used, moved = case.optimizer.used[0], weights(case.model) - before
+    assert used is not None
+    if close(moved, -RATE * used, 1e-3):
+        return Passed("one step of the optimizer, and nothing else, changes the weights")
+    evidence = f"the weights moved by {moved.norm():.4f}; lr * |g| is {RATE * used.norm():.4f}"
+    return problem(MISTAKES["ts_own_update"], evidence)
+
+
+def _returned(train_step: Callable[..., Any]) -> Outcome:
+    case = Case()
+    loss = float(case.loss().detach())
+    returned = case.run(train_step, NO_CLIP)
+    if isinstance(returned, tuple | list) and returned:
+        returned = returned[0]  # the loss, and more that somebody wanted to know
+    if returned is None:
+        return problem(MISTAKES["ts_returns_nothing"], f"train_step(...) is None; the loss is {loss:.4f}")
+    if isinstance(returned, Tensor) and returned.requires_grad:
+        return problem(MISTAKES["pf_loss_tensor"], f"what comes back has grad_fn {returned.grad_fn}")
+    try:
+        value = float(returned)
+    except (TypeError, ValueError):
+        return problem(OTHERWISE["returned"], f"train_step(...) is a {type(returned).__name__}")
+    evidence = f"returned {value:.4f}; the loss is {loss:.4f}"
+    if close(value, loss, 1e-3):
+        remark = " (as a tensor: .item() makes it a number)" if isinstance(returned, Tensor) else ""
+        return Passed(f"the loss of the batch is returned, without its graph{remark}")
+    if close(value, case.loss().detach(), 1e-3):
+        return problem(MISTAKES["ts_loss_after_step"], f"{evidence}, and {value:.4f} after the step")
+    return problem(OTHERWISE["value"], evidence)

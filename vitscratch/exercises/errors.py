@@ -1,0 +1,245 @@
+"""What an exception of a student's code says about the student's code: one line, and the line it is in."""
+
+import ast
+import builtins
+import re
+import sys
+from bdb import BdbQuit
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from pkgutil import iter_modules
+from traceback import walk_tb
+from types import ModuleType, TracebackType
+
+from vitscratch.exercises.exercise import Problem
+
+PACKAGE = Path(__file__).parents[1]
+
+# The step of problems that no step of the exercise's computation has.
+STEP = "running the code"
+
+# Attributes that every torch module has once its __init__ was called.
+_OF_MODULE = {"_modules", "_parameters", "_buffers", "training", "_forward_hooks", "_backward_hooks"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a student's file."""
+
+    file: Path
+    number: int
+
+    def __str__(self) -> str:
+        """Name, number and text: "05_mlp.py, line 7: `return x`"."""
+        try:
+            text = self.file.read_text(errors="replace").splitlines()[self.number - 1].strip()
+        except (OSError, IndexError):
+            text = ""
+        return f"{self.file.name}, line {self.number}" + (f": `{shorten(text)}`" if text else "")
+
+
+def shorten(text: str, length: int = 160) -> str:
+    """One printable line of at most `length` characters."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: length + 1])
+    return line if len(line) <= length else f"{line[: length - 3]}..."
+
+
+def is_students(file: str, student: Path) -> bool:
+    """Whether a source file is the student's: the checked one, or another in its folder that is no library's."""
+    path = Path(file)
+    if path == student:
+        return True
+    inside = path.is_relative_to(student.parent) and not path.is_relative_to(PACKAGE)
+    return inside and "site-packages" not in path.parts
+
+
+def explain(error: BaseException, student: Path) -> Problem | None:
+    """What is wrong with the student's code; None if the error is not the student's.
+
+    Args:
+        error: as it was caught, with its traceback; its notes say what the student's code was called with.
+        student: the file that is checked, resolved.
+    """
+    lines = _lines(error.__traceback__, student)
+    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
+    if isinstance(error, SyntaxError) and error.filename and is_students(error.filename, student):
+        where = Line(Path(error.filename), error.lineno or 1)
+        return _problem(f"{type(error).__name__}: {error.msg}", where, _SYNTAX)
+    if lines:
+        what, hints = _describe(error)
+        return _problem(what, lines[-1], hints, notes)
+    if isinstance(error, Exception) and (name := _names_student(error, student)):
+        what = f"{name} cannot be used as the exercise does: {_text(error)}"
+        if isinstance(error, AttributeError) and error.name in _OF_MODULE:
+            what = f"{name} was not set up as a torch module: super().__init__() has not run"
+        return _problem(what, Line(student, _line_of(student, name)), _SIGNATURE, notes)
+    return None
+
+
+_SYNTAX = (
+    "Python cannot read this line; look at it and at the one above it: a bracket, a colon, an indentation.",
+    "Run the file by itself, `python FILE`: Python puts a mark under the place where it stopped understanding.",
+)
+_SIGNATURE = (
+    "The stub has the names of the arguments; the exercise calls with just these, as keywords.",
+    "A class derives from nn.Module, calls super().__init__() first, and has a method forward; `vitscratch exercises "
+    "new` into another folder gives a fresh stub to compare with.",
+)
+_ERROR = (
+    "Look at the line: print the shapes of what goes into it.",
+    "Run that line by itself on a small tensor in a Python session, and compare each shape with the stub's.",
+)
+_NAMES = (
+    "Is the name spelled as where it is defined, and is it defined, or imported, above this line?",
+    "Run `dir(thing)` in a Python session, for what stands before the dot: it lists the names that are there.",
+)
+
+
+def _problem(what: str, where: Line, hints: tuple[str, ...], notes: Sequence[str] = ()) -> Problem:
+    return Problem(shorten(what, 400), "\n".join([str(where), *notes]), STEP, hints)
+
+
+def _describe(error: BaseException) -> tuple[str, tuple[str, ...]]:
+    """What happened, and two hints, for an error that was raised in the student's code or called from it."""
+    text = _text(error)
+    if isinstance(error, SystemExit):
+        return "the code ends the program: sys.exit(), exit() or quit()", (
+            "A file that is imported only defines things; nothing in it may end the program.",
+            'Put what you run yourself under `if __name__ == "__main__":`.',
+        )
+    if isinstance(error, EOFError):
+        return "the code waits for input: input() finds no keyboard in the checker", (
+            "The checker calls your functions itself, nobody types.",
+            "Take the input away, or put it under `if __name__ == '__main__':`.",
+        )
+    if isinstance(error, BdbQuit):
+        return "the code stops in the debugger: breakpoint() finds no keyboard in the checker", (
+            "The checker runs alone, nobody can debug there.",
+            "Take breakpoint() away; print() shows its text in the report.",
+        )
+    if isinstance(error, RecursionError):
+        return "the code calls itself without an end (RecursionError)", (
+            "Which function does this line call? Does that one come back to this line?",
+            "A method that calls self(x), or forward, or itself, with nothing that stops it, never ends.",
+        )
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or "bad_alloc" in text:
+        size = re.search(r"allocate (\d+) bytes", text)
+        asked = f"{int(size[1]) / 2**30:,.1f} GiB at once" if size else text
+        return f"the code asks for more memory than the checker gives: {asked}", (
+            "How many numbers does the tensor of this line have? Multiply its sizes.",
+            "A size that was meant to be a channel or a patch may be a number of pixels; broadcasting may have "
+            "multiplied two axes.",
+        )
+    if isinstance(error, OSError) and error.errno == 27:  # EFBIG: the size of the file of what is printed is limited
+        return "the code prints or writes without an end: more than 16 MB", (
+            "Which loop is this line in, and what ends it?",
+            "Take the print away, or print shapes instead of tensors.",
+        )
+    if "before Module.__init__() call" in text:
+        return f"the code ends with {text}: super().__init__() has to run first", (
+            "What has to happen in __init__ of a torch module before it gets its first layer?",
+            "The first line of __init__ is the one of the stub: a call of the same method of nn.Module.",
+        )
+    named = isinstance(error, ImportError | NameError | AttributeError)
+    return f"the code ends with {text}{_nearest(error)}", _NAMES if named else _ERROR
+
+
+def _text(error: BaseException) -> str:
+    try:
+        message = str(error).strip()
+    except Exception:  # a student's own exception class
+        message = ""
+    first = message.splitlines()[0] if message else ""
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _nearest(error: BaseException) -> str:
+    """ "; nearest: ..." for a name that is not there."""
+    name, there = "", list[str]()
+    if isinstance(error, ModuleNotFoundError):
+        missing = error.name or ""
+        above, _, name = missing.rpartition(".")
+        there = [module.name for module in iter_modules(getattr(sys.modules.get(above), "__path__", []))]
+        if not above:
+            there = [*(module.name for module in iter_modules()), *sys.stdlib_module_names]
+    elif isinstance(error, ImportError) and (found := re.match(r"cannot import name '(\w+)'", str(error))):
+        name, there = found[1], dir(sys.modules.get(error.name or ""))
+    elif isinstance(error, NameError):
+        name, there = error.name or "", [*_names_around(error.__traceback__), *dir(builtins)]
+    elif isinstance(error, AttributeError) and error.name:
+        name, there = error.name, _dir(error.obj)
+    near = get_close_matches(name, there, n=1, cutoff=0.7)
+    return f"; nearest: {near[0]}" if near else ""
+
+
+def _dir(thing: object) -> list[str]:
+    try:
+        return dir(thing)
+    except Exception:  # a student's own __dir__ or __getattr__
+        return []
+
+
+def _names_around(trace: TracebackType | None) -> list[str]:
+    """Names that the innermost frame sees."""
+    frames = [frame for frame, _ in walk_tb(trace)]
+    return [*frames[-1].f_locals, *frames[-1].f_globals] if frames else []
+
+
+def _lines(trace: TracebackType | None, student: Path) -> list[Line]:
+    """The student's lines in a traceback, the innermost last."""
+    return [
+        Line(Path(frame.f_code.co_filename), number)
+        for frame, number in walk_tb(trace)
+        if is_students(frame.f_code.co_filename, student)
+    ]
+
+
+def _names_student(error: Exception, student: Path) -> str | None:
+    """What the student defines and the error's text is about: "MLP.forward() missing 1 required ..."."""
+    found = re.findall(r"([\w.]+)\(\)|'(\w+)' object|Module \[(\w+)\]", _text(error))
+    names = [name for groups in found for name in groups if name]
+    return next((name for name in names if _line_of(student, name)), None)
+
+
+def _line_of(student: Path, name: str) -> int:
+    """The line in which a class, a method or a function is defined; 0 if it is not."""
+    body, line = ast.parse(student.read_bytes()).body, 0
+    for part in name.split("."):
+        nodes = [node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == part]
+        if not nodes:
+            break  # an __init__ that is inherited: the class is what there is to see
+        line, body = nodes[-1].lineno, nodes[-1].body
+    return line
+
+
+def explain_broken(names: list[str], student: Path) -> Problem | None:
+    """What is wrong if the student's code replaced built-in functions and something failed then."""
+    if not names:
+        return None
+    hints = ("Look for an assignment to a name of Python's own.", f"Call the variable something else than {names[0]}.")
+    what = f"the code replaces Python's own {', '.join(names[:3])}, and then nothing works any more"
+    return Problem(what, student.name, STEP, hints)
+
+
+def explain_missing(module: ModuleType, student: Path, names: tuple[str, ...]) -> Problem | None:
+    """What is wrong if a student's file does not define what it should; None if it does."""
+    missing = [name for name in names if not hasattr(module, name)]
+    if not missing:
+        return None
+    name, there = missing[0], [one for one in vars(module) if not one.startswith("_")]
+    lower = {one.lower().replace("_", ""): one for one in there}
+    near = get_close_matches(name.lower().replace("_", ""), list(lower), n=1, cutoff=0.7)
+    own = [one for one in there if _line_of(student, one)]
+    if near:
+        found = lower[near[0]]
+        where = f"{Line(student, line)}" if (line := _line_of(student, found)) else f"{student.name} has {found}"
+        hints = (f"Compare the name letter by letter: {name}.", f"Rename {found} to {name}.")
+    else:
+        where = f"{student.name} defines {', '.join(own) or 'nothing'}"
+        hints = (
+            f"The exercise looks for {name} at the left margin of the file, not inside a function or a class.",
+            f"Start with the line of the stub that has {name}.",
+        )
+    return Problem(f"the file defines no {name}" + (f"; nearest: {found}" if near else ""), where, STEP, hints)

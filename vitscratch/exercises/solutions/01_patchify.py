@@ -1,0 +1,5 @@
+"""The library's."""
+
+from vitscratch.patches import patchify
+
+__all__ = ["patchify"]

@@ -1,0 +1,5 @@
+"""The library's."""
+
+from vitscratch.patches import PatchEmbedding
+
+__all__ = ["PatchEmbedding"]

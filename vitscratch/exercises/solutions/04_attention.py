@@ -1,0 +1,5 @@
+"""The library's."""
+
+from vitscratch.attention import attention
+
+__all__ = ["attention"]

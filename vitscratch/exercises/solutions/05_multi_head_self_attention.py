@@ -1,0 +1,5 @@
+"""The library's."""
+
+from vitscratch.attention import MultiHeadSelfAttention
+
+__all__ = ["MultiHeadSelfAttention"]

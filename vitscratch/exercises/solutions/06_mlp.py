@@ -1,0 +1,5 @@
+"""The library's."""
+
+from vitscratch.mlp import MLP
+
+__all__ = ["MLP"]

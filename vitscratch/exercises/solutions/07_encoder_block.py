@@ -1,0 +1,5 @@
+"""The library's."""
+
+from vitscratch.encoder import EncoderBlock
+
+__all__ = ["EncoderBlock"]

@@ -1,0 +1,5 @@
+"""The library's."""
+
+from vitscratch.vit import VisionTransformer
+
+__all__ = ["VisionTransformer"]
