@@ -4,7 +4,6 @@ away."""
 import ast
 import re
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,19 +12,9 @@ from vitscratch.exercises import EXERCISES, Exercise
 from vitscratch.exercises.files import SOLUTIONS, STUBS, exercise_of, is_stub, solution
 from vitscratch.exercises.runner import Runner
 
-# Names of exercises that may still be without checks, stub or solution. It is empty when all are written.
-UNFINISHED = tuple(one.name for one in EXERCISES)
-
-
-def finished(exercise: Exercise) -> bool:
-    files = (STUBS / exercise.file_name, SOLUTIONS / exercise.file_name)
-    return all(path.exists() for path in files) and find_spec(exercise.checker) is not None
-
 
 @pytest.fixture(params=EXERCISES, ids=lambda one: one.name)
 def exercise(request: pytest.FixtureRequest) -> Exercise:
-    if request.param.name in UNFINISHED and not finished(request.param):
-        pytest.skip(f"{request.param.name} is not written yet")
     return request.param
 
 
@@ -51,9 +40,11 @@ def test_the_stub_is_short_and_says_what_a_stub_says(exercise: Exercise) -> None
     text = (STUBS / exercise.file_name).read_text()
     assert len(text.splitlines()) <= 40
     doc = ast.get_docstring(ast.parse(text)) or ""
-    assert f"Exercise {exercise.number}:" in doc and f"{exercise.minutes} minutes" in doc
-    assert f"difficulty {exercise.difficulty}" in doc and f"tutorials/{exercise.tutorial}" in doc
-    assert f"vitscratch check {exercise.file_name}" in doc
+    assert doc.startswith(f"Exercise {exercise.number}: ")
+    told = dict(re.findall(r"^(\w+): {2,}(.+)$", doc, re.MULTILINE))
+    assert told["Minutes"] == str(exercise.minutes) and told["Difficulty"] == f"{exercise.difficulty} of 3"
+    assert told["Tutorial"] == f"tutorials/{exercise.tutorial}"
+    assert told["Check"] == f"vitscratch check {exercise.file_name}"
     assert all(name in text for name in exercise.defines)
 
 

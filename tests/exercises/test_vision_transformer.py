@@ -291,7 +291,7 @@ FIRST = ("pe_relu", "vit_pos_not_on_cls: all rows", "vit_cls_appended", "tok_pos
 THEN = ("vit_residual_stream_dropped", "vit_no_final_norm: unused", "vit_mean_with_cls", "vit_softmax")
 
 
-@pytest.mark.parametrize(("first", "then"), zip(FIRST, THEN, strict=True))
+@pytest.mark.parametrize(("first", "then"), list(zip(FIRST, THEN, strict=True)))
 def test_of_two_mistakes_the_first_is_named(first: str, then: str) -> None:
     named_as(first, edited(LIBRARY, *MODEL[first], *MODEL[then]))
 

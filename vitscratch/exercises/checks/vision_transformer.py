@@ -780,8 +780,12 @@ def _whole(projection: Projection) -> Iterator[tuple[tuple[str, ...], Any]]:
     def start(t: Trial) -> Tensor:
         return _embedded(t)[0]
 
+    known: dict[int, Tensor] = {}  # what comes before the tail is computed once
+
     def encoded(t: Trial) -> Tensor:
-        return assembling.encoded(start(t), t.numbers(), t.sizes["num_heads"])
+        if id(t) not in known:
+            known[id(t)] = assembling.encoded(start(t), t.numbers(), t.sizes["num_heads"])
+        return known[id(t)]
 
     def blocks(t: Trial, numbers: Numbers) -> list[assembling.Block]:
         heads = t.sizes["num_heads"]

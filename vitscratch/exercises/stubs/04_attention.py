@@ -9,7 +9,8 @@ Row i of A says how much query i takes from each key: it is positive and sums to
 
 Shapes:      q: (b, h, queries, k); k and v: (b, h, keys, k), with as many keys as queries, or more, or fewer
              -> output: (b, h, queries, k), weights A: (b, h, queries, keys)
-Effort:      15 minutes, difficulty 1 of 3
+Minutes:     15
+Difficulty:  1 of 3
 Tutorial:    tutorials/03_attention.ipynb
 Check:       vitscratch check 04_attention.py
 """

@@ -10,7 +10,8 @@ are put side by side again, and a last linear layer (with bias) projects them (E
 q, k and v may be three layers or one. If it is one, its output is first q, then k, then v, each head after head.
 
 Shapes:      (b, n, d) -> (b, n, d); between them (b, h, n, k), where h * k = d
-Effort:      30 minutes, difficulty 3 of 3
+Minutes:     30
+Difficulty:  3 of 3
 Tutorial:    tutorials/03_attention.ipynb
 Check:       vitscratch check 05_multi_head_self_attention.py
 """

@@ -7,7 +7,8 @@ Two linear layers, both with bias, and a GELU between them; every token by itsel
 Phi is the distribution function of the normal distribution; no approximation.
 
 Shapes:      (b, n, d) -> (b, n, d); between the layers (b, n, mlp_dim)
-Effort:      10 minutes, difficulty 1 of 3
+Minutes:     10
+Difficulty:  1 of 3
 Tutorial:    tutorials/04_encoder_block.ipynb
 Check:       vitscratch check 06_mlp.py
 """

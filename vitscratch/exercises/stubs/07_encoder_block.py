@@ -9,7 +9,8 @@ first, inside the branch; what is added to is not normalised (Eq. 2 and 3 of arX
 There are two LayerNorms, each with parameters of its own. Their eps is 1e-6.
 
 Shapes:      (b, n, d) -> (b, n, d)
-Effort:      20 minutes, difficulty 2 of 3
+Minutes:     20
+Difficulty:  2 of 3
 Tutorial:    tutorials/04_encoder_block.ipynb
 Check:       vitscratch check 07_encoder_block.py
 

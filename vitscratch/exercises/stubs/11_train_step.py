@@ -1,4 +1,4 @@
-"""Exercise 11: one training step. 15 minutes, difficulty 2 of 3; read tutorials/06_training.ipynb first.
+"""Exercise 11: one training step.
 
 Write what happens to one batch. The order matters:
 
@@ -13,7 +13,10 @@ model: logits (b, classes) for images (b, c, H, W). labels: (b,) whole numbers, 
 The optimizer holds the model's parameters. Returned is the loss of this batch, a Python float: a tensor would keep
 the whole graph of the step alive for as long as somebody keeps the tensor.
 
-Check it with: vitscratch check 11_train_step.py
+Minutes:     15
+Difficulty:  2 of 3
+Tutorial:    tutorials/06_training.ipynb
+Check:       vitscratch check 11_train_step.py
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Exercise 12: loss and accuracy of a model. 15 minutes, difficulty 2 of 3; read tutorials/06_training.ipynb first.
+"""Exercise 12: loss and accuracy of a model.
 
 Write the function whose numbers end up in the report:
 
@@ -12,7 +12,10 @@ Write the function whose numbers end up in the report:
 model: logits (b, classes) for images (b, c, H, W). batches: a DataLoader, or another iterable of (images, labels);
 labels (b,) are whole numbers. Returned are two Python floats, first the loss, then the accuracy.
 
-Check it with: vitscratch check 12_evaluate.py
+Minutes:     15
+Difficulty:  2 of 3
+Tutorial:    tutorials/06_training.ipynb
+Check:       vitscratch check 12_evaluate.py
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Exercise 13: hold pictures out. 15 minutes, difficulty 2 of 3; read tutorials/06_training.ipynb first.
+"""Exercise 13: hold pictures out.
 
 Write the function that decides which pictures the model never trains on. From the labels it makes two lists of
 picture numbers: those to train on, and those that are held out, `fraction` of them.
@@ -13,7 +13,10 @@ picture numbers: those to train on, and those that are held out, `fraction` of t
 labels: a list of n whole numbers. fraction: in (0, 1); every class has enough pictures for both lists.
 Returned are two lists (or arrays, or tensors) of whole numbers, in any order.
 
-Check it with: vitscratch check 13_split.py
+Minutes:     15
+Difficulty:  2 of 3
+Tutorial:    tutorials/06_training.ipynb
+Check:       vitscratch check 13_split.py
 """
 
 

@@ -1,4 +1,4 @@
-"""Exercise 14: a pretrained body, a new head. 20 minutes, difficulty 2 of 3; read tutorials/08_transfer.ipynb first.
+"""Exercise 14: a pretrained body, a new head.
 
     logits = W y + b        model.head, an nn.Linear, reads y (b, d), which everything before it, the body, makes
 
@@ -13,7 +13,10 @@ freeze        only model.head learns. The body gets no gradients any more (requi
 prepare       both, and then an optimizer of what learns, with this learning rate. Mind the order: an optimizer holds
               the parameters that were there when it was made.
 
-Check it with: vitscratch check 14_freeze_and_replace_head.py
+Minutes:     20
+Difficulty:  2 of 3
+Tutorial:    tutorials/08_transfer.ipynb
+Check:       vitscratch check 14_freeze_and_replace_head.py
 """
 
 import torch
