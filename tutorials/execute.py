@@ -45,8 +45,10 @@ def execute(notebook: NotebookNode) -> NotebookNode:
         )
         # The library beside this folder, whatever is installed; and none of the user's start-up files.
         path = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
+        # One thread: models this small gain nothing from a second, and on a busy machine the two wait for each other.
+        env = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": path, "IPYTHONDIR": settings}
         try:
-            client.execute(env={**os.environ, "PYTHONPATH": path, "IPYTHONDIR": settings})
+            client.execute(env=env)
         except Exception as error:  # also that the kernel died, or that time was up
             source = done.cells[at[0]].source.strip().partition("\n")[0]
             what = str(error).strip() or "the kernel was stopped"
