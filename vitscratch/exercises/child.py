@@ -205,7 +205,7 @@ def _limit(request: Request) -> None:
 
 
 def _lift_memory_limit() -> None:
-    with suppress(ImportError):
+    with suppress(ImportError, OSError, ValueError):  # not everywhere can it be set
         import resource
 
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
