@@ -259,6 +259,7 @@ def _remember() -> Callable[[], list[str]]:
         for module, things in public:
             vars(module).update(things)
         torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
         torch.set_grad_enabled(True)
         torch.manual_seed(0)
         random.seed(0)
