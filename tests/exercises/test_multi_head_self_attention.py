@@ -269,6 +269,17 @@ def test_known_mistake_is_named(name: str) -> None:
         assert problem.step == MISTAKES[problem.mistake].step
 
 
+def test_a_bias_is_missed_where_it_changes_something() -> None:
+    problems = {}
+    for layer in ("to_q", "to_k", "to_v"):
+        line = f"self.{layer} = nn.Linear(embed_dim, embed_dim"
+        problems[layer] = outcome_of(NAME, edited(RIGHT, (f"{line})", f"{line}, bias=False)")))
+    assert problems["to_k"] is None  # it adds the same to all scores of a query, and softmax does not see it
+    for layer in ("to_q", "to_v"):
+        problem = problems[layer]
+        assert problem is not None and problem.mistake == "attn_no_qkv_bias"
+
+
 # Of NAMED, those that change different lines: the steps in their order.
 PAIRED = (
     ("attn_value_is_input", "attn_no_qkv_bias"),

@@ -263,13 +263,21 @@ def _role_map(
     way: Sequence[Piece], sizes: Mapping[str, int], found: Sequence[_Found], targets: Sequence[str]
 ) -> RoleMap:
     used = {piece.name for piece in way}
-    there = {piece.target for piece in way}
     return RoleMap(
         tuple(way),
         sizes,
         tuple(one.name for one in found if one.name not in used),
-        tuple(target for target in targets if target not in there),
+        tuple(target for target in targets if not _is_whole(target, way, sizes)),
     )
+
+
+def _is_whole(target: str, way: Sequence[Piece], sizes: Mapping[str, int]) -> bool:
+    """Whether parameters stand for all of it; keys need no bias, which softmax would not see."""
+    there = torch.zeros([sizes[atom] for atom in _axes(target)], dtype=torch.bool)
+    for piece in way:
+        if piece.target == target:
+            there[piece.index] = True
+    return bool((there[[0, 2]] if _short(target) == "qkv.bias" else there).all())
 
 
 def _labelled(shape: Sequence[int], atoms: Mapping[str, int]) -> Iterator[str]:
