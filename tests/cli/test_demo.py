@@ -86,7 +86,18 @@ def test_the_page_needs_nothing_from_elsewhere(server: ThreadingHTTPServer) -> N
     assert response.status == 200 and text == demo.PAGE.read_text()
     assert not re.search(r"https?:|//[a-z]|src=|@import|url\(", text.replace("  // ", ""))
     assert "innerHTML" not in text  # names of classes are shown as text
-    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    policy = response.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+
+
+@pytest.mark.parametrize("name", [demo.HOST, "localhost"])
+def test_the_page_may_ask_under_each_name_of_this_machine_also_at_the_port_that_browsers_leave_out(
+    name: str, server: ThreadingHTTPServer
+) -> None:
+    for host in (name, f"{name}:{server.server_port}"):
+        assert ask(server, "GET", "/", Host=host)[0].status == 200
+        assert ask(server, "POST", "/look", b"", Host=host, Origin=f"http://{host}")[0].status == 415
+        assert ask(server, "POST", "/look", b"", Host=host, Origin="null")[0].status == 403
 
 
 @pytest.mark.parametrize(
@@ -102,6 +113,8 @@ def test_the_page_needs_nothing_from_elsewhere(server: ThreadingHTTPServer) -> N
         ("GET", "/../demo.py", None, {}, 404, "there is one page here: /"),
         ("GET", "/", None, {"Host": "elsewhere.example:80"}, 403, "this page answers at http://127.0.0.1:"),
         ("POST", "/look", b"x", {"Host": "elsewhere.example"}, 403, "this page answers at http://127.0.0.1:"),
+        ("POST", "/look", b"x", {"Origin": "https://elsewhere.example"}, 403, "this page answers at http://127.0.0.1:"),
+        ("POST", "/look", None, {"Content_Length": "9" * 5000}, 411, "say in Content-Length how many bytes"),
     ],
 )
 def test_what_is_refused_gets_one_line(

@@ -68,13 +68,9 @@ def assert_hints(name: str, mistakes: Iterable[Mistake]) -> None:
 
 
 def assert_stub(name: str) -> None:
-    """The stub is short, says what it must, and fails with its first instruction."""
+    """The stub fails with its first instruction; `test_catalog.py` tests what else is said of all stubs."""
     this = exercise(name)
     text = (FOLDER / "stubs" / this.file_name).read_text()
-    assert len(text.splitlines()) <= 40
-    for part in (f"Exercise {this.number}:", f"{this.minutes} minutes", f"difficulty {this.difficulty}", this.tutorial):
-        assert part in text, part
-    assert f"vitscratch check {this.file_name}" in text
     stub = module(text)
     assert all(hasattr(stub, each) for each in this.defines)
     with pytest.raises(NotImplementedError, match=f"write {this.defines[0]}: "):

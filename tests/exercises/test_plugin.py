@@ -23,7 +23,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """pytest in a folder."""
     (folder / "small_course.py").write_text(COURSE)
     command = [sys.executable, "-m", "pytest", "-p", "small_course", "-p", "vitscratch.exercises.pytest_plugin"]
-    path = f"{ROOT}:{folder}"
+    path = f"{ROOT}{os.pathsep}{folder}"
     return subprocess.run(
         [*command, "-p", "no:cacheprovider", *arguments],
         cwd=folder,

@@ -49,3 +49,11 @@ def test_gaze_is_the_row_of_what_the_head_reads_without_the_class_token() -> Non
     assert_close(gaze(weights), torch.tensor([1.5, 0.5]))
     assert_close(gaze(weights, "mean"), torch.tensor([0.08 / 0.15, 0.22 / 0.15]))
     assert gaze(torch.rand(2, 5, 7, 7)).shape == (2, 5, 6)
+
+
+def test_a_patch_that_attention_never_reaches_keeps_what_the_residual_keeps() -> None:
+    weights = torch.rand(3, 1, 2, 7, 7)
+    weights[..., 3] = 0  # nobody takes anything from token 3, not even itself
+    rollout = attention_rollout(weights / weights.sum(dim=-1, keepdim=True))
+    assert_close(rollout[0, :, 3], torch.tensor([0.0, 0, 0, 0.125, 0, 0, 0]))  # 0.5 ** 3
+    assert (gaze(rollout)[0] == 0).tolist() == [False, False, True, False, False, False]

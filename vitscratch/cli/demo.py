@@ -1,6 +1,7 @@
 """`vitscratch demo`: a small web page that says what is on a picture, and what the model looked at."""
 
 import json
+import os
 import sys
 from base64 import b64encode
 from dataclasses import dataclass
@@ -128,7 +129,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path != "/":
             self._answer(HTTPStatus.NOT_FOUND, "there is one page here: /")
         else:
-            self._answer(HTTPStatus.OK, PAGE.read_text(), "text/html")
+            self._answer(HTTPStatus.OK, PAGE.read_text(encoding="utf-8"), "text/html")
 
     def do_POST(self) -> None:
         """A picture."""
@@ -139,7 +140,7 @@ class Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if self.path != "/look":
             self._answer(HTTPStatus.NOT_FOUND, "pictures go to /look")
-        elif not (length.isascii() and length.isdigit()):
+        elif not (length.isascii() and length.isdigit() and len(length) < 20):
             self._answer(HTTPStatus.LENGTH_REQUIRED, "say in Content-Length how many bytes the picture has")
         elif int(length) > MAX_UPLOAD:
             problem = f"too large: {int(length):,} bytes are over the limit of {MAX_UPLOAD:,}"
@@ -161,8 +162,9 @@ class Handler(BaseHTTPRequestHandler):
             length -= len(data)
 
     def _is_local(self) -> bool:
-        """Whether it was asked for under a name of this machine: other names are another site's trick to get in."""
-        local = self.headers.get("Host", "").rpartition(":")[0] in (HOST, "localhost")
+        """Whether this page itself asked, under a name of this machine: all else is another site's trick to get in."""
+        host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
+        local = host.partition(":")[0] in (HOST, "localhost") and origin in (None, f"http://{host}")
         if not local:
             self._answer(HTTPStatus.FORBIDDEN, f"this page answers at http://{HOST}:{self.server.server_port} alone")  # type: ignore[attr-defined]
         return local
@@ -175,7 +177,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("X-Content-Type-Options", "nosniff")
         # Whatever a class is called, nothing is fetched from elsewhere and nothing but the page's own script runs.
         policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
-        self.send_header("Content-Security-Policy", policy + "connect-src 'self'")
+        policy += "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        self.send_header("Content-Security-Policy", policy)
         self.end_headers()
         self.wfile.write(body)
 
@@ -185,6 +188,8 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     """A thread for each request; a browser that goes away is no error."""
+
+    allow_reuse_address = os.name == "posix"  # on Windows it would let two programs have one port
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Of all others there is a traceback on stderr."""

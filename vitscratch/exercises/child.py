@@ -205,7 +205,7 @@ def _limit(request: Request) -> None:
 
 
 def _lift_memory_limit() -> None:
-    with suppress(ImportError):
+    with suppress(ImportError, OSError, ValueError):  # not everywhere can it be set
         import resource
 
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
@@ -259,6 +259,7 @@ def _remember() -> Callable[[], list[str]]:
         for module, things in public:
             vars(module).update(things)
         torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
         torch.set_grad_enabled(True)
         torch.manual_seed(0)
         random.seed(0)

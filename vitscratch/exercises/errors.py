@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import os
 import re
 import sys
 from bdb import BdbQuit
@@ -16,6 +17,7 @@ from types import ModuleType, TracebackType
 from vitscratch.exercises.exercise import Problem
 
 PACKAGE = Path(__file__).parents[1]
+STANDARD = Path(os.__file__).parent  # Python's own library
 
 # The step of problems that no step of the exercise's computation has.
 STEP = "running the code"
@@ -34,7 +36,7 @@ class Line:
     def __str__(self) -> str:
         """Name, number and text: "05_mlp.py, line 7: `return x`"."""
         try:
-            text = self.file.read_text(errors="replace").splitlines()[self.number - 1].strip()
+            text = self.file.read_text(encoding="utf-8", errors="replace").splitlines()[self.number - 1].strip()
         except (OSError, IndexError):
             text = ""
         return f"{self.file.name}, line {self.number}" + (f": `{shorten(text)}`" if text else "")
@@ -51,8 +53,9 @@ def is_students(file: str, student: Path) -> bool:
     path = Path(file)
     if path == student:
         return True
-    inside = path.is_relative_to(student.parent) and not path.is_relative_to(PACKAGE)
-    return inside and "site-packages" not in path.parts
+    libraries = any(path.is_relative_to(one) for one in (PACKAGE, STANDARD))
+    installed = not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
+    return path.is_relative_to(student.parent) and not libraries and not installed
 
 
 def explain(error: BaseException, student: Path) -> Problem | None:

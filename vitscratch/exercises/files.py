@@ -99,7 +99,7 @@ def solution(exercise: Exercise) -> str:
         thing = getattr(module, name)
         own = thing.__module__ == module.__name__
         source = path if own else Path(getsourcefile(thing) or path)
-        text = path.read_text() if own else getsource(thing)
+        text = path.read_text(encoding="utf-8") if own else getsource(thing)
         where = source.relative_to(package.parent).as_posix() if source.is_relative_to(package) else source.name
         if (part := f"# {where}\n\n{text.rstrip()}\n") not in parts:
             parts.append(part)

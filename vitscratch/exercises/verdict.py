@@ -64,7 +64,7 @@ def _cut_short(report: Report, request: Request, code: int | None) -> Report:
     """The report on a process that ended before it had said everything."""
     folder, student = Path(request.folder), Path(request.file)
     trace = (folder / TRACE).read_text(errors="replace") if (folder / TRACE).exists() else ""
-    found = [Line(Path(file), int(number)) for file, number in re.findall(r'File "(.+)", line (\d+)', trace)]
+    found = [Line(_file(name), int(number)) for name, number in re.findall(r'File "(.+)", line (\d+)', trace)]
     lines = [line for line in found if is_students(str(line.file), student)]
     what, hints = _why(trace, code, request)
     if lines or (not trace and code is not None and (folder / PRINTED).exists()):
@@ -72,6 +72,14 @@ def _cut_short(report: Report, request: Request, code: int | None) -> Report:
         return replace(report, status="wrong", outcomes=(*report.outcomes, Problem(what, where, STEP, hints)))
     failure = f"{what}; no line of the student's was running (exit code {code})\n{trace}"
     return replace(report, status="error", failure=failure)
+
+
+def _file(name: str) -> Path:
+    """A file by its name in a traceback of faulthandler, which writes all that is not ASCII as an escape."""
+    if Path(name).exists():
+        return Path(name)
+    codes = r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))"
+    return Path(re.sub(codes, lambda code: chr(int(code[1] or code[2] or code[3], 16)), name))
 
 
 _LOOP = (

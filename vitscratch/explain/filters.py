@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from jaxtyping import Float
-from torch import Tensor, finfo
+from torch import Tensor, finfo, linalg
 
 from vitscratch.vit import VisionTransformer
 
@@ -39,8 +39,8 @@ def patch_filters(model: VisionTransformer, count: int = 28) -> PatchFilters:
         raise ValueError(f"count {count}: expected at least 1 component")
     weight = model.patch_embed.proj.weight.detach().float()
     filters = weight.flatten(1)  # (d, c p q)
-    _, lengths, components = (filters - filters.mean(dim=0)).svd(some=True)
-    components = components.mT[:count]
+    _, lengths, components = linalg.svd(filters - filters.mean(dim=0), full_matrices=False)
+    components = components[:count]
     largest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
     shares = lengths.square() / lengths.square().sum().clamp_min(finfo(lengths.dtype).tiny)
     return PatchFilters((components * largest.sign()).unflatten(1, weight.shape[1:]), shares[:count])

@@ -57,7 +57,7 @@ def read_tensors(path: Path) -> TensorFile:
     except _damages() as error:
         if code := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
-                f"{path} is refused: it holds a {code[1]}, which could run code; whoever made it can save "
+                f"{path} is refused: it names {code[1]}, which could run code; whoever made it can save "
                 "model.state_dict() alone, or safetensors"
             ) from error
         reason = "no weights in it" if isinstance(error, pickle.UnpicklingError) else str(error) or "it ends too early"
