@@ -111,5 +111,6 @@ def _why(trace: str, code: int | None, request: Request) -> tuple[str, tuple[str
         return f"the code does not end: stopped after {request.seconds:g} seconds of computing", _LOOP
     if code < 0:
         name = signal.Signals(-code).name
-        return f"the process was ended from outside, by {name} (the system does that when memory runs out)", _LEFT
+        memory = " (the system does that when memory runs out)" * (name == "SIGKILL")
+        return f"the process was ended from outside, by {name}{memory}", _LEFT
     return f"the code ends the whole process, with exit code {code}", _LEFT
