@@ -204,8 +204,8 @@ def test_known_mistake_is_named(name: str) -> None:
 
 
 def edits_of_the_second_half(name: str) -> bool:
-    """Whether all that is changed is the line of Eq. 3."""
-    return all(old == EQ3 for old, _ in NAMED[name])
+    """Whether all that is changed is the line of Eq. 3, or the MLP."""
+    return all(old in (EQ3, MLP_FORWARD) for old, _ in NAMED[name])
 
 
 UNKNOWN = {
