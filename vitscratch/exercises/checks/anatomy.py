@@ -145,7 +145,7 @@ def _norms(model: nn.Module, rest: Mapping[str, Tensor], width: int) -> list[tup
         if not path:  # parameters of the model itself: a norm written out, if they are called so
             vectors = [
                 name for name in vectors if any(word in name.lower() for word in ("norm", "ln", "gamma", "beta"))
-            ]
+            ] or _by_values(rest, vectors)
         elif len(own) != len(vectors) or any("cls" in name.lower() or "class" in name.lower() for name in vectors):
             continue
         ones = [name for name in vectors if bool((rest[name] == 1).all())]
@@ -153,3 +153,12 @@ def _norms(model: nn.Module, rest: Mapping[str, Tensor], width: int) -> list[tup
         if ones and (len(vectors) <= 2):
             found.append((ones[0], others[0] if others else ""))
     return found
+
+
+def _by_values(rest: Mapping[str, Tensor], vectors: list[str]) -> list[str]:
+    """A weight of ones at the model itself and the bias of zeros that stands next to it, whatever they are called."""
+    tokens = [name for name in vectors if re.search("cls|class|tok|pos", name.lower())]
+    ones = [name for name in vectors if name not in tokens and bool((rest[name] == 1).all())]
+    zeros = [name for name in vectors if name not in tokens and not bool(rest[name].any())]
+    place = list(rest).index
+    return [ones[-1], *sorted(zeros, key=lambda name: abs(place(name) - place(ones[-1])))[:1]] if ones else []

@@ -84,16 +84,17 @@ _NORMS: list[tuple[str, Tail]] = [
     ("vit_final_norm_other", lambda x, n: F.layer_norm(x, x.shape[-1:], eps=1e-6)),
     ("vit_final_norm_other", lambda x, n: F.rms_norm(x, x.shape[-1:], n.norm[0], 1e-6)),
     ("vit_final_norm_other", lambda x, n: F.normalize(x, dim=-1)),
-    ("vit_final_norm_other", lambda x, n: _over_tokens(x, n)),
+    ("vit_final_norm_other", lambda x, n: _over_tokens(x, n, (1,))),
+    ("vit_final_norm_other", lambda x, n: _over_tokens(x, n, (1, 2))),
     ("vit_activation_before_head", lambda x, n: torch.tanh(final_norm(x, n))),
     ("vit_activation_before_head", lambda x, n: F.gelu(final_norm(x, n))),
     ("vit_activation_before_head", lambda x, n: F.relu(final_norm(x, n))),
 ]
 
 
-def _over_tokens(x: Tensor, numbers: Numbers) -> Tensor:
-    apart = x - x.mean(dim=1, keepdim=True)
-    scale = (apart.square().mean(dim=1, keepdim=True) + 1e-6).sqrt()
+def _over_tokens(x: Tensor, numbers: Numbers, dims: tuple[int, ...]) -> Tensor:
+    apart = x - x.mean(dim=dims, keepdim=True)
+    scale = (apart.square().mean(dim=dims, keepdim=True) + 1e-6).sqrt()
     return apart / scale * numbers.norm[0] + numbers.norm[1]
 
 

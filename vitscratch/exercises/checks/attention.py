@@ -137,7 +137,13 @@ def _call(attention: Any, shape: tuple[int, int, int, int, int]) -> tuple[Tensor
         what = "the output does not have the shape (b, h, queries, width)"
         evidence = f"{_reproduce(shape)}: returned {shape_of(result)}; {wanted}"
         raise WrongError(Problem(what, evidence, step, (NUDGES[step], f"{wanted}.")))
-    return outputs[0], [thing for thing in weights if thing is not outputs[0]]
+    weights = [thing for thing in weights if thing is not outputs[0]]
+    others = [thing for thing in tensors if thing is not outputs[0]]
+    if others and not weights:
+        evidence = f"{_reproduce(shape)}: returned {shape_of(result)}; expected weights of {(b, h, i, j)}"
+        hints = (NUDGES["softmax"], "One number for every query and every key, of each picture and each head.")
+        raise WrongError(Problem("the weights do not have the shape (b, h, queries, keys)", evidence, "softmax", hints))
+    return outputs[0], weights
 
 
 def _named(mistake: str, evidence: str) -> Problem:

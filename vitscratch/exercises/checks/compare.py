@@ -188,13 +188,19 @@ def explain(
 
 
 def named_problem(
-    flags: Sequence[str], bank: Mapping[str, Mistake], steps: Sequence[str], evidence: Callable[[str], str]
+    flags: Sequence[str],
+    bank: Mapping[str, Mistake],
+    steps: Sequence[str],
+    evidence: Callable[[str], str],
+    special: Mapping[str, Mistake] | None = None,
 ) -> Problem:
     """The problem that one or two mistakes of the bank are: the one in the earlier step comes first.
 
-    `evidence` gives the numbers for a step.
+    `evidence` gives the numbers for a step; `special` has the flags whose mistake differs from the bank's, in its step.
     """
-    mistakes = {mistake_name(flag): bank[mistake_name(flag)] for flag in flags}  # two halves of one mistake are one
+    mistakes: dict[str, Mistake] = {}
+    for flag in flags:  # two halves of one mistake are one
+        mistakes.setdefault(mistake_name(flag), (special or {}).get(flag) or bank[mistake_name(flag)])
     ordered = sorted(mistakes.values(), key=lambda mistake: steps.index(mistake.step))
     first = ordered[0]
     return Problem(

@@ -269,6 +269,27 @@ def unread_copies(source: str) -> list[tuple[str, int]]:
     return found
 
 
+def _random(trial: Trial) -> str:
+    """The flag of what is drawn: in the half of the MLP if nothing is without it."""
+    x, off = draw(2, 4, trial.sizes["embed_dim"], seed=5), _off(trial, "mlp.fc2")
+    return "enc_random:mlp" if same(trial.probe(x, off), trial.probe(x, off)) else "enc_random"
+
+
+def _moved(name: str, step: str) -> Mistake:
+    """A mistake of the bank in another step."""
+    mistake = MISTAKES[name]
+    return replace(mistake, step=step, hints=(NUDGES[step], *mistake.hints[1:]))
+
+
+# The bank has the step of the first half for mistakes that both halves can have.
+_LATER = {"first residual": "second residual", "attention": "MLP"}
+_IN_THE_SECOND_HALF = {
+    flag: _moved(name, _LATER[MISTAKES[name].step])
+    for flag, name in ((flag, reference.mistake_name(flag)) for flag in (*reference.SECOND, "enc_random:mlp"))
+    if MISTAKES[name].step in _LATER
+}
+_IN_THE_SECOND_HALF["enc_half_twice:attn"] = _moved("enc_half_twice", "first residual")
+
 _DIRECT = {
     "parameters": "Two norms of width D, the attention's and the MLP's layers.",
     "norms": "nn.LayerNorm over D with eps 1e-6, before attention and before the MLP, and nowhere else.",
@@ -300,7 +321,8 @@ PART = Part(
         "norm1.weight": "enc_norm_no_affine",
         "norm2.weight": "enc_norm_no_affine",
     },
-    random="enc_random",
+    random=_random,
+    special=_IN_THE_SECOND_HALF,
     widths=mlp.check_widths,
     localise=_localise,
     details=_details,

@@ -96,15 +96,17 @@ def _activation(run: Run, parameters: Parameters, zero: Mapping[str, Tensor], x:
     if "fc1.bias" not in parameters:
         return None
     m, d = parameters["fc1.weight"].shape
-    t = torch.linspace(-3, 3, m, dtype=torch.float64)
     picked = torch.eye(d, m, dtype=torch.float64)
-    seen = run(x, {**zero, "fc1.bias": t, "fc2.weight": picked})
-    expected = F.pad(F.gelu(t[:d]), (0, max(0, d - m)))
-    if same(seen, expected.expand_as(seen)):
-        return None
-    i = int((seen[0, 0] - expected).abs()[: min(d, m)].argmax())
-    told = f"a hidden number {number(t[i])} comes out as {number(seen[0, 0, i])}; GELU gives {number(expected[i])}; "
-    return "activation", told
+    for far in (3, 30):  # far out, a bound shows
+        t = torch.linspace(-far, far, min(d, m), dtype=torch.float64)
+        t = F.pad(t, (0, m - len(t)))
+        seen = run(x, {**zero, "fc1.bias": t, "fc2.weight": picked})
+        expected = F.pad(F.gelu(t[:d]), (0, max(0, d - m)))
+        if not same(seen, expected.expand_as(seen)):
+            i = int((seen[0, 0] - expected).abs()[: min(d, m)].argmax())
+            told = f"a hidden number {number(t[i])} comes out as {number(seen[0, 0, i])}"
+            return "activation", f"{told}; GELU gives {number(expected[i])}; "
+    return None
 
 
 _DIRECT = {
@@ -140,7 +142,7 @@ PART = Part(
     compute=_compute,
     stages=reference.MLP_STAGES,
     missing={"fc1.bias": "mlp_no_bias", "fc2.bias": "mlp_no_bias"},
-    random="mlp_random",
+    random=lambda trial: "mlp_random",
     widths=check_widths,
     localise=_localise,
     details=_details,

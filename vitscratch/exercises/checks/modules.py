@@ -48,8 +48,8 @@ class Part:
     stages: Sequence[Sequence[str]]
     missing: Mapping[str, str]
     """The library's name of a parameter that is not there -> the flag of that mistake."""
-    random: str
-    """The mistake of different outputs for the same input."""
+    random: Callable[["Trial"], str]
+    """The flag of different outputs for the same input."""
     widths: Callable[[nn.Module, Sizes], None]
     """Raises WrongError for layers that have another width than was asked for."""
     localise: Callable[["Trial"], tuple[str, str]]
@@ -64,6 +64,8 @@ class Part:
     """Raises WrongError for what a right output does not show."""
     shared: str = ""
     """The flag of one layer in two roles."""
+    special: Mapping[str, Mistake] = field(default_factory=dict)
+    """Flags of a mistake in another step than the bank has it."""
     absorbed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """A mistake of missing parameters -> those that explain by themselves why they are missing."""
 
@@ -210,8 +212,22 @@ def _trial(part: Part, student: ModuleType, sizes: Sizes) -> Trial:
 
 def call(module: nn.Module, x: Tensor, step: str) -> Tensor:
     """The student's output, which has the shape of the input."""
+    given = x.clone()
     with torch.no_grad():
-        result = run(module, x, step=step)
+        result = run(module, given, step=step)
+    if not torch.equal(given, x):
+        raise WrongError(
+            Problem(
+                "forward changes its input in place; it is somebody else's tensor, and autograd needs it as it was",
+                f"input x of {tuple(x.shape)}: after the call, {difference(given, x, 'x')} as before",
+                step,
+                (
+                    "Which line of forward writes into the tensor that came in?",
+                    "`x = x + y` makes a new tensor, `x += y` changes the one that the caller has.",
+                ),
+                "input_changed",
+            )
+        )
     output = pick_tensor(result, x.shape)
     if output is None:
         hints = ("Which line assumes a size?", "Take sizes from x.shape.")
@@ -266,7 +282,7 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
     again = call(trial.module, trial.inputs[0], part.steps[0])
     if not same(again, trial.outputs[0]):
         evidence = f"{trial.call}, in eval, called twice: {difference(again, trial.outputs[0])} as the first time"
-        return named_problem([part.random], part.bank, part.steps, lambda _: evidence)
+        return named_problem([part.random(trial)], part.bank, part.steps, lambda _: evidence, part.special)
     found: tuple[str, ...] | None = ()
     if not trial.right:
         found = trial.explain()
@@ -281,7 +297,7 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
     names = {mistake_name(flag) for flag in found or ()}
     flags = [flag for flag in flags if not part.absorbed.get(flag, frozenset()) & names]
     every = list(dict.fromkeys([*flags, *(found or ())]))
-    return named_problem(every, part.bank, part.steps, lambda step: there + trial.evidence(step))
+    return named_problem(every, part.bank, part.steps, lambda step: there + trial.evidence(step), part.special)
 
 
 def _surplus(trial: Trial, what: str, effect: str) -> Problem:

@@ -118,8 +118,9 @@ def parameters_problem(layer: nn.Module, sizes: dict[str, Any]) -> Problem | Non
         )
     projection = find_projection(parameters, patch, channels, width)
     if projection is None:
-        if any(tensor.numel() in (width * channels * 256, width * 3 * patch * patch) for tensor in parameters.values()):
-            return named(MISTAKES, "tok_global_name", f"{has}; made for patches of 16 x 16 px")
+        elsewhere = {width * channels * 256: "patches of 16 x 16 px", width * 3 * patch * patch: "3 channels"}
+        if fixed := [elsewhere[tensor.numel()] for tensor in parameters.values() if tensor.numel() in elsewhere]:
+            return named(MISTAKES, "tok_global_name", f"{has}; made for {fixed[0]}")
         return Problem(
             "No parameter has the size of the projection.",
             f"{has}; expected one weight of {width} x {channels * patch * patch} numbers, and a bias of {width}",
@@ -236,7 +237,7 @@ def _values(cases: list[Case]) -> Iterator[Outcome]:
         if all(same(case.tokens, project(*case.numbers)) for case in cases):
             yield named(MISTAKES, names, evidence)
             return
-    yield _unknown(cases[0], evidence, bool(changed))
+    yield _unknown(cases[0], evidence, bool(changed) or _pixels_moved(cases[0]))
 
 
 def _rights(case: Case) -> list[Tensor]:
@@ -244,19 +245,34 @@ def _rights(case: Case) -> list[Tensor]:
 
 
 def _one_patch_one_token(case: Case) -> str:
-    """Change patch 1, the second of the first row, and see which tokens change; "" if it is token 1 alone."""
+    """Change patch 2, the third of the first row, and see which tokens change; "" if it is token 2 alone.
+
+    There are 3 x 3 patches: this corner moves when the picture is flipped or transposed.
+    """
     patch = case.sizes["patch_size"]
     images = case.images.clone()
-    images[:, :, :patch, patch : 2 * patch] += draw(patch, patch, seed=9)
+    images[:, :, :patch, 2 * patch : 3 * patch] += draw(patch, patch, seed=9)
     with torch.no_grad():
         tokens = tensor_in(case.layer(images), case.tokens.shape)
     changed = ((tokens - case.tokens).abs() > 1e-9).any(dim=-1)[0].nonzero().flatten().tolist()
-    if changed == [1]:
+    if changed == [2]:
         return ""
     return (
-        f"PatchEmbedding{_arguments(case.sizes)}: changing the pixels of the second patch of the first row changes "
-        f"tokens {changed}; expected token 1 alone"
+        f"PatchEmbedding{_arguments(case.sizes)}: changing the pixels of the third patch of the first row changes "
+        f"tokens {changed}; expected token 2 alone"
     )
+
+
+def _pixels_moved(case: Case) -> bool:
+    """Whether the tokens are right as soon as all pixels have the same weight: then pixels are in a wrong order."""
+    weight = dict(case.layer.named_parameters())[case.projection.weight]
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight.fill_(0.1)
+        tokens = tensor_in(case.layer(case.images.clone()), case.tokens.shape)
+        right = any(same(tokens, expected) for expected in _rights(case))
+        weight.copy_(kept)
+    return right
 
 
 def _gradients(case: Case) -> Iterator[Outcome]:
@@ -275,11 +291,11 @@ def _gradients(case: Case) -> Iterator[Outcome]:
 def _unknown(case: Case, evidence: str, cut_is_wrong: bool) -> Problem:
     if cut_is_wrong:
         return Problem(
-            "A token does not depend on its own patch alone.",
+            "A token is not made of its own patch, pixel by pixel.",
             evidence,
             "cut",
             (
-                "Change one patch of the picture and see which tokens change.",
+                "Change one patch, or one pixel, of the picture and see which tokens change.",
                 "Cut first (exercise 1), then map each patch for itself; or let a convolution step over the patches.",
             ),
         )

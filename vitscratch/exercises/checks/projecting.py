@@ -1,5 +1,6 @@
 """From pictures to tokens with a student's own projection: the right way and known mistakes (exercises 2 and 8)."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from vitscratch.exercises.checks import cutting
+from vitscratch.exercises.checks.roles import likeness
 from vitscratch.exercises.exercise import Mistake
 
 MISTAKES = {
@@ -120,15 +122,21 @@ def find_projection(parameters: Mapping[str, Tensor], patch: int, channels: int,
     vectors = [name for name, tensor in parameters.items() if tensor.numel() == embed_dim]
     if beside not in vectors:
         folder = weight.rpartition(".")[0]
-        vectors = [name for name in vectors if name.rpartition(".")[0] == folder and _may_be_bias(name)]
-        beside = vectors[0] if len(vectors) == 1 else ""
+        vectors = [name for name in vectors if name.rpartition(".")[0] == folder and not _something_else(name)]
+        vectors.sort(key=lambda name: (_may_be_bias(name), likeness(name, weight)), reverse=True)
+        beside = vectors[0] if vectors else ""
     conv = tuple(parameters[weight].shape) == (embed_dim, channels, patch, patch)
     return Projection(weight, beside, conv)
 
 
+def _something_else(name: str) -> bool:
+    """Whether its name says that it is no bias of a linear map, but the class token or part of a norm."""
+    return re.search("cls|class|tok|pos|norm|^ln|gamma|beta|scale", name.rpartition(".")[2].lower()) is not None
+
+
 def _may_be_bias(name: str) -> bool:
     last = name.rpartition(".")[2].lower()
-    return last.startswith("b") or "bias" in last
+    return re.search("bias|offset|^b_|_b$", last) is not None
 
 
 def rights(projection: Projection) -> list[Project]:

@@ -12,6 +12,7 @@ from each other: width of a head, number of heads (not 3), hidden width.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from itertools import combinations, islice, permutations, product
 from math import prod
 
@@ -37,6 +38,7 @@ AXES = {
 }
 _PACKED = {"qkv.weight": "(three h k) d", "qkv.bias": "(three h k)", "proj.weight": "d (h k)"}
 _LIMIT = 400  # choices tried at most
+_BARE_LIMIT = 96  # of parameters that no layer holds together
 
 
 class UnmatchedError(Exception):
@@ -243,6 +245,24 @@ def block_maps(module: nn.Module, embed_dim: int, num_heads: int, mlp_dim: int) 
     """Ways to read a block's parameters under norm1., attn., norm2. and mlp. (a single norm is read as both)."""
     sizes = {"three": 3, "h": num_heads, "k": embed_dim // num_heads, "d": embed_dim, "m": mlp_dim}
     found = _collect(module)
+    targets = [f"{norm}.{name}" for norm in ("norm1", "norm2") for name in ("weight", "bias")]
+    targets += [f"attn.{layer}.{name}" for layer in ("qkv", "proj") for name in ("weight", "bias")]
+    targets += [f"mlp.{layer}.{name}" for layer in ("fc1", "fc2") for name in ("weight", "bias")]
+    try:
+        maps = [_role_map(way, sizes, found, targets) for way in islice(_block(found, sizes, module), _LIMIT)]
+    except UnmatchedError:
+        maps = []
+        if not any(one.kind == "bare" for one in found):
+            raise
+    if not maps or maps[0].missing or maps[0].surplus:
+        bare = [_role_map(way, sizes, found, targets) for way in islice(_bare_block(found, sizes), _BARE_LIMIT)]
+        maps = [one for one in bare if not one.missing and not one.surplus] or maps
+    return maps or [_role_map(way, sizes, found, targets) for way in _block(found, sizes, module)]
+
+
+def _block(found: Sequence[_Found], sizes: Mapping[str, int], module: nn.Module) -> Iterator[list[Piece]]:
+    """Norms by the kind of their module or by name, the MLP by its width, and attention is the rest."""
+    mlp_dim = sizes["m"]
     norms = [one for one in found if one.kind == "norm"]
     hidden = {one.owner for one in found if mlp_dim in one.shape}
     of_mlp = [
@@ -252,11 +272,58 @@ def block_maps(module: nn.Module, embed_dim: int, num_heads: int, mlp_dim: int) 
     norm_ways = list(_norms(norms))
     attention_ways = list(islice(_attention(of_attention, sizes, "attn.", module), _LIMIT))
     mlp_ways = list(_mlp(of_mlp, sizes, "mlp.", module))
-    ways = ([*a, *m, *n] for a, m, n in product(attention_ways, mlp_ways, norm_ways))
-    targets = [f"{norm}.{name}" for norm in ("norm1", "norm2") for name in ("weight", "bias")]
-    targets += [f"attn.{layer}.{name}" for layer in ("qkv", "proj") for name in ("weight", "bias")]
-    targets += [f"mlp.{layer}.{name}" for layer in ("fc1", "fc2") for name in ("weight", "bias")]
-    return [_role_map(way, sizes, found, targets) for way in islice(ways, _LIMIT)]
+    yield from ([*a, *m, *n] for a, m, n in product(attention_ways, mlp_ways, norm_ways))
+
+
+def _bare_block(found: Sequence[_Found], sizes: Mapping[str, int]) -> Iterator[list[Piece]]:
+    """A block whose parameters stand side by side with no layers around them: sizes, ones, and likeness of names.
+
+    Four biases are as wide as a token; each is given to the weight whose name is most like its own, then in any order.
+    """
+    d, m = sizes["d"], sizes["m"]
+    vectors = [one for one in found if len(one.shape) == 1 or prod(one.shape) in (d, 3 * d, m)]
+    matrices = [one for one in found if one not in vectors]
+    wide = [one for one in matrices if prod(one.shape) == d * m]
+    rest = [one for one in matrices if one not in wide]
+    scales = [one for one in vectors if one.ones and prod(one.shape) == d]
+    shifts = [one for one in vectors if not one.ones and prod(one.shape) == d]
+    if len(wide) != 2 or len(scales) != 2:
+        return
+    fixed = [Piece(one.name, "m", "mlp.fc1.bias") for one in vectors if prod(one.shape) == m]
+    packed = [one for one in vectors if prod(one.shape) == 3 * d]
+    for one in packed:
+        fixed += _readings(one, "attn.qkv.bias", (), sizes)[:1]
+    for role, one in [] if packed else [(one.role, one) for one in shifts if one.role in ("q", "k", "v")]:
+        fixed += _readings(one, "attn.qkv.bias", ("qkv".index(role),), sizes)[:1]
+        shifts = [other for other in shifts if other is not one]
+    if len(shifts) != 4:
+        return
+    ways = []
+    for (fc1, fc2), (norm1, norm2), order in product(permutations(wide), permutations(scales), permutations(shifts)):
+        of_mlp: list[_Role] = [(fc1, "mlp.fc1.weight", ()), (fc2, "mlp.fc2.weight", ())]
+        for roles in _attention_roles(rest, sizes, "attn."):
+            proj = next((one.name for one, target, _ in roles if "proj" in target), "")
+            beside = {"attn.proj": proj, "mlp.fc2": fc2.name, "norm1": norm1.name, "norm2": norm2.name}
+            alike = sum(likeness(one.name, weight) for one, weight in zip(order, beside.values(), strict=True))
+            alike += likeness(order[2].name.rstrip("12"), order[3].name.rstrip("12"))  # the norms' biases: b1 and b2
+            biases = [Piece(one.name, "d", f"{layer}.bias") for one, layer in zip(order, beside, strict=True)]
+            biases += [Piece(one.name, "d", f"{name}.weight") for one, name in ((norm1, "norm1"), (norm2, "norm2"))]
+            for way in product(*(_readings(*role, sizes) for role in (*roles, *of_mlp))):
+                key = (_mixed(way), scales.index(norm1), -alike, len(ways))
+                ways.append((key, [*way, *biases, *fixed]))
+    yield from (way for _, way in sorted(ways, key=lambda way: way[0]))
+
+
+def _mixed(way: Sequence[Piece]) -> bool:
+    """Whether some matrices have their output first, as F.linear wants it, and others their input."""
+    last = {"attn.qkv.weight": "(d)", "attn.proj.weight": "(h k)", "mlp.fc1.weight": "(d)", "mlp.fc2.weight": "(m)"}
+    return len({piece.axes.endswith(last[piece.target]) for piece in way}) > 1
+
+
+def likeness(name: str, other: str) -> float:
+    """How alike two names are, from 0 to 2: 1 for the same number at the end, the rest for their letters."""
+    one, two = re.findall(r"\d+$", name), re.findall(r"\d+$", other)
+    return SequenceMatcher(None, name, other).ratio() + (one == two)
 
 
 def _role_map(
@@ -498,6 +565,7 @@ __all__ = [
     "block_maps",
     "hidden_in_containers",
     "inside",
+    "likeness",
     "listed",
     "mlp_maps",
     "role_of",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from types import ModuleType
 from typing import Any
 
@@ -678,7 +678,7 @@ def _tail_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | N
         return named(MISTAKES, "vit_long_residual", evidence)
     if _all_same(trials, found, lambda t: assembling.tail(inputs[id(t)][1], t.numbers())):
         return named(MISTAKES, "vit_blocks_unused", evidence)
-    return _unknown_tail(trial, evidence)
+    return _extra(trial, evidence) or _unknown_tail(trial, evidence)
 
 
 def _tiny_problem(trial: Trial) -> Problem | None:
@@ -729,6 +729,26 @@ def _of_the_norm(problem: Problem) -> Problem:
     return replace(problem, step=NORM) if str(problem.mistake).startswith("enc_eps") else problem
 
 
+def _extra(trial: Trial, evidence: str) -> Problem | None:
+    """Parameters that no equation has, in the step whose module they are in."""
+    parts = trial.anatomy
+    if not parts.surplus:
+        return None
+    names = ", ".join(parts.surplus[:6])
+    hints = ("Which of your layers does no equation ask for?", f"Look at {names}.")
+    assert parts.projection is not None
+    folders = {_folder(name) for name in parts.surplus}
+    beside = [(HEAD, parts.head[0]), (PATCHES, parts.projection.weight)]
+    step = next((step for step, weight in beside if _folder(weight) and _folder(weight) in folders), "parameters")
+    what = "There are more parameters than Eq. 1 to Eq. 4 have."
+    return Problem(what, f"not expected: {names}; {evidence}", step, hints)
+
+
+def _folder(parameter: str) -> str:
+    """Of the layer that has it: "classifier" for "classifier.0.weight"."""
+    return parameter.rpartition(".")[0].rpartition(".")[0]
+
+
 def _unknown_tail(trial: Trial, evidence: str) -> Problem:
     """With the head's weight at 0 the logits are its bias; with the norm's at 0 every token is the norm's bias."""
     parameters = dict(trial.model.named_parameters())
@@ -770,22 +790,24 @@ def _by_hypotheses(wrong: list[Trial]) -> Problem | None:
     evidence = f"{trial.call}: {difference(trial.logits[1], right, 'logits')}"
     if trial.anatomy.table.rows == patches_of(trial):
         return named(MISTAKES, "vit_pos_not_on_cls", f"{trial.call}: {trial.anatomy.table.rows} positions")
-    for names, compute in _whole(projection):
+    for names, in_tail, compute in _whole(projection):
         if _all_same(wrong, found, compute):
-            return _of_the_norm(named(MISTAKES, names, evidence))
+            problem = named(MISTAKES, names, evidence)
+            return _of_the_norm(problem) if in_tail else problem
     return None
 
 
-def _whole(projection: Projection) -> Iterator[tuple[tuple[str, ...], Any]]:
-    def start(t: Trial) -> Tensor:
-        return _embedded(t)[0]
+def _whole(projection: Projection) -> Iterator[tuple[tuple[str, ...], bool, Any]]:
+    """Names, whether the mistake comes after the blocks, and a function from a trial to its logits."""
 
-    known: dict[int, Tensor] = {}  # what comes before the tail is computed once
+    orders = range(len(projecting.rights(projection)))  # of pixels
+    known: dict[tuple[int, int, reference.Flags], Tensor] = {}  # what comes before the tail is computed once
 
-    def encoded(t: Trial) -> Tensor:
-        if id(t) not in known:
-            known[id(t)] = assembling.encoded(start(t), t.numbers(), t.sizes["num_heads"])
-        return known[id(t)]
+    def encoded(t: Trial, order: int, flags: reference.Flags = reference.RIGHT) -> Tensor:
+        key = (id(t), order, flags)
+        if key not in known:
+            known[key] = assembling.encoded(_embedded(t)[order], t.numbers(), t.sizes["num_heads"], flags)
+        return known[key]
 
     def blocks(t: Trial, numbers: Numbers) -> list[assembling.Block]:
         heads = t.sizes["num_heads"]
@@ -796,21 +818,23 @@ def _whole(projection: Projection) -> Iterator[tuple[tuple[str, ...], Any]]:
 
     for names, project, prepend in assembling.wrong_embeddings(projection):
         if len(names) == 1:
-            yield names, lambda t, f=(project, prepend): after(_with(t, *f), t)
-    for names, tail in assembling.wrong_tails():
+            yield names, False, lambda t, f=(project, prepend): after(_with(t, *f), t)
+    for (names, tail), i in product(assembling.wrong_tails(), orders):
         if len(names) == 1:
-            yield names, lambda t, tail=tail: tail(encoded(t), t.numbers())
-    for name, loop in assembling.LOOPS:
+            yield names, True, lambda t, tail=tail, i=i: tail(encoded(t, i), t.numbers())
+    for (name, loop), i in product(assembling.LOOPS, orders):
         yield (
             (name,),
-            lambda t, loop=loop: assembling.tail(loop(start(t), blocks(t, t.numbers()), t.numbers()), t.numbers()),
+            False,
+            lambda t, loop=loop, i=i: assembling.tail(
+                loop(_embedded(t)[i], blocks(t, t.numbers()), t.numbers()), t.numbers()
+            ),
         )
-    for flag in (flag for stage in reference.BLOCK_STAGES for flag in stage):
+    for flag, i in product((flag for stage in reference.BLOCK_STAGES for flag in stage), orders):
         yield (
             (reference.mistake_name(flag),),
-            lambda t, flag=flag: assembling.tail(
-                assembling.encoded(start(t), t.numbers(), t.sizes["num_heads"], frozenset({flag})), t.numbers()
-            ),
+            False,
+            lambda t, flag=flag, i=i: assembling.tail(encoded(t, i, frozenset({flag})), t.numbers()),
         )
 
 
@@ -826,6 +850,8 @@ def _by_probes(student: ModuleType, trial: Trial) -> Problem:
         )
     right = trial.right(1)
     evidence = f"{trial.call}: {difference(trial.logits[1], right, 'logits')}"
+    if problem := _extra(trial, evidence):
+        return problem
     silent = _silenced(trial)
     if not same(*silent):
         problem = _unknown_tail(trial, evidence)
