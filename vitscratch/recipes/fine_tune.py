@@ -20,7 +20,7 @@ scratch     everything, from random weights                             to see w
 
 Measured on five kinds of flowers with the weights "cifar10" (`vitscratch bench transfer --data FLOWERS`, test accuracy,
 mean of three seeds; docs/transfer.md has the ranges), from 10, 50 and 250 labelled pictures of each class: fine-tune
-49.1, 58.7 and 68.8 %; head 45.1, 57.1 and 60.9 %; scratch 42.9, 48.6 and 54.4 %. probe, from all 3,018: 63.2 % (mean of
+48.9, 59.7 and 68.6 %; head 47.9, 56.3 and 61.4 %; scratch 42.9, 48.6 and 54.4 %. probe, from all 3,018: 65.0 % (mean of
 five divisions). last-n and full are not measured there.
 """
 
