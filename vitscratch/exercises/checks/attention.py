@@ -101,6 +101,7 @@ def _check(attention: Any) -> Iterator[Outcome]:
             evidence = f"{_sums(weights[0])}{difference(weights[0], expected, 'weights')}"
             raise WrongError(_named("attn_returns_scores", evidence))
     if not seen[0][1]:
+        _nothing_else(attention)
         yield Passed("the output alone is returned: that is enough here; the exercise asks for (output, weights)")
     else:
         yield Passed("the weights that are returned are those that the output is made of")
@@ -138,12 +139,17 @@ def _call(attention: Any, shape: tuple[int, int, int, int, int]) -> tuple[Tensor
         evidence = f"{_reproduce(shape)}: returned {shape_of(result)}; {wanted}"
         raise WrongError(Problem(what, evidence, step, (NUDGES[step], f"{wanted}.")))
     weights = [thing for thing in weights if thing is not outputs[0]]
-    others = [thing for thing in tensors if thing is not outputs[0]]
-    if others and not weights:
-        evidence = f"{_reproduce(shape)}: returned {shape_of(result)}; expected weights of {(b, h, i, j)}"
+    return outputs[0], weights
+
+
+def _nothing_else(attention: Any) -> None:
+    """Raises WrongError for a second tensor: it is meant to be the weights, and has another shape."""
+    b, h, i, j, _ = SQUARE[0]
+    result = attention(*inputs(SQUARE[0]))
+    if isinstance(result, tuple | list) and sum(isinstance(thing, Tensor) for thing in result) > 1:
+        evidence = f"{_reproduce(SQUARE[0])}: returned {shape_of(result)}; expected weights of {(b, h, i, j)}"
         hints = (NUDGES["softmax"], "One number for every query and every key, of each picture and each head.")
         raise WrongError(Problem("the weights do not have the shape (b, h, queries, keys)", evidence, "softmax", hints))
-    return outputs[0], weights
 
 
 def _named(mistake: str, evidence: str) -> Problem:

@@ -298,7 +298,7 @@ def _bare_block(found: Sequence[_Found], sizes: Mapping[str, int]) -> Iterator[l
         shifts = [other for other in shifts if other is not one]
     if len(shifts) != 4:
         return
-    ways = []
+    ways: list[tuple[tuple[bool, int, float, int], list[Piece]]] = []
     for (fc1, fc2), (norm1, norm2), order in product(permutations(wide), permutations(scales), permutations(shifts)):
         of_mlp: list[_Role] = [(fc1, "mlp.fc1.weight", ()), (fc2, "mlp.fc2.weight", ())]
         for roles in _attention_roles(rest, sizes, "attn."):

@@ -459,6 +459,9 @@ def _diagnose(student: ModuleType, trials: list[Trial], wrong: list[Trial]) -> P
                 return problem
             if problem := stage(trials, traces):
                 return problem
+    extra = _extra(wrong[0], wrong[0].call)
+    if extra and extra.step != "parameters":
+        return extra
     return _by_hypotheses(wrong) or _by_probes(student, wrong[0])
 
 
@@ -801,13 +804,19 @@ def _whole(projection: Projection) -> Iterator[tuple[tuple[str, ...], bool, Any]
     """Names, whether the mistake comes after the blocks, and a function from a trial to its logits."""
 
     orders = range(len(projecting.rights(projection)))  # of pixels
-    known: dict[tuple[int, int, reference.Flags], Tensor] = {}  # what comes before the tail is computed once
+    starts: dict[int, list[Tensor]] = {}
+    ends: dict[tuple[int, int, reference.Flags], Tensor] = {}
+
+    def start(t: Trial, order: int) -> Tensor:
+        if id(t) not in starts:
+            starts[id(t)] = _embedded(t)
+        return starts[id(t)][order]
 
     def encoded(t: Trial, order: int, flags: reference.Flags = reference.RIGHT) -> Tensor:
         key = (id(t), order, flags)
-        if key not in known:
-            known[key] = assembling.encoded(_embedded(t)[order], t.numbers(), t.sizes["num_heads"], flags)
-        return known[key]
+        if key not in ends:
+            ends[key] = assembling.encoded(start(t, order), t.numbers(), t.sizes["num_heads"], flags)
+        return ends[key]
 
     def blocks(t: Trial, numbers: Numbers) -> list[assembling.Block]:
         heads = t.sizes["num_heads"]
@@ -827,7 +836,7 @@ def _whole(projection: Projection) -> Iterator[tuple[tuple[str, ...], bool, Any]
             (name,),
             False,
             lambda t, loop=loop, i=i: assembling.tail(
-                loop(_embedded(t)[i], blocks(t, t.numbers()), t.numbers()), t.numbers()
+                loop(start(t, i), blocks(t, t.numbers()), t.numbers()), t.numbers()
             ),
         )
     for flag, i in product((flag for stage in reference.BLOCK_STAGES for flag in stage), orders):
