@@ -21,7 +21,7 @@ MISTAKES = {
             "to be permuted first, so that a patch holds numbers of several places.",
             "cut",
             (
-                "A reshape never moves a number: it only reads the same sequence in rows of another length.",
+                "A reshape keeps the order in which numbers are read: it only cuts them into rows of another length.",
                 "Split height and width into (rows, p) and (columns, q), and look at the order of the axes then.",
                 "Bring the axes into the order batch, rows, columns, channel, p, q before you merge them. After a "
                 "convolution, the axis of the channels has to go last before (or after) its grid is flattened.",
