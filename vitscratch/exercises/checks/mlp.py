@@ -149,7 +149,7 @@ PART = Part(
     direct={step: (NUDGES[step], _DIRECT[step]) for step in STEPS},
     facts=(
         "the hidden layer is mlp_dim wide",
-        "GELU is exact, stands between the two layers, and nowhere else",
+        "in eval mode the MLP is two layers with an exact GELU between them, and nothing else",
         "a token's output depends on that token alone",
     ),
 )

@@ -42,6 +42,16 @@ MISTAKES: dict[str, Mistake] = {
             ),
         ),
         Mistake(
+            "cv_lstrip",
+            'You take single letters away from the beginning of names, as lstrip does; only the prefix "module." '
+            "should go, as a whole.",
+            "names",
+            (
+                "Print the names after you have taken the prefix away.",
+                'lstrip("module.") takes away every m, o, d, u, l, e and dot at the beginning; removeprefix a prefix.',
+            ),
+        ),
+        Mistake(
             "cv_block_number",
             "You get numbers of two digits wrong: encoder_layer_1 is also the beginning of encoder_layer_10; the "
             "whole number should be read.",
@@ -178,11 +188,22 @@ def names_problem(depth: int, theirs: Mapping[str, Tensor], found: Any) -> Probl
     evidence = (
         f"for a model of {depth} blocks, missing: {_list(missing) or 'none'}; unexpected: {_list(surplus) or 'none'}"
     )
+    stripped = {name.lstrip("module."): name for name in theirs if name.lstrip("module.") != name}
+    if cut := [name for name in surplus if name in stripped]:
+        return named(MISTAKES, "cv_lstrip", f"{stripped[cut[0]]} has become {cut[0]}; {evidence}")
     if surplus and all(name.startswith("module.") for name in surplus):
         return named(MISTAKES, "cv_prefix", evidence)
     if depth > 9 and all(_number(name) is None or _number(name) in (0, 1, 10) for name in missing + surplus):
         return named(MISTAKES, "cv_block_number", evidence)
-    return named(MISTAKES, "cv_strict_false", evidence)
+    if missing and 4 * (len(expected) - len(missing)) < len(expected):
+        return named(MISTAKES, "cv_strict_false", evidence)
+    parts = [f"{_list(missing)} should be there" * bool(missing), f"{_list(surplus)} should not" * bool(surplus)]
+    return Problem(
+        f"Not all names fit: {'; '.join(filter(None, parts))}.",
+        evidence,
+        "names",
+        ("Compare with VisionTransformer(...).state_dict().keys(), name by name.", "Which rule of yours makes them?"),
+    )
 
 
 def _number(name: str) -> int | None:
