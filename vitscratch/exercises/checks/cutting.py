@@ -21,10 +21,10 @@ MISTAKES = {
             "of several places; it should hold those of one.",
             "cut",
             (
-                "A reshape never moves a number: it only reads the same sequence in rows of another length.",
+                "A reshape keeps the order in which numbers are read: it cuts the same sequence into other rows.",
                 "Split height and width into (rows, p) and (columns, q), and look at the order of the axes then.",
-                "Bring the axes into the order batch, rows, columns, channel, p, q before you merge them. After a "
-                "convolution, the axis of the channels has to go last before (or after) its grid is flattened.",
+                "Bring the axes into the order batch, rows, columns, channel, p, q before you merge them. (If you "
+                "use a convolution: its axis of channels has to go last, before or after its grid is flattened.)",
             ),
         ),
         Mistake(
