@@ -39,7 +39,7 @@ _OWN = bank(
     enc_double_residual | first residual | You add a residual twice, once inside the branch and once more outside; once is right. | Look at what attention and MLP return, and at what the block adds.
     enc_mlp_residual_from_input | second residual | Your second residual adds the block's input; Eq. 3 adds what came out of Eq. 2. | A name kept from the start of forward is used where the newer one belongs.
     enc_x_plus_x | first residual | You overwrite the token's name and then add the branch's output to itself; the token should be added to it. | After `x = branch(x)`, x is no longer the token.
-    enc_dead_residual | first residual | You keep a variable for the residual and never use it; the sum should add it. | Delete the line, or use the variable in the sum.
+    enc_dead_residual | first residual | You keep a variable for the residual and never use it, which misleads whoever reads it; the sum should add it, or the line should go. | Delete the line, or use the variable in the sum.
     enc_no_norm | norms | You leave out the norm before attention or before the MLP; both should have one. | Both branches begin with a norm.
     enc_norm_twice | norms | You apply a norm twice in a row; once is right. | Once is enough: count the calls.
     enc_norm_on_residual | norms | You normalise the token that is added, not what the branch gets; the branch should get the norm, and the token be added as it is. | x + branch(norm(x)).
