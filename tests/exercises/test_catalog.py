@@ -67,6 +67,26 @@ def test_the_solution_passes(exercise: Exercise, runner: Runner) -> None:
     assert report.printed_size == 0 and report.exercise == exercise
 
 
+def test_a_mistake_in_an_imported_file_names_the_file(runner: Runner, tmp_path: Path) -> None:
+    (tmp_path / "06_mlp.py").write_text(
+        "from torch import nn\n\n\nclass MLP(nn.Sequential):\n    def __init__(self, embed_dim, mlp_dim):\n"
+        "        layers = nn.Linear(embed_dim, mlp_dim), nn.ReLU(), nn.Linear(mlp_dim, embed_dim)\n"
+        "        super().__init__(*layers)\n"
+    )
+    path = tmp_path / "07_encoder_block.py"
+    path.write_text(
+        "from mlp import MLP\nfrom torch import nn\nfrom vitscratch import MultiHeadSelfAttention\n\n\n"
+        "class EncoderBlock(nn.Module):\n    def __init__(self, embed_dim, num_heads, mlp_dim):\n"
+        "        super().__init__()\n        self.a, self.b = (nn.LayerNorm(embed_dim, eps=1e-6) for _ in 'ab')\n"
+        "        self.attn = MultiHeadSelfAttention(embed_dim, num_heads)\n"
+        "        self.mlp = MLP(embed_dim, mlp_dim)\n\n"
+        "    def forward(self, x):\n        x = x + self.attn(self.a(x))\n        return x + self.mlp(self.b(x))\n"
+    )
+    text = runner.check(path).text()
+    assert "wrong: mlp_relu" in text and "mlp is imported from 06_mlp.py: look there, too" in text
+    assert 'tutorials/04_encoder_block.ipynb, section "The MLP"' in text
+
+
 def test_the_solution_is_shown_as_code(exercise: Exercise) -> None:
     text = solution(exercise)
     for name in exercise.defines:

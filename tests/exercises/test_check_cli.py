@@ -103,6 +103,19 @@ def test_a_folder_up_to_the_first_that_is_wrong(folder: Path, tmp_path: Path, ca
     assert json.loads((tmp_path / "out.json").read_text())["passed"] is True
 
 
+def test_one_that_is_not_begun_stops_nothing(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    solve(folder, TRIPLE)
+    capsys.readouterr()
+    assert main(["check", str(folder)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("01 double                     not begun") and "write double" in lines[1]
+    assert lines[-3:] == ["02 triple                     ok", "", "1 of 2 right"]
+    (folder / TRIPLE.file_name).write_text("def triple(x):\n    return x\n")
+    assert main(["check", str(folder), "--solution"]) == 1
+    printed = capsys.readouterr().out
+    assert "write double" in printed and "3 is wrong" in printed and "return x * 3" in printed
+
+
 def test_hints_and_then_the_solution(folder: Path, capsys: pytest.CaptureFixture) -> None:
     path = folder / DOUBLE.file_name
     path.write_text("def double(x):\n    return x * x\n")

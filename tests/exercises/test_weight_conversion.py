@@ -59,9 +59,9 @@ def only(condition: str, change: str) -> tuple[str, str]:
 
 
 WRONG = {
-    "cv_strict_false": ((ASSIGN, "ours[rename(name) if 'class' not in name else name] = tensor"),),
-    "cv_strict_false: dropped": ((ASSIGN, "if 'bias' not in name: ours[rename(name)] = tensor"),),
-    "cv_strict_false: nothing": ((ASSIGN, "ours[name] = tensor"),),
+    "cv_strict_false": ((ASSIGN, "ours[name] = tensor"),),
+    "cv_strict_false: empty": ((ASSIGN, "pass"),),
+    "cv_lstrip": ((ASSIGN, "ours[name.lstrip('module.')] = tensor"),),
     "cv_prefix": (('name.removeprefix("module.")', "name"),),
     "cv_prefix: added": ((ASSIGN, 'ours["module." + rename(name)] = tensor'),),
     "cv_block_number": (("([0-9]+)[.](.*)", "([0-9])[0-9]*[.](.*)"),),
@@ -82,6 +82,9 @@ UNKNOWN = {
     "values: scaled": (only("'pos' in new", "tensor * 2"),),
     "shapes: squeezed": (only("'cls' in new", "tensor[0]"),),
     "shapes: a list": (only("'cls' in new", "tensor.tolist()"),),
+    "names: one": ((ASSIGN, "ours[rename(name) if 'class' not in name else name] = tensor"),),
+    "names: dropped": ((ASSIGN, "if 'bias' not in name: ours[rename(name)] = tensor"),),
+    "names: surplus": (("return ours", "return ours | {'mlp.1': 0}"),),
     "names: no dict": (("return ours", "return list(ours.items())"),),
 }
 
@@ -101,6 +104,11 @@ def test_known_mistakes_are_named(name: str) -> None:
 def test_others_are_placed(name: str) -> None:
     problem = outcome_of("weight_conversion", edited(RIGHT_ONE, *UNKNOWN[name]))
     assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
+
+
+def test_names_that_do_not_fit_are_told_first() -> None:
+    problem = outcome_of("weight_conversion", edited(RIGHT_ONE, *UNKNOWN["names: one"]))
+    assert problem and problem.what == "Not all names fit: cls_token should be there; class_token should not."
 
 
 def test_every_mistake_is_tried() -> None:

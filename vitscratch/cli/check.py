@@ -26,16 +26,18 @@ class Check(Common):
     numbers that show it. Exit code 0 if all is right, 1 if not."""
 
     path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR|FILE")]
-    """A folder: its exercises in order, up to the first that is not right. A file: that one."""
+    """A folder: its exercises in order, up to the first that is wrong; one that is not begun stops nothing. A file:
+    that one."""
 
     watch: bool = False
-    """Check again whenever a file is saved, and go on to the next exercise when one is right; Ctrl-C ends it."""
+    """Check again whenever a file is saved, and go on to the next exercise when one is right or not begun; Ctrl-C ends
+    it."""
 
     hint: bool = False
     """Give a hint; asked again about the same problem, one more."""
 
     solution: bool = False
-    """Show the library's code for the first exercise that is not right, or for FILE."""
+    """Show the library's code for the first exercise that is wrong, or else not begun, or for FILE."""
 
     json: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Also write the reports as JSON."""
@@ -69,7 +71,8 @@ class Check(Common):
         right = sum(report.ok for report in reports)
         if len(files) > 1:
             print(f"\n{right} of {len(files)} right")
-        shown = next((one for one in reports if not one.ok), reports[0] if len(files) == 1 else None)
+        unfinished = sorted((one for one in reports if not one.ok), key=lambda one: one.status == "not begun")
+        shown = next(iter(unfinished), reports[0] if len(files) == 1 else None)
         if self.solution and shown is not None:
             print(f"\n{solution(shown.exercise)}", end="")
         if self.json is not None:
@@ -112,19 +115,25 @@ def _files(path: Path, onwards: bool) -> "dict[Exercise, Path]":
 
 
 def _check(runner: "Runner", files: "dict[Exercise, Path]", done: "dict[Path, Report]") -> "Iterator[Report]":
-    """Reports in order; after the first that is not right, the others are only looked at."""
+    """Reports in order; after the first that is wrong, the others are only looked at.
+
+    An exercise that is not begun stops nothing; of several, only the first is run, for what is to do.
+    """
     from vitscratch.exercises.files import is_stub
     from vitscratch.exercises.report import Report
 
-    stopped = False
+    stopped = told = False
     for exercise, path in files.items():
-        if stopped:
-            yield Report(path, exercise, "not begun" if is_stub(path, exercise) else "not checked")
-            continue
+        if stopped or told:
+            untouched = is_stub(path, exercise)
+            if stopped or untouched:
+                yield Report(path, exercise, "not begun" if untouched else "not checked")
+                continue
         report = done.get(path) or runner.check(path, exercise)
         if report.ok:
             done[path] = report
-        stopped = not report.ok
+        told = told or report.status == "not begun"
+        stopped = not report.ok and report.status != "not begun"
         yield report
 
 

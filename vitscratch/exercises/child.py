@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -25,6 +25,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+from vitscratch.exercises.catalog import EXERCISES
 from vitscratch.exercises.errors import explain, explain_broken, explain_missing
 from vitscratch.exercises.exercise import Mistake, Passed, Problem
 
@@ -123,12 +124,29 @@ def _examine(student: ModuleType, checker: ModuleType, request: Request, outcome
     else:
         for outcome in checker.check(student):
             if isinstance(outcome, Problem):
-                _say_problem(outcome, getattr(checker, "MISTAKES", {}), outcomes)
+                bank = getattr(checker, "MISTAKES", {})
+                _say_problem(_with_origin(outcome, request), bank, outcomes)
                 break
             assert isinstance(outcome, Passed), f"a check yielded {outcome!r}"
             outcomes.say("passed", what=outcome.what)
         assert outcomes.count, "a check yielded nothing"
     outcomes.say("done", count=outcomes.count)
+
+
+def _with_origin(problem: Problem, request: Request) -> Problem:
+    """The same, with the other file of the student's that a known mistake may be in."""
+    loaded = [
+        (name, file)
+        for name, file in request.others.items()
+        if name != request.name
+        and Path(getattr(sys.modules.get(name), "__file__", None) or "").resolve() == Path(request.file).parent / file
+    ]
+    known = (problem.mistake or "").partition(" + ")[0]
+    for name, file in loaded:
+        if known and known in next(one.load().MISTAKES for one in EXERCISES if one.name == name):
+            told = f"{name} is imported from {file}: look there, too"
+            return replace(problem, evidence=f"{problem.evidence}\n{told}")
+    return problem
 
 
 def _say_problem(problem: Problem, bank: dict[str, Mistake], outcomes: Outcomes) -> None:

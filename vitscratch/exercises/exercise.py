@@ -58,7 +58,7 @@ class Mistake:
     """From a nudge to nearly the answer; never the code."""
 
     section: str = "How this goes wrong"
-    """Heading in the tutorial."""
+    """Heading in the exercise's tutorial, unless `reading.py` knows a better place."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from vitscratch.exercises.errors import shorten
 from vitscratch.exercises.exercise import Exercise, Outcome, Passed, Problem
+from vitscratch.exercises.reading import where_to_read
 
 Status = Literal["ok", "wrong", "not begun", "not checked", "error"]
 LINES = 8  # of what was printed
@@ -55,8 +56,9 @@ class Report:
     @property
     def tutorial(self) -> str:
         """What to read: "tutorials/03_attention.ipynb", with the section if there is one to name."""
-        section = self.problem.section if self.problem else ""
-        return f"tutorials/{self.exercise.tutorial}" + (f', section "{section}"' if section else "")
+        tutorial, section = where_to_read(self.mistake or "")
+        section = section or (self.problem.section if self.problem else "")
+        return f"tutorials/{tutorial or self.exercise.tutorial}" + (f', section "{section}"' if section else "")
 
     def line(self) -> str:
         """One line: number, name, and ok, wrong or not begun."""
@@ -75,7 +77,7 @@ class Report:
         lines = [self.line() + f"  ({self.file})"]
         lines += [f"  right   {outcome.what}" for outcome in self.outcomes if isinstance(outcome, Passed)]
         if self.status == "not begun" and self.problem:
-            lines += _indented("to do", [self.problem.what, self.problem.evidence])
+            lines += _indented("to do", [self.problem.what])
             lines += _indented("read", [self.tutorial])
         elif self.problem:
             lines += self._about(self.problem, hints)
@@ -90,7 +92,7 @@ class Report:
     def _about(self, problem: Problem, hints: int) -> list[str]:
         lines = _indented("WRONG", [problem.what, *problem.evidence.splitlines(), f"step: {problem.step}"])
         if problem.mistake:
-            said = [sentence for sentence in self.mistakes if sentence != problem.what]
+            said = [sentence for sentence in self.mistakes if sentence not in problem.what]
             lines += _indented("mistake", [problem.mistake, *said])
         for i, hint in enumerate(problem.hints[:hints], 1):
             lines += _indented("hint", [f"{i} of {len(problem.hints)}: {hint}"])

@@ -35,36 +35,36 @@ NUDGES = {
 
 MISTAKES: dict[str, Mistake] = bank(
     """
-    attn_qk_swapped | scores | Queries and keys are swapped: score (i, j) is query i with key j, not key i with query j. | Rows of the scores belong to queries, columns to keys; look at what is transposed, or at the order in which q and k are unpacked.
-    attn_kv_swapped | scores | Keys and values are swapped: the scores are made of queries and keys, the output of values. | Look at the order in which k and v are unpacked or passed on.
-    attn_qv_swapped | scores | Queries and values are swapped: the scores are made of queries and keys, the output of values. | Look at the order in which q and v are unpacked or passed on.
-    attn_qkv_rotated | scores | Queries, keys and values are read in a wrong order: the packing is q, then k, then v. | Look at the line that unpacks the three.
-    attn_over_features | scores | Features look at features: the product runs over the tokens where it should run over the width of a head. | The scores need the shape (queries, keys); which of the two is transposed?
-    attn_no_scale | scale | The scores are not scaled: Eq. 6 divides them by sqrt(D_h), the width of a head. | Before softmax, divide by the square root of the length of the last axis of q.
-    attn_scale_embed_dim | scale | The scores are divided by the root of the whole width D; it is the width of one head, D_h, that belongs there. | D_h is the length of the last axis of q once heads are split, D / heads.
-    attn_scale_num_heads | scale | The scores are divided by the root of the number of heads; it is the width of one head that belongs there. | Which axis of q has the length D_h? The last, not the second.
-    attn_scale_inverted | scale | The scores are multiplied by the root of the width where they should be divided by it. | Dividing by D_h ** -0.5 multiplies; there is one minus sign too many, or too few.
-    attn_scale_after_softmax | scale | The factor 1 / sqrt(D_h) is applied after softmax: it belongs to the scores, before it. | If weights are scaled after softmax their rows no longer sum to one.
-    attn_scale_no_root | scale | The scores are divided by a width itself: Eq. 6 divides by the square root of D_h, and once. | A root is missing, or the factor is applied twice (scaled_dot_product_attention scales, too).
-    attn_scale_num_tokens | scale | The scores are divided by the root of the number of tokens; it is the width of a head that belongs there. | The last axis of q, not the one before it.
-    attn_scale_fourth_root | scale | The scores are divided by the fourth root of D_h: if q and k share the factor, both need it. | D_h ** -0.25 on q and on k, or D_h ** -0.5 on one.
-    attn_softmax_queries | softmax | Softmax runs over the queries: the weights of one query must sum to one over the keys. | The scores are (..., queries, keys): over which axis does softmax run?
-    attn_no_softmax | softmax | There is no softmax: scores are used as weights. | Eq. 6 makes weights of scores; they are positive and sum to one for every query.
-    attn_softmax_heads | softmax | Softmax runs over the heads: the weights of one query must sum to one over the keys. | Name the axis that softmax runs over by counting from the end.
-    attn_softmax_batch | softmax | Softmax runs over the batch: a picture's weights depend on its neighbours. | softmax without the right dim: count the axis from the end.
-    attn_softmax_all | softmax | Softmax runs over queries and keys together: each query's weights must sum to one by themselves. | Do not flatten the scores; softmax runs over one axis.
-    attn_softmax_twice | softmax | Softmax is applied twice: the second time flattens the weights. | Look for a second softmax, maybe in another function.
-    attn_log_softmax | softmax | The weights are logarithms: log_softmax stands where softmax belongs. | Weights are never negative.
-    attn_sigmoid | softmax | Sigmoid stands where softmax belongs: the weights of a query do not sum to one. | The keys compete for one query's attention; which function makes a row sum to one?
-    attn_exp_not_normalised | softmax | Softmax is done halfway: it takes exp of the scores and divides by the sum of exp over the keys. | Both are needed: exp first, then divide by its sum over the last axis, kept as an axis.
-    attn_softmax_negated | softmax | The scores' sign is turned before softmax: the least similar key gets the most weight. | Look for a minus sign.
-    attn_relu_for_softmax | softmax | ReLU stands where softmax belongs: the weights of a query do not sum to one. | Which function makes a row positive and sum to one?
-    attn_tanh_for_softmax | softmax | tanh stands where softmax belongs: weights can be negative and do not sum to one. | Which function makes a row positive and sum to one?
-    attn_causal | softmax | Some keys are masked: in a picture every token may look at every token, itself and later ones included. | A mask (tril, triu, is_causal) belongs into a language model; leave it out.
-    attn_weights_transposed | weighted mean | The weights are transposed before they meet the values: output i must use the weights of query i. | weights is (queries, keys) and v is (keys, width): nothing needs turning.
-    attn_returns_swapped | weighted mean | Output and weights are returned in the other order: the output comes first. | Look at the return line.
-    attn_returns_scores | softmax | What is returned as weights are not those that the output is made of: the weights are what softmax gives. | Return the tensor that is multiplied with v.
-    attn_random | softmax | Two calls with the same input give different outputs: something is drawn at random. | dropout must be off by default, and F.dropout needs to be told so.
+    attn_qk_swapped | scores | You swap queries and keys: your score (i, j) is key i with query j; it should be query i with key j. | Rows of the scores belong to queries, columns to keys; look at what is transposed, or at the order in which q and k are unpacked.
+    attn_kv_swapped | scores | You swap keys and values; the scores should be made of queries and keys, the output of values. | Look at the order in which k and v are unpacked or passed on.
+    attn_qv_swapped | scores | You swap queries and values; the scores should be made of queries and keys, the output of values. | Look at the order in which q and v are unpacked or passed on.
+    attn_qkv_rotated | scores | You read queries, keys and values in a wrong order; it should be q, then k, then v. | Look at the line that unpacks the three.
+    attn_over_features | scores | You let features look at features: your product runs over the tokens; it should run over the width of a head. | The scores need the shape (queries, keys); which of the two is transposed?
+    attn_no_scale | scale | You do not scale the scores; Eq. 6 divides them by sqrt(D_h), D_h being the width of a head. | Before softmax, divide by the square root of the length of the last axis of q.
+    attn_scale_embed_dim | scale | You divide the scores by the root of the whole width D; it should be the root of one head's width, D_h. | D_h is the length of the last axis of q once heads are split, D / heads.
+    attn_scale_num_heads | scale | You divide the scores by the root of the number of heads; it should be the root of one head's width, D_h. | Which axis of q has the length D_h? The last, not the second.
+    attn_scale_inverted | scale | You multiply the scores by the root of the width; you should divide by it. | Dividing by D_h ** -0.5 multiplies; there is one minus sign too many, or too few.
+    attn_scale_after_softmax | scale | You apply the factor 1 / sqrt(D_h) after softmax; it belongs to the scores, before softmax. | If weights are scaled after softmax their rows no longer sum to one.
+    attn_scale_no_root | scale | You divide the scores by a width itself; Eq. 6 divides by its square root, sqrt(D_h), and once. | A root is missing, or the factor is applied twice (scaled_dot_product_attention scales, too).
+    attn_scale_num_tokens | scale | You divide the scores by the root of the number of tokens; it should be the root of one head's width, D_h. | The last axis of q, not the one before it.
+    attn_scale_fourth_root | scale | You divide the scores by the fourth root of D_h in all; it should be the square root: if q and k share the factor, both need theirs. | D_h ** -0.25 on q and on k, or D_h ** -0.5 on one.
+    attn_softmax_queries | softmax | Your softmax runs over the queries; it should run over the keys, so that the weights of one query sum to one. | The scores are (..., queries, keys): over which axis does softmax run?
+    attn_no_softmax | softmax | You use the scores themselves as weights; softmax should make the weights of them. | Eq. 6 makes weights of scores; they are positive and sum to one for every query.
+    attn_softmax_heads | softmax | Your softmax runs over the heads; it should run over the keys, so that the weights of one query sum to one. | Name the axis that softmax runs over by counting from the end.
+    attn_softmax_batch | softmax | Your softmax runs over the batch, so that a picture's weights depend on its neighbours; it should run over the keys. | softmax without the right dim: count the axis from the end.
+    attn_softmax_all | softmax | Your softmax runs over queries and keys together; it should run over the keys, so that each query's weights sum to one by themselves. | Do not flatten the scores; softmax runs over one axis.
+    attn_softmax_twice | softmax | You apply softmax twice, which flattens the weights; once is right. | Look for a second softmax, maybe in another function.
+    attn_log_softmax | softmax | Your weights are logarithms (log_softmax); they should be what softmax gives. | Weights are never negative.
+    attn_sigmoid | softmax | You use sigmoid, so that the weights of a query do not sum to one; it should be softmax. | The keys compete for one query's attention; which function makes a row sum to one?
+    attn_exp_not_normalised | softmax | You do softmax halfway; it should take exp of the scores and divide by the sum of exp over the keys. | Both are needed: exp first, then divide by its sum over the last axis, kept as an axis.
+    attn_softmax_negated | softmax | You turn the scores' sign before softmax, so that the least similar key gets the most weight; the most similar one should. | Look for a minus sign.
+    attn_relu_for_softmax | softmax | You use ReLU, so that the weights of a query do not sum to one; it should be softmax. | Which function makes a row positive and sum to one?
+    attn_tanh_for_softmax | softmax | You use tanh, so that weights can be negative and do not sum to one; it should be softmax. | Which function makes a row positive and sum to one?
+    attn_causal | softmax | You mask some keys; in a picture every token may look at every token, itself and later ones included. | A mask (tril, triu, is_causal) belongs into a language model; leave it out.
+    attn_weights_transposed | weighted mean | You transpose the weights before they meet the values; output i should use the weights of query i. | weights is (queries, keys) and v is (keys, width): nothing needs turning.
+    attn_returns_swapped | weighted mean | You return the weights first; it should be (output, weights). | Look at the return line.
+    attn_returns_scores | softmax | You return something else as weights than what the output is made of; return what softmax gives. | Return the tensor that is multiplied with v.
+    attn_random | softmax | You draw something at random, so that two calls with the same input differ; they should agree. | dropout must be off by default, and F.dropout needs to be told so.
     """,  # noqa: E501 - a table
     NUDGES,
 )

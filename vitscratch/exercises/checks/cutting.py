@@ -17,20 +17,20 @@ MISTAKES = {
     for mistake in (
         Mistake(
             "pe_reshape_not_transpose",
-            "The numbers were given the right shape without moving them to the right place: a reshape where axes have "
-            "to be permuted first, so that a patch holds numbers of several places.",
+            "You use a reshape where axes have to be permuted first: the shape is right, but a patch holds numbers "
+            "of several places; it should hold those of one.",
             "cut",
             (
-                "A reshape keeps the order in which numbers are read: it only cuts them into rows of another length.",
+                "A reshape keeps the order in which numbers are read: it cuts the same sequence into other rows.",
                 "Split height and width into (rows, p) and (columns, q), and look at the order of the axes then.",
-                "Bring the axes into the order batch, rows, columns, channel, p, q before you merge them. After a "
-                "convolution, the axis of the channels has to go last before (or after) its grid is flattened.",
+                "Bring the axes into the order batch, rows, columns, channel, p, q before you merge them. (If you "
+                "use a convolution: its axis of channels has to go last, before or after its grid is flattened.)",
             ),
         ),
         Mistake(
             "pe_split_reversed",
-            "A side was split as (p, rows) instead of (rows, p), so that a patch takes pixels from all over the "
-            "picture at even distances instead of neighbours.",
+            "You split a side as (p, rows), so that a patch takes pixels from all over the picture, at even "
+            "distances; split it as (rows, p), so that they are neighbours.",
             "cut",
             (
                 "Which pixels of the first row of the picture are in patch 0? They should be neighbours.",
@@ -39,7 +39,7 @@ MISTAKES = {
         ),
         Mistake(
             "pe_column_major",
-            "The patches are read down the columns; they are read row by row, like text.",
+            "You read the patches down the columns; they should be read row by row, like text.",
             "order of patches",
             (
                 "Patch 1 is the one to the right of patch 0, not the one below it.",
@@ -48,7 +48,7 @@ MISTAKES = {
         ),
         Mistake(
             "pe_pixels_transposed",
-            "Height and width are swapped inside the patches: each patch is transposed.",
+            "You swap height and width inside the patches: each patch comes out transposed; it should stay as it is.",
             "order of pixels",
             (
                 "Look at one patch alone, as a picture: it is mirrored at its diagonal.",
@@ -57,8 +57,8 @@ MISTAKES = {
         ),
         Mistake(
             CHANNEL_LAST,
-            "The channels are not first in the flattened patch. The paper writes (row, column, channel); this "
-            "exercise, and a convolution's weight, want (channel, row, column).",
+            "Your flattened patch does not begin with all of channel 0; its order should be (channel, row, column), "
+            "as in a convolution's weight. (The paper writes the channel last; this exercise does not.)",
             "order of pixels",
             (
                 "The first p * p numbers of a patch are all of channel 0.",

@@ -29,39 +29,39 @@ NUDGES = {
 
 _OWN = bank(
     """
-    enc_no_attn_residual | first residual | The first residual is missing: Eq. 2 adds the token to what attention gives. | The output of attention alone does not replace x.
-    enc_no_mlp_residual | second residual | The second residual is missing: Eq. 3 adds the token to what the MLP gives. | The output of the MLP alone does not replace x.
-    enc_residual_after_norm | first residual | The residual starts behind the norm: what is added is the token before it was normalised. | Do not overwrite x with its norm; the branch alone sees the norm.
-    enc_post_norm | norms | The norm stands behind the sum (post-norm): in the ViT it stands before attention and before the MLP. | Nothing comes after the sum; the norm is the first thing in the branch.
-    enc_norm_on_branch_output | norms | The norm is applied to what comes out of the branch: it belongs before attention and before the MLP. | Norm first, then attention or MLP, then the sum.
-    enc_eps_1e-5 | norms | eps is 1e-5, PyTorch's default: the ViT's is 1e-6. | Look at the arguments of nn.LayerNorm.
-    enc_eps_other | norms | eps is not 1e-6, or does not stand where it should: under the root, beside the variance. | Look at the arguments of nn.LayerNorm.
-    enc_double_residual | first residual | A residual is added twice: once inside the branch, and once more outside. | Look at what attention and MLP return, and at what the block adds.
-    enc_mlp_residual_from_input | second residual | The second residual is the block's input: Eq. 3 adds what came out of Eq. 2. | A name kept from the start of forward is used where the newer one belongs.
-    enc_x_plus_x | first residual | A name is reused: the branch's output is added to itself, and the token is lost. | After `x = branch(x)`, x is no longer the token.
-    enc_dead_residual | first residual | A variable for the residual is kept and never used: the sum is made elsewhere. | Delete the line, or use the variable in the sum.
-    enc_no_norm | norms | A norm is missing before attention or before the MLP. | Both branches begin with a norm.
-    enc_norm_twice | norms | A norm is applied twice in a row. | Once is enough: count the calls.
-    enc_norm_on_residual | norms | The norm is on the wrong side of the sum: the branch gets it, not the token that is added. | x + branch(norm(x)).
-    enc_norm_unbiased | norms | The variance is divided by D - 1: LayerNorm divides by D. | torch.var and torch.std have an argument for it.
-    enc_norm_variance | norms | The token is divided by its variance: LayerNorm divides by the root of it. | A root is missing.
-    enc_rms_norm | norms | The mean is not subtracted: that is RMSNorm; the ViT has LayerNorm. | Which class is it?
-    enc_norm_centres_only | norms | The norm only subtracts the mean: LayerNorm also divides by the standard deviation. | Two things happen to a token in a norm.
-    enc_norm_wrong_axis | norms | The norm runs over the wrong axis: each token is normalised by itself, over its width. | Mean and variance are taken over the last axis alone.
-    enc_norm_is_batch_norm | norms | The norm is a BatchNorm: the ViT has LayerNorm. | Which class is it?
-    enc_norm_no_affine | norms | The norm's weight or bias is missing or not used: LayerNorm has both. | Look at the arguments of nn.LayerNorm.
-    enc_shared_norm | norms | One norm serves both halves: each has a norm of its own. | There are two norms with two sets of parameters; is one of them never called?
-    enc_residual_scaled | first residual | A sum is scaled: Eq. 2 and 3 add, and nothing else. | Look for a factor in the sums.
-    enc_residual_subtracted | first residual | A branch is subtracted: Eq. 2 and 3 add. | Look at the signs.
-    enc_residual_multiplied | first residual | A branch is multiplied with the token: Eq. 2 and 3 add. | Look at the operators.
-    enc_branch_twice | attention | A branch is run twice. | Count how often attention and MLP are called.
-    enc_half_unused | attention | Attention or the MLP is not used. | Follow x through forward: what does it pass?
-    enc_attention_input_mixed | attention | Queries, keys and values do not all come from the normalised tokens. | All three of them get the output of the first norm.
-    enc_parallel | second residual | Attention and MLP both read the block's input: the MLP reads what came out of Eq. 2. | One after the other.
-    enc_mlp_first | first residual | The MLP comes before attention: Eq. 2 is attention. | Swap the two lines.
-    enc_halves_not_added | second residual | The block's input is counted twice: both halves have added it. | Eq. 3 works on what Eq. 2 gave.
-    enc_half_twice | second residual | One half of the block is run twice. | Two lines, one for each equation.
-    enc_random | attention | Two calls in eval give different outputs: dropout is not switched off. | nn.Dropout knows about eval; F.dropout needs `training=self.training`.
+    enc_no_attn_residual | first residual | Your first residual is missing; Eq. 2 adds the token to what attention gives. | The output of attention alone does not replace x.
+    enc_no_mlp_residual | second residual | Your second residual is missing; Eq. 3 adds the token to what the MLP gives. | The output of the MLP alone does not replace x.
+    enc_residual_after_norm | first residual | You add the normalised token to what the branch gives; add the token as it was before the norm. | Do not overwrite x with its norm; the branch alone sees the norm.
+    enc_post_norm | norms | You put the norm behind the sum (post-norm); in the ViT it stands before attention and before the MLP. | Nothing comes after the sum; the norm is the first thing in the branch.
+    enc_norm_on_branch_output | norms | You apply the norm to what comes out of the branch; it should be applied before attention and before the MLP. | Norm first, then attention or MLP, then the sum.
+    enc_eps_1e-5 | norms | Your eps is 1e-5, PyTorch's default; the ViT's is 1e-6. | Look at the arguments of nn.LayerNorm.
+    enc_eps_other | norms | Your eps is not 1e-6, or does not stand under the root, beside the variance; it should be 1e-6, and there. | Look at the arguments of nn.LayerNorm.
+    enc_double_residual | first residual | You add a residual twice, once inside the branch and once more outside; once is right. | Look at what attention and MLP return, and at what the block adds.
+    enc_mlp_residual_from_input | second residual | Your second residual adds the block's input; Eq. 3 adds what came out of Eq. 2. | A name kept from the start of forward is used where the newer one belongs.
+    enc_x_plus_x | first residual | You overwrite the token's name and then add the branch's output to itself; the token should be added to it. | After `x = branch(x)`, x is no longer the token.
+    enc_dead_residual | first residual | You keep a variable for the residual and never use it, which misleads whoever reads it; the sum should add it, or the line should go. | Delete the line, or use the variable in the sum.
+    enc_no_norm | norms | You leave out the norm before attention or before the MLP; both should have one. | Both branches begin with a norm.
+    enc_norm_twice | norms | You apply a norm twice in a row; once is right. | Once is enough: count the calls.
+    enc_norm_on_residual | norms | You normalise the token that is added, not what the branch gets; the branch should get the norm, and the token be added as it is. | x + branch(norm(x)).
+    enc_norm_unbiased | norms | You divide the variance by D - 1; LayerNorm divides by D. | torch.var and torch.std have an argument for it.
+    enc_norm_variance | norms | You divide the token by its variance; LayerNorm divides by the root of it. | A root is missing.
+    enc_rms_norm | norms | You do not subtract the mean, which is RMSNorm; the ViT has LayerNorm. | Which class is it?
+    enc_norm_centres_only | norms | Your norm only subtracts the mean; LayerNorm also divides by the standard deviation. | Two things happen to a token in a norm.
+    enc_norm_wrong_axis | norms | Your norm runs over another axis; each token should be normalised by itself, over its width. | Mean and variance are taken over the last axis alone.
+    enc_norm_is_batch_norm | norms | You use a BatchNorm; the ViT has LayerNorm. | Which class is it?
+    enc_norm_no_affine | norms | Your norm's weight or bias is missing or not used; LayerNorm should have both. | Look at the arguments of nn.LayerNorm.
+    enc_shared_norm | norms | You use one norm for both halves; each should have a norm of its own. | There are two norms with two sets of parameters; is one of them never called?
+    enc_residual_scaled | first residual | You scale a sum; Eq. 2 and 3 add, and nothing else. | Look for a factor in the sums.
+    enc_residual_subtracted | first residual | You subtract in a residual; Eq. 2 and 3 add. | Look at the signs.
+    enc_residual_multiplied | first residual | You multiply the token with what a branch gives; Eq. 2 and 3 add. | Look at the operators.
+    enc_branch_twice | attention | You run attention or the MLP twice; once is right. | Count how often attention and MLP are called.
+    enc_half_unused | attention | You do not use what attention or the MLP gives; the block should add both. | Follow x through forward: what does it pass?
+    enc_attention_input_mixed | attention | You make some of queries, keys and values from other tokens; all three should come from the normalised ones. | All three of them get the output of the first norm.
+    enc_parallel | second residual | You give the block's input to the MLP; it should get what came out of Eq. 2. | One after the other.
+    enc_mlp_first | first residual | You run the MLP before attention; attention, Eq. 2, should be first. | Swap the two lines.
+    enc_halves_not_added | second residual | You count the block's input twice, since both halves add it; Eq. 3 should add what Eq. 2 gave, and nothing more. | Eq. 3 works on what Eq. 2 gave.
+    enc_half_twice | second residual | You run one half of the block twice; once is right. | Two lines, one for each equation.
+    enc_random | attention | Two calls in eval mode differ, since your dropout stays on; in eval mode it should do nothing. | nn.Dropout knows about eval; F.dropout needs `training=self.training`.
     """,  # noqa: E501 - a table
     NUDGES,
 )

@@ -38,7 +38,7 @@ CASE = (
 MISTAKES = bank(
     Mistake(
         "ev_train_mode",
-        "the model is measured in train mode",
+        "you measure the model in train mode; it should be in eval mode",
         "mode",
         (
             "Do two evaluations of one model agree?",
@@ -48,7 +48,8 @@ MISTAKES = bank(
     ),
     Mistake(
         "tr_stays_eval",
-        "the model is left in eval mode: what trains it next trains without dropout",
+        "you leave the model in eval mode, so that what trains it next trains without dropout; it should have the "
+        "mode that it came in",
         "mode",
         (
             "In which mode was the model before, and in which is it now?",
@@ -57,7 +58,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_always_train",
-        "the model is left in train mode, though it came in eval mode",
+        "you leave the model in train mode, though it came in eval mode; it should have the mode that it came in",
         "mode",
         (
             "What if somebody measures a model twice, and then predicts with it?",
@@ -66,7 +67,8 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_graph",
-        "autograd follows the measurement: every batch keeps its activations for a backward() that never comes",
+        "you let autograd follow the measurement, so that every batch keeps its activations for a backward() that "
+        "never comes; it should be off",
         "gradients",
         (
             "Does model(images).requires_grad hold while you measure?",
@@ -75,7 +77,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "pf_loss_tensor",
-        "losses are added up with their graphs: memory grows with every batch",
+        "you add up losses with their graphs, so that memory grows with every batch; add up numbers",
         "gradients",
         (
             "What does the sum of losses hold on to?",
@@ -84,7 +86,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_grad_left_off",
-        "autograd is switched off and stays off",
+        "you switch autograd off and leave it off; it should be as it was before",
         "gradients",
         (
             "Can anybody train after your function ran?",
@@ -94,7 +96,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_trains",
-        "the model is changed by measuring it",
+        "you change the model by measuring it; it should stay as it is",
         "gradients",
         (
             "Which lines of a training step do not belong here?",
@@ -103,7 +105,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_argmax_axis",
-        "the largest logit is searched over the pictures of the batch; it should be over the classes",
+        "you search the largest logit over the pictures of the batch; it should be over the classes",
         "accuracy",
         (
             "What is the shape of your predictions? There should be one for each picture.",
@@ -112,7 +114,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_metric_object",
-        "something is kept from one call to the next",
+        "you keep something from one call to the next; each call should begin at zero",
         "accuracy",
         (
             "Where do your sums start?",
@@ -122,7 +124,8 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_mean_of_means",
-        "the batches' means are averaged, so a picture in a small batch counts more than one in a large batch",
+        "you average the batches' means, so a picture in a small batch counts more than one in a large batch; all "
+        "should count the same",
         "accuracy",
         (
             "Does the result change with the batch size?",
@@ -132,13 +135,13 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_drop_last",
-        "the last, smaller batch is left out",
+        "you leave out the last, smaller batch; every picture should count",
         "accuracy",
         ("How many pictures does your function see?", "A test picture that is not counted was not tested."),
     ),
     Mistake(
         "ev_sum_not_mean",
-        "the sum is not divided by the number of pictures",
+        "you do not divide the sum by the number of pictures; it should be a mean",
         "accuracy",
         (
             "Does the result change if every picture is there twice?",
@@ -147,7 +150,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_last_batch",
-        "only the last batch counts",
+        "you count the last batch only; all should count",
         "accuracy",
         (
             "What does your sum hold after the second batch?",
@@ -156,31 +159,32 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_first_batch",
-        "only the first batch counts",
+        "you count the first batch only; all should count",
         "accuracy",
         ("How often does your loop run?", "A return inside the loop ends it after one batch."),
     ),
     Mistake(
         "ev_batch_size_assumed",
-        "the sum is divided by batches x batch size, but the last batch is smaller",
+        "you divide the sum by batches x batch size, but the last batch is smaller; it should be the number of "
+        "pictures",
         "accuracy",
         ("How many pictures are in three batches of 5, 5 and 2?", "Count len(labels) of each batch."),
     ),
     Mistake(
         "ev_percent",
-        "the accuracy is in percent; it should be a fraction in [0, 1]",
+        "you return the accuracy in percent; it should be a fraction in [0, 1]",
         "accuracy",
         ("What is the largest accuracy there can be?", "Percent is for printing: f'{accuracy:.1%}'."),
     ),
     Mistake(
         "ev_error_rate",
-        "the share of wrong predictions is returned; it should be that of the right ones",
+        "you return the share of wrong predictions; it should be that of the right ones",
         "accuracy",
         ("What should a perfect model get?", "Count where the predictions equal the labels."),
     ),
     Mistake(
         "ev_softmax_first",
-        "softmax is applied before the cross-entropy, which applies it itself",
+        "you apply softmax before the cross-entropy, which applies it itself; it should get the logits",
         "loss",
         (
             "What does F.cross_entropy expect: logits or probabilities?",
@@ -189,7 +193,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_swapped",
-        "predictions and labels are swapped in the call of the loss",
+        "you swap predictions and labels in the call of the loss; predictions should come first",
         "loss",
         (
             "In which order does F.cross_entropy take its two arguments?",
@@ -198,13 +202,13 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_results_swapped",
-        "loss and accuracy are returned in the other order",
+        "you return loss and accuracy in the other order; the loss should be first",
         "what is returned",
         ("In which order does the exercise name them?", "First the loss, then the accuracy."),
     ),
     Mistake(
         "ev_inference_tensor",
-        "what is returned is a tensor made under inference_mode, which autograd refuses for ever",
+        "you return a tensor made under inference_mode, which autograd refuses for ever; it should be a plain number",
         "what is returned",
         (
             "What happens if somebody multiplies your loss with a parameter?",
@@ -213,7 +217,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_returns_nothing",
-        "nothing is returned",
+        "you return nothing; it should be the loss and the accuracy",
         "what is returned",
         ("What does a Python function return that has no return?", "Return the loss and the accuracy."),
     ),

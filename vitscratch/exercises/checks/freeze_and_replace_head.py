@@ -23,7 +23,7 @@ OLD_CLASSES, NEW_CLASSES, RATE = 7, 5, 0.03
 MISTAKES = bank(
     Mistake(
         "th_not_replaced",
-        "the model has its old head still",
+        "you leave the old head in the model; it should have a new one",
         "head",
         (
             "What is model.head after your function?",
@@ -34,7 +34,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_head_inputs",
-        "the new head does not fit the body",
+        "your new head does not fit the body; its inputs should be as many as the old head's",
         "head",
         (
             "How wide is what the old head reads?",
@@ -43,7 +43,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_head_stacked",
-        "the old head is in the model still, with the new one behind it",
+        "you put the new head behind the old one; it should replace it",
         "head",
         (
             "How many numbers does your new layer read: the body's, or the old classes'?",
@@ -52,7 +52,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "tf_head_cpu",
-        "the new head has the default device and dtype, not those of the old one",
+        "your new head has the default device and dtype; it should have those of the old one",
         "head",
         (
             "Where is a new nn.Linear, if the model was moved to a GPU before?",
@@ -62,7 +62,8 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_requires_grad_on_module",
-        "requires_grad is set on modules, where it is only a new attribute that nobody reads",
+        "you set requires_grad on modules, where it is only a new attribute that nobody reads; it should be set on "
+        "parameters",
         "what learns",
         (
             "What is a module's requires_grad, and what is a parameter's?",
@@ -71,7 +72,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_nothing_frozen",
-        "everything learns still",
+        "you freeze nothing: everything still learns; only the head should",
         "what learns",
         (
             "Which parameters have requires_grad = True after your function?",
@@ -80,7 +81,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_head_frozen",
-        "the head is frozen, too: nothing learns",
+        "you freeze the head, too, so that nothing learns; it should learn",
         "what learns",
         (
             "Which parameters have requires_grad = True after your function?",
@@ -89,7 +90,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_partly_frozen",
-        "a part of the body was forgotten and learns still",
+        "you forget a part of the body, and it still learns; all of it should be frozen",
         "what learns",
         (
             "Which parameters have requires_grad = True after your function?",
@@ -100,7 +101,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_gradients_kept",
-        "the body keeps the gradients that it had",
+        "you leave the body the gradients that it had; they should be gone",
         "what learns",
         (
             "What does an optimizer of all parameters do in its next step?",
@@ -109,7 +110,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "tf_frozen_train_mode",
-        "the frozen body goes back into train mode with model.train()",
+        "you let model.train() put the frozen body back into train mode; it should stay in eval mode",
         "mode",
         (
             "Call model.train() and then the model twice with one picture. Do the results agree?",
@@ -121,7 +122,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_body_changed",
-        "the body computes something else than before",
+        "your body computes something else than before; it should stay as it was",
         "what stays",
         (
             "Which line writes to the weights?",
@@ -130,7 +131,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_head_stuck",
-        "the head does not move when it is trained",
+        "your head does not move when it is trained; it should",
         "what stays",
         (
             "Does model.head.weight have a gradient after backward()?",
@@ -139,7 +140,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "tf_opt_before_head",
-        "the optimizer was made before the head: it holds the old one",
+        "you make the optimizer before the head, so that it holds the old one; it should be made after",
         "optimizer",
         (
             "Whose parameters are in optimizer.param_groups?",
@@ -149,7 +150,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_rate_ignored",
-        "the optimizer has another learning rate than was asked for",
+        "you give the optimizer another learning rate than was asked for; it should be that one",
         "optimizer",
         ("What is optimizer.param_groups[0]['lr']?", "Use the argument."),
     ),

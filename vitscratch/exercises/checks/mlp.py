@@ -25,20 +25,20 @@ NUDGES = {
 
 MISTAKES: dict[str, Mistake] = bank(
     """
-    mlp_gelu_tanh | activation | GELU is approximated with tanh: the ViT's is exact, x * Phi(x). | Look at the argument `approximate`, or use erf in your own formula.
-    mlp_quick_gelu | activation | The activation is x * sigmoid(1.702 x), CLIP's: the ViT's GELU is exact, x * Phi(x). | torch.nn.functional has the exact one.
-    mlp_no_activation | activation | There is no activation: two linear layers in a row are one linear layer. | Between the layers stands a GELU.
-    mlp_relu | activation | The activation is ReLU: the ViT's is GELU. | See section 3.1 of the paper: which non-linearity?
-    mlp_silu | activation | The activation is SiLU: the ViT's is GELU. | See section 3.1 of the paper: which non-linearity?
-    mlp_other_activation | activation | The activation is not GELU, x * Phi(x). | Compare your activation at -1, 0 and 1 with -0.1587, 0 and 0.8413.
-    mlp_activation_last | second layer | There is an activation after the second layer, too: what the MLP adds to a token must be free to be negative. | The second layer is the last thing.
-    mlp_activation_misplaced | activation | The activation is not between the two layers. | Layer, activation, layer, in this order.
-    mlp_activation_twice | activation | The activation is applied twice. | Once, between the layers.
-    mlp_residual_inside | second layer | The input is added to the output: the residual belongs to the block, not into the MLP. | Return what the second layer gives.
-    mlp_no_bias | parameters | A layer has no bias: both have one. | Look at the arguments of the layers.
-    mlp_hidden_is_embed | parameters | The hidden layer is as wide as a token: it is mlp_dim wide. | Which argument is never used?
-    mlp_hidden_fixed | parameters | The hidden layer has a width of its own: it is mlp_dim wide. | No 4 * embed_dim and no number: the caller says how wide.
-    mlp_random | activation | Two calls in eval give different outputs: dropout is not switched off. | nn.Dropout knows about eval; F.dropout needs `training=self.training`.
+    mlp_gelu_tanh | activation | You approximate GELU with tanh; the ViT's is exact, x * Phi(x). | Look at the argument `approximate`, or use erf in your own formula.
+    mlp_quick_gelu | activation | You use CLIP's x * sigmoid(1.702 x); the ViT's GELU is exact, x * Phi(x). | torch.nn.functional has the exact one.
+    mlp_no_activation | activation | You have no activation, and two linear layers in a row are one linear layer; there should be a GELU between them. | Between the layers stands a GELU.
+    mlp_relu | activation | You use ReLU; it should be GELU. | See section 3.1 of the paper: which non-linearity?
+    mlp_silu | activation | You use SiLU; it should be GELU. | See section 3.1 of the paper: which non-linearity?
+    mlp_other_activation | activation | Your activation is another function; it should be GELU, x * Phi(x). | Compare your activation at -1, 0 and 1 with -0.1587, 0 and 0.8413.
+    mlp_activation_last | second layer | You put an activation after the second layer, too; there should be none: what the MLP adds to a token must be free to be negative. | The second layer is the last thing.
+    mlp_activation_misplaced | activation | Your activation stands elsewhere; it should stand between the two layers. | Layer, activation, layer, in this order.
+    mlp_activation_twice | activation | You apply the activation twice; once is right. | Once, between the layers.
+    mlp_residual_inside | second layer | You add the input to the output of the MLP; the residual belongs to the block, outside. | Return what the second layer gives.
+    mlp_no_bias | parameters | One of your layers has no bias; both should have one. | Look at the arguments of the layers.
+    mlp_hidden_is_embed | parameters | Your hidden layer is as wide as a token; it should be mlp_dim wide. | Which argument is never used?
+    mlp_hidden_fixed | parameters | Your hidden layer has a width of its own; it should be mlp_dim wide. | No 4 * embed_dim and no number: the caller says how wide.
+    mlp_random | activation | Two calls in eval mode differ, since your dropout stays on; in eval mode it should do nothing. | nn.Dropout knows about eval; F.dropout needs `training=self.training`.
     """,  # noqa: E501 - a table
     NUDGES,
 )
@@ -149,7 +149,7 @@ PART = Part(
     direct={step: (NUDGES[step], _DIRECT[step]) for step in STEPS},
     facts=(
         "the hidden layer is mlp_dim wide",
-        "GELU is exact, stands between the two layers, and nowhere else",
+        "in eval mode the MLP is two layers with an exact GELU between them, and nothing else",
         "a token's output depends on that token alone",
     ),
 )

@@ -37,28 +37,28 @@ NUDGES = {
 
 MISTAKES: dict[str, Mistake] = bank(
     """
-    attn_over_batch | scores | Tokens look at the same token of other pictures: batch and tokens are swapped. | The batch comes first here: nn.MultiheadAttention needs to be told (batch_first), and no transposition may be left over.
-    attn_no_qkv_bias | queries, keys and values | Queries, keys and values have no bias: U_qkv is a linear layer with one. | Look at the arguments of the layer that makes q, k and v.
-    attn_value_is_input | queries, keys and values | The values are the tokens themselves: they need a projection of their own, as queries and keys have. | Which tensor do the weights meet?
-    attn_query_is_input | queries, keys and values | The queries are the tokens themselves: they need a projection of their own. | Follow q back to x: which layer does it come through?
-    attn_key_is_input | queries, keys and values | The keys are the tokens themselves: they need a projection of their own. | Follow k back to x: which layer does it come through?
-    attn_layer_used_twice | queries, keys and values | Two of queries, keys and values come from the same layer: there are three layers, one for each. | A copied line whose layer was not changed.
-    attn_activation_on_qkv | queries, keys and values | There is an activation on queries, keys and values: these are linear functions of a token. | Leave the activation to the MLP.
-    attn_split_view | heads | Heads are split by view alone: its parts are other tokens, not heads. | First view D as (heads, width), the last axis, then move the axis of heads before that of tokens.
-    attn_packing_per_head | heads | The packed layer is read head by head, (heads, 3, width): it packs all queries, then all keys, then all values. | In which order do the three axes stand when the last axis, 3 D long, is split: what is outermost?
-    attn_heads_interleaved | heads | A head takes every h-th number of a token: it takes a slice of D_h neighbours. | In the view, the axis of heads comes before the axis of the width.
-    attn_heads_and_width_swapped | heads | Number of heads and width of a head are mixed up. | There are num_heads heads, and each is embed_dim / num_heads wide.
-    attn_one_head | heads | There is only one head: num_heads is not used. | Eq. 6 runs for each head by itself, on its slice of q, k and v.
-    attn_heads_not_transposed | heads | The heads of one token look at each other: the axis of heads was never moved before that of tokens. | Before the product, q is (b, h, n, k): which axes does yours have?
-    attn_merge_reshape | merging heads | Heads are merged by reshape alone: that puts other tokens beside each other, not heads. | First move the axis of heads back behind that of tokens, then join the last two.
-    attn_merge_interleaved | merging heads | Heads are merged in the wrong order: number by number of all heads, not head after head. | Of the two axes that are joined, that of heads is the outer one.
-    attn_heads_reversed | merging heads | The heads are merged from last to first. | They go back in the order in which they came.
-    attn_no_out_proj | output projection | The output projection is missing: U_msa of Eq. 8. | After the merge comes one more linear layer, D to D.
-    attn_no_out_bias | output projection | The output projection has no bias. | Look at the arguments of the last layer.
-    attn_out_activation | output projection | There is an activation on the output: the projection is the last step. | Leave the activation to the MLP.
-    attn_out_proj_twice | output projection | The output projection is applied twice. | Count how often it is called.
-    attn_out_proj_transposed | output projection | The weight of the output projection is used transposed. | A linear layer with weight W computes x W^T; call the layer.
-    attn_residual_inside | output projection | The input is added to the output: the residual belongs to the block, not into attention. | Return what Eq. 8 says, nothing more.
+    attn_over_batch | scores | You swap batch and tokens, so that a token looks at the same token of other pictures; it should look at the tokens of its own picture. | The batch comes first here: nn.MultiheadAttention needs to be told (batch_first), and no transposition may be left over.
+    attn_no_qkv_bias | queries, keys and values | Your queries, keys and values have no bias; U_qkv should be a linear layer with one. | Look at the arguments of the layer that makes q, k and v.
+    attn_value_is_input | queries, keys and values | You use the tokens themselves as values; they should have a projection of their own, as queries and keys have. | Which tensor do the weights meet?
+    attn_query_is_input | queries, keys and values | You use the tokens themselves as queries; they should have a projection of their own. | Follow q back to x: which layer does it come through?
+    attn_key_is_input | queries, keys and values | You use the tokens themselves as keys; they should have a projection of their own. | Follow k back to x: which layer does it come through?
+    attn_layer_used_twice | queries, keys and values | You make two of queries, keys and values with the same layer; there should be three layers, one for each. | A copied line whose layer was not changed.
+    attn_activation_on_qkv | queries, keys and values | You put an activation on queries, keys and values; they should be linear functions of a token. | Leave the activation to the MLP.
+    attn_split_view | heads | You split the heads by view alone, so that a head gets parts of other tokens; it should get a slice of every token. | First view D as (heads, width), the last axis, then move the axis of heads before that of tokens.
+    attn_packing_per_head | heads | You read the packed layer head by head, (heads, 3, width); it should be (3, heads, width): all queries, then all keys, then all values. | In which order do the three axes stand when the last axis, 3 D long, is split: what is outermost?
+    attn_heads_interleaved | heads | Your head takes every h-th number of a token; it should take a slice of D_h neighbours. | In the view, the axis of heads comes before the axis of the width.
+    attn_heads_and_width_swapped | heads | You mix up the number of heads and the width of a head; there should be num_heads heads, each embed_dim / num_heads wide. | There are num_heads heads, and each is embed_dim / num_heads wide.
+    attn_one_head | heads | You compute a single head and do not use num_heads; there should be num_heads of them. | Eq. 6 runs for each head by itself, on its slice of q, k and v.
+    attn_heads_not_transposed | heads | You let the heads of one token look at each other; the axis of heads should move before that of tokens, so that tokens do. | Before the product, q is (b, h, n, k): which axes does yours have?
+    attn_merge_reshape | merging heads | You merge the heads by reshape alone, which puts other tokens beside each other; the heads of one token should stand beside each other. | First move the axis of heads back behind that of tokens, then join the last two.
+    attn_merge_interleaved | merging heads | You merge the heads number by number; it should be head after head. | Of the two axes that are joined, that of heads is the outer one.
+    attn_heads_reversed | merging heads | You merge the heads from last to first; it should be from first to last. | They go back in the order in which they came.
+    attn_no_out_proj | output projection | Your output projection is missing; Eq. 8 ends with it (U_msa). | After the merge comes one more linear layer, D to D.
+    attn_no_out_bias | output projection | Your output projection has no bias; it should have one. | Look at the arguments of the last layer.
+    attn_out_activation | output projection | You put an activation on the output; the projection should be the last step. | Leave the activation to the MLP.
+    attn_out_proj_twice | output projection | You apply the output projection twice; once is right. | Count how often it is called.
+    attn_out_proj_transposed | output projection | You use the weight of the output projection transposed; a linear layer with weight W computes x W^T. | A linear layer with weight W computes x W^T; call the layer.
+    attn_residual_inside | output projection | You add the input to the output of attention; the residual belongs to the block, outside. | Return what Eq. 8 says, nothing more.
     """,  # noqa: E501 - a table
     NUDGES,
 ) | {name: mistake for name, mistake in attention.MISTAKES.items() if not name.startswith("attn_returns")}

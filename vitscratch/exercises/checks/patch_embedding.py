@@ -35,7 +35,7 @@ MISTAKES: dict[str, Mistake] = {
     },
     "pe_frozen": Mistake(
         "pe_frozen",
-        "No gradient reaches the projection, so that it never learns.",
+        "No gradient reaches your projection, so that it never learns; it should get one.",
         "projection",
         (
             "After a backward pass, what is in .grad of each parameter?",

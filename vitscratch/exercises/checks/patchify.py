@@ -20,8 +20,8 @@ MISTAKES: dict[str, Mistake] = {
     **cutting.MISTAKES,
     "tok_global_name": Mistake(
         "tok_global_name",
-        "The side of a patch is taken from somewhere else (a global name, or a number such as 16) and the argument "
-        "patch_size is not used.",
+        "You take the side of a patch from somewhere else (a global name, or a number such as 16); it should be the "
+        "argument patch_size.",
         "cut",
         (
             "Try patches of another side than 16.",
@@ -30,7 +30,8 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "pe_detached": Mistake(
         "pe_detached",
-        "The patches are cut off from the pictures' gradients (detach, .data, numpy or no_grad).",
+        "You cut the patches off from the pictures' gradients (detach, .data, numpy or no_grad); gradients should "
+        "pass.",
         "cut",
         (
             "Cutting moves numbers; a gradient has to find its way back through it.",

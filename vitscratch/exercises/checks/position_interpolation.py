@@ -26,8 +26,8 @@ MISTAKES: dict[str, Mistake] = {
     for mistake in (
         Mistake(
             "cv_pos_with_cls",
-            "The class token's row takes part in the interpolation, or is not row 0. It has no place in the grid: it "
-            "is set aside, and put back as it was.",
+            "You interpolate the class token's row with the others, or do not leave it as row 0; it should be set "
+            "aside and put back as it was.",
             "class token",
             (
                 "Compare row 0 before and after: it should be the same to the bit.",
@@ -36,7 +36,7 @@ MISTAKES: dict[str, Mistake] = {
         ),
         Mistake(
             "cv_pos_cls_dropped",
-            "The class token's row is missing from the result.",
+            "You leave the class token's row out of the result; it should be row 0, as it was.",
             "class token",
             (
                 "How many rows has the result? One more than the new grid has patches.",
@@ -45,14 +45,14 @@ MISTAKES: dict[str, Mistake] = {
         ),
         Mistake(
             "cv_pos_cls_last",
-            "The class token's row is put back at the end; it is row 0.",
+            "You put the class token's row back at the end; it should be row 0.",
             "class token",
             ("Where was it before?", "Mind the order of what you concatenate."),
         ),
         Mistake(
             "cv_pos_rounding",
-            "The new size is given as a factor, and old * (new / old) is rounded down at some sizes: one row of "
-            "patches too few.",
+            "You give the new size as a factor, and old * (new / old) is rounded down at some sizes: one row of "
+            "patches too few; give the size itself.",
             "interpolation",
             (
                 "In floating point, 49 * (1 / 49) is below 1. Try many sizes, not one.",
@@ -61,7 +61,8 @@ MISTAKES: dict[str, Mistake] = {
         ),
         Mistake(
             "cv_pos_square_only",
-            "It is right for square grids only: the sides are guessed from the number of patches.",
+            "You guess the sides from the number of patches, which is right for square grids only; take them from "
+            "the arguments.",
             "grid",
             (
                 "3 x 5 patches are 15, and the square root of 15 is not 3.",
@@ -70,7 +71,7 @@ MISTAKES: dict[str, Mistake] = {
         ),
         Mistake(
             "cv_pos_axes",
-            "Rows and columns are swapped somewhere: patches are stored row by row, and a grid is (rows, columns).",
+            "You swap rows and columns somewhere; patches are stored row by row, and a grid should be (rows, columns).",
             "grid",
             (
                 "Try a grid of 3 x 5 in which each position holds its own row number.",
@@ -79,7 +80,8 @@ MISTAKES: dict[str, Mistake] = {
         ),
         Mistake(
             "cv_pos_grid_reshape",
-            "The grid is reshaped where axes have to be permuted, so that the numbers of a position are torn apart.",
+            "You reshape the grid where axes have to be permuted, so that the numbers of a position are torn apart; "
+            "they should stay together.",
             "grid",
             (
                 "F.interpolate wants (1, d, rows, columns); you have (1, rows * columns, d).",
@@ -88,13 +90,13 @@ MISTAKES: dict[str, Mistake] = {
         ),
         Mistake(
             "cv_pos_mode",
-            "The interpolation is not bicubic.",
+            "You interpolate in another way; it should be bicubic.",
             "interpolation",
             ("Which mode is F.interpolate's default?", 'mode="bicubic" is what the paper\'s code and its heirs use.'),
         ),
         Mistake(
             "cv_pos_input_changed",
-            "The input is changed in place; it is somebody else's tensor.",
+            "You change the input in place; it should stay as it is, for it is somebody else's tensor.",
             "grid",
             ("Compare pos_embed before and after the call.", "Make a new tensor; no operations that end in _."),
         ),

@@ -18,8 +18,8 @@ MISTAKES = {
     for mistake in (
         Mistake(
             "vit_cls_batch_dim",
-            "There is one class token for each slot of a batch. It is one vector, shared by all pictures; what a "
-            "picture gets must not depend on its place in the batch.",
+            "You make one class token for each slot of a batch; it should be one vector for all pictures, so that "
+            "what a picture gets does not depend on its place in the batch.",
             CLASS_TOKEN,
             (
                 "How many class tokens does the model learn? Count the parameter's numbers.",
@@ -28,8 +28,8 @@ MISTAKES = {
         ),
         Mistake(
             "vit_pos_batch_dim",
-            "There is one table of positions for each slot of a batch (and a batch of one picture is silently "
-            "broadcast to as many). It is one table, shared by all pictures.",
+            "You make one table of positions for each slot of a batch (and a single picture is silently broadcast "
+            "to as many); it should be one table for all pictures.",
             POSITION,
             (
                 "How many numbers does the position embedding learn? N + 1 rows of embed_dim would do.",
@@ -38,7 +38,7 @@ MISTAKES = {
         ),
         Mistake(
             "vit_pos_not_on_cls",
-            "Only the patches get a position; the class token has one, too (Eq. 1 adds N + 1 rows).",
+            "You add positions to the patches only; the class token should get one, too: Eq. 1 adds N + 1 rows.",
             POSITION,
             (
                 "How many rows has E_pos in Eq. 1?",
@@ -47,8 +47,8 @@ MISTAKES = {
         ),
         Mistake(
             "vit_pos_random_each_forward",
-            "The positions (or the class token) are drawn anew in every call; they are parameters, drawn once when "
-            "the module is built.",
+            "You draw the positions (or the class token) anew in every call; they should be parameters, made once "
+            "when the module is built.",
             POSITION,
             (
                 "Call it twice with the same input.",
@@ -57,7 +57,7 @@ MISTAKES = {
         ),
         Mistake(
             "vit_cls_added",
-            "The class token is added to the patches instead of standing in front of them as a token of its own.",
+            "You add the class token to the patches; it should stand in front of them, as a token of its own.",
             CLASS_TOKEN,
             (
                 "How many tokens come out for N patches?",
@@ -66,7 +66,7 @@ MISTAKES = {
         ),
         Mistake(
             "vit_cls_appended",
-            "The class token stands at the end; it is the first token, index 0.",
+            "You put the class token at the end; it should be the first token, index 0.",
             CLASS_TOKEN,
             (
                 "Which row of the result does not depend on the patches?",
@@ -75,8 +75,8 @@ MISTAKES = {
         ),
         Mistake(
             "tok_not_parameter",
-            "Class token or positions are plain tensors, so that they never learn, are not saved, and stay behind "
-            "when the model moves to a GPU.",
+            "Your class token or positions are plain tensors: they never learn, are not saved, and stay behind when "
+            "the model moves to a GPU; they should be an nn.Parameter.",
             "parameters",
             (
                 "What does dict(module.named_parameters()) list?",
@@ -85,7 +85,7 @@ MISTAKES = {
         ),
         Mistake(
             "tok_detached",
-            "No gradient reaches the class token or the positions, so that they never learn.",
+            "No gradient reaches your class token or positions, so that they never learn; they should get one.",
             "parameters",
             (
                 "After a backward pass, what is in .grad of each parameter?",
@@ -94,7 +94,7 @@ MISTAKES = {
         ),
         Mistake(
             "tok_no_position",
-            "No positions are added. Without them the model cannot know where a patch was.",
+            "You add no positions; without them the model cannot know where a patch was.",
             POSITION,
             (
                 "Swap two patches: do the outputs differ in more than their order?",
@@ -103,7 +103,8 @@ MISTAKES = {
         ),
         Mistake(
             "tok_no_class_token",
-            "There is no class token in front of the patches, or it is not the learned one.",
+            "You put no class token in front of the patches, or not the learned one; the first token should be the "
+            "parameter.",
             CLASS_TOKEN,
             (
                 "What stands in row 0 of the result?",
@@ -112,7 +113,7 @@ MISTAKES = {
         ),
         Mistake(
             "tok_cls_first_picture",
-            "Only the first picture of a batch gets the class token.",
+            "You give the class token to the first picture of a batch only; every picture should get it.",
             CLASS_TOKEN,
             (
                 "Compare row 0 of the first picture's tokens with row 0 of the second's.",
@@ -121,7 +122,7 @@ MISTAKES = {
         ),
         Mistake(
             "tok_pos_twice",
-            "The positions are added more than once.",
+            "You add the positions more than once; once is right.",
             POSITION,
             (
                 "Set the patches and the class token to zero: what comes out?",
@@ -130,7 +131,7 @@ MISTAKES = {
         ),
         Mistake(
             "tok_pos_multiplied",
-            "The tokens are multiplied by their positions; Eq. 1 adds them.",
+            "You multiply the tokens by their positions; Eq. 1 adds them.",
             POSITION,
             (
                 "What comes out where the position is zero?",
@@ -139,7 +140,8 @@ MISTAKES = {
         ),
         Mistake(
             "tok_pos_shifted",
-            "Tokens get the position of another one: the table is shifted, flipped, or one row of it is used for all.",
+            "You give tokens the position of another one (the table is shifted, flipped, or one row of it is used "
+            "for all); token i should get row i.",
             POSITION,
             (
                 "Set patches and class token to zero: the result is the table of positions, row by row.",
@@ -148,7 +150,7 @@ MISTAKES = {
         ),
         Mistake(
             "tok_scaled",
-            "Patches, class token or positions are multiplied by a factor that Eq. 1 does not have.",
+            "You multiply patches, class token or positions by a factor; Eq. 1 has none.",
             POSITION,
             (
                 "Compare the result with a sum by hand: what is the ratio?",
@@ -157,7 +159,7 @@ MISTAKES = {
         ),
         Mistake(
             "tok_norm",
-            "The tokens are normalised or go through an activation; Eq. 1 ends with the sum.",
+            "You normalise the tokens, or put an activation on them; Eq. 1 ends with the sum.",
             POSITION,
             (
                 "Double the patches: what happens to the result?",
@@ -166,7 +168,7 @@ MISTAKES = {
         ),
         Mistake(
             "tok_dropout",
-            "Some numbers are set to zero also in eval mode.",
+            "You set some numbers to zero also in eval mode; there dropout should do nothing.",
             POSITION,
             (
                 "Call it twice with one input, in eval mode.",

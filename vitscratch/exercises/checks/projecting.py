@@ -20,13 +20,14 @@ MISTAKES = {
         for mistake in (
             Mistake(
                 "pe_picture_transposed",
-                "Height and width of the picture are swapped before it is cut.",
+                "You swap height and width of the picture before you cut it; it should stay as it is.",
                 "cut",
                 ("Which patch does token 1 come from?", "PyTorch's pictures are (batch, channels, height, width)."),
             ),
             Mistake(
                 "pe_no_stride",
-                "The convolution moves on by one pixel (stride 1) instead of by one patch: they overlap.",
+                "Your convolution moves on by one pixel (stride 1), so that the patches overlap; it should move on "
+                "by a whole patch.",
                 "cut",
                 (
                     "How many tokens come out, and how many patches has the picture?",
@@ -35,7 +36,8 @@ MISTAKES = {
             ),
             Mistake(
                 "tok_global_name",
-                "A size is taken from somewhere else (a global name, or a number such as 16) instead of the arguments.",
+                "You take a size from somewhere else (a global name, or a number such as 16); it should come from "
+                "the arguments.",
                 "cut",
                 (
                     "Build it for patches of another side than 16, in a file with no other names.",
@@ -44,7 +46,8 @@ MISTAKES = {
             ),
             Mistake(
                 "pe_relu",
-                "An activation follows the projection; the patch embedding is linear (Eq. 1 has nothing but E).",
+                "You put an activation behind the projection; there should be none: the patch embedding is linear "
+                "(Eq. 1 has nothing but E).",
                 "projection",
                 (
                     "Is the token of a picture's negative what a linear map makes of it?",
@@ -53,7 +56,7 @@ MISTAKES = {
             ),
             Mistake(
                 "pe_norm",
-                "The tokens (or the pictures) are normalised on the way; in Eq. 1 nothing is.",
+                "You normalise the tokens (or the pictures) on the way; in Eq. 1 nothing is normalised.",
                 "projection",
                 (
                     "Double a picture's contrast: do the tokens change?",
@@ -62,7 +65,7 @@ MISTAKES = {
             ),
             Mistake(
                 "pe_scaled",
-                "The tokens (or the pictures) are multiplied by a factor that Eq. 1 does not have.",
+                "You multiply the tokens (or the pictures) by a factor; Eq. 1 has none.",
                 "projection",
                 (
                     "Compare with the patch times the matrix by hand: what is the ratio?",
@@ -71,7 +74,8 @@ MISTAKES = {
             ),
             Mistake(
                 "pe_no_bias",
-                "The projection has no bias, or does not add it; nn.Conv2d and nn.Linear have one by default.",
+                "Your projection has no bias, or does not add it; it should have one, as nn.Conv2d and nn.Linear "
+                "have by default.",
                 "parameters",
                 (
                     "What is the token of a black picture?",
@@ -80,7 +84,7 @@ MISTAKES = {
             ),
             Mistake(
                 "pe_dropout",
-                "Some numbers are set to zero also in eval mode.",
+                "You set some numbers to zero also in eval mode; there dropout should do nothing.",
                 "projection",
                 ("Call it twice with one picture.", "F.dropout needs training=self.training; nn.Dropout knows it."),
             ),

@@ -27,13 +27,13 @@ SEEDS = range(8)
 MISTAKES = bank(
     Mistake(
         "sp_returns_nothing",
-        "nothing is returned",
+        "you return nothing; it should be two lists of numbers of pictures",
         "sizes",
         ("What does a Python function return that has no return?", "Return train, held_out."),
     ),
     Mistake(
         "sp_labels_returned",
-        "labels are returned; the numbers of the pictures were asked for",
+        "you return labels; it should be the numbers of the pictures",
         "sizes",
         (
             "How would somebody find the pictures of your lists?",
@@ -42,19 +42,20 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_parts_swapped",
-        "the parts are in the other order, or `fraction` is taken for the training part",
+        "you return the parts in the other order, or take `fraction` for the training part; the held-out part "
+        "should be the second, and `fraction` its share",
         "sizes",
         ("How many pictures are held out at fraction 0.2?", "First those to train on, the larger part here."),
     ),
     Mistake(
         "sp_fraction_ignored",
-        "the held-out part has the same size whatever the fraction",
+        "your held-out part has the same size whatever the fraction; the fraction should decide it",
         "sizes",
         ("Where does your function use `fraction`?", "Of n_c pictures of a class, fraction * n_c are held out."),
     ),
     Mistake(
         "sp_overlap",
-        "pictures are in both parts",
+        "you put pictures into both parts; each should be in one",
         "every picture once",
         (
             "Can you find a picture that is in both lists?",
@@ -64,7 +65,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_duplicates",
-        "pictures are more than once in a part: they were drawn with replacement",
+        "you put pictures more than once into a part (drawn with replacement); each should be there once",
         "every picture once",
         (
             "How many different numbers are in your lists?",
@@ -73,7 +74,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_lost",
-        "pictures are in neither part",
+        "you put some pictures into neither part; each should be in one",
         "every picture once",
         (
             "Which numbers are missing?",
@@ -83,13 +84,13 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_from_one",
-        "the pictures are counted from 1; the first is 0",
+        "you count the pictures from 1; the first should be 0",
         "every picture once",
         ("What is labels[n] for n labels?", "range(len(labels)) counts from 0 to n - 1."),
     ),
     Mistake(
         "da_ordered_split",
-        "the list is cut in its order, and it is sorted by class",
+        "you cut the list in its order, and it is sorted by class; the parts should be drawn at random, class by class",
         "every class",
         (
             "Which classes are in your held-out part?",
@@ -99,7 +100,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "da_class_missing",
-        "a class is missing in one part",
+        "you leave one part without a class; both should have pictures of every class",
         "every class",
         (
             "How many pictures of the smallest class are held out, for several seeds?",
@@ -109,13 +110,13 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_equal_counts",
-        "every class gives the same number of pictures; each should give the same share of its own",
+        "you hold out equally many pictures of every class; each should give the same share of its own",
         "every class",
         ("What is 20 % of 23, and what of 5?", "The held-out part should be made up as the whole is."),
     ),
     Mistake(
         "sp_not_stratified",
-        "the classes' shares are left to chance",
+        "you leave the classes' shares to chance; every class should give the same share",
         "every class",
         (
             "How many pictures of each class are held out, for several seeds?",
@@ -124,13 +125,14 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_labels_changed",
-        "the caller's list of labels is changed, so its numbers now mean other pictures",
+        "you change the caller's list of labels, so its numbers now mean other pictures; it should stay as it is",
         "randomness",
         ("Is `labels` the same before and after?", "Shuffle a list of your own, of numbers, not the labels."),
     ),
     Mistake(
         "sp_not_repeatable",
-        "the same seed does not give the same split: it depends on who drew random numbers before",
+        "your split differs for the same seed, depending on who drew random numbers before; the seed alone should "
+        "decide it",
         "randomness",
         (
             "Where does your function use `seed`?",
@@ -140,7 +142,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_no_shuffle",
-        "the first, or last, pictures of each class are held out; nothing is drawn",
+        "you hold out the first, or last, pictures of each class; they should be drawn at random",
         "randomness",
         (
             "What do neighbouring files have in common?",
@@ -150,13 +152,14 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_seed_ignored",
-        "another seed gives the same split",
+        "you give the same split for another seed; it should be another one",
         "randomness",
         ("Where does your function use `seed`?", "Make the generator from the argument, not from a number."),
     ),
     Mistake(
         "sp_global_seed",
-        "a global random generator is seeded or used: what others draw from it changes",
+        "you seed or use a global random generator, so that what others draw from it changes; it should be a "
+        "generator of your own",
         "randomness",
         (
             "What does random.random() give after your function?",

@@ -35,7 +35,7 @@ RATE, NO_CLIP, CLIP = 0.1, 1e6, 0.25
 MISTAKES = bank(
     Mistake(
         "tr_stays_eval",
-        "the model stays in eval mode while it is trained",
+        "you leave the model in eval mode while it is trained; it should be in train mode",
         "mode",
         (
             "In which mode is a model that was just evaluated?",
@@ -45,7 +45,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_puts_eval",
-        "the step puts the model into eval mode",
+        "you put the model into eval mode; training should run in train mode",
         "mode",
         (
             "What do dropout and BatchNorm do in each of the two modes?",
@@ -54,7 +54,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_softmax_first",
-        "softmax is applied before the cross-entropy, which applies it itself",
+        "you apply softmax before the cross-entropy, which applies it itself; it should get the logits",
         "loss",
         (
             "What does F.cross_entropy expect: logits or probabilities?",
@@ -65,7 +65,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_sum",
-        "the loss is summed over the batch; it should be the mean",
+        "you sum the loss over the batch; it should be the mean",
         "loss",
         (
             "What happens to your gradient if every picture is in the batch twice?",
@@ -75,7 +75,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_divided_twice",
-        "the mean loss is divided by the batch size once more",
+        "you divide the mean loss by the batch size once more; it should stay the mean",
         "loss",
         (
             "How large is your loss for a model that guesses? It should be ln(classes).",
@@ -84,7 +84,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_nll_of_logits",
-        "the loss takes minus the label's logit; log softmax is missing",
+        "your loss is minus the label's logit; it should be minus its log softmax",
         "loss",
         (
             "Can your loss become negative?",
@@ -94,7 +94,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_nll_of_probabilities",
-        "the loss takes minus the label's probability; its logarithm is missing",
+        "your loss is minus the label's probability; it should be minus its logarithm",
         "loss",
         (
             "What is your loss when the label's probability is 1? And when it is 0?",
@@ -103,7 +103,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_softmax_over_batch",
-        "the softmax runs over the pictures of the batch; it should run over the classes",
+        "your softmax runs over the pictures of the batch; it should run over the classes",
         "loss",
         (
             "Over which axis do the probabilities of one picture sum to one?",
@@ -112,7 +112,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_bce",
-        "every class is scored by itself (binary cross-entropy); the softmax over the classes is missing",
+        "you score every class by itself (binary cross-entropy); one softmax should run over all classes",
         "loss",
         (
             "How many classes can a picture have at once?",
@@ -121,7 +121,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_mse",
-        "the loss is a squared error; cross-entropy was asked for",
+        "your loss is a squared error; it should be the cross-entropy",
         "loss",
         (
             "Which loss does the equation in the exercise give?",
@@ -130,7 +130,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_swapped",
-        "predictions and labels are swapped in the call of the loss",
+        "you swap predictions and labels in the call of the loss; predictions should come first",
         "loss",
         (
             "In which order does F.cross_entropy take its two arguments?",
@@ -139,7 +139,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_no_graph",
-        "the loss has no connection to the weights",
+        "your loss has no connection to the weights; autograd should be able to follow it back to them",
         "gradients",
         (
             "What makes torch forget how a tensor was computed?",
@@ -148,7 +148,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_no_backward",
-        "backward() is missing, so the loss gives no gradients",
+        "you do not call backward(), so the loss gives no gradients; it should be called in every step",
         "gradients",
         (
             "Where do the numbers in parameter.grad come from?",
@@ -157,7 +157,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_zero_before_step",
-        "the gradients are deleted between backward() and step()",
+        "you delete the gradients between backward() and step(); they should be deleted before or after both",
         "gradients",
         (
             "What does the optimizer find in parameter.grad when it takes its step?",
@@ -166,7 +166,8 @@ MISTAKES = bank(
     ),
     Mistake(
         "tr_zero_grad",
-        "old gradients are not forgotten: the second step uses those of the first, too",
+        "you do not forget old gradients, so that the second step uses those of the first, too; it should use its "
+        "own alone",
         "gradients",
         (
             "What does backward() do with gradients that are there already?",
@@ -176,13 +177,14 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_clip_hard_coded",
-        "the gradient is clipped to length 1 whatever clip_norm is",
+        "you clip the gradient to length 1 whatever clip_norm is; it should be clipped to clip_norm",
         "clipping",
         ("Where does your function use its last argument?", "Pass clip_norm to the clipping."),
     ),
     Mistake(
         "ts_always_rescaled",
-        "short gradients are made longer: every gradient gets the length clip_norm",
+        "you make short gradients longer, so that all get the length clip_norm; those that are shorter should stay "
+        "as they are",
         "clipping",
         (
             "What should happen to a gradient that is shorter than clip_norm?",
@@ -191,7 +193,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_clip_after_step",
-        "the gradients are clipped after the step that used them",
+        "you clip the gradients after the step that used them; it should be before",
         "clipping",
         (
             "Which gradients does the optimizer see?",
@@ -200,7 +202,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_no_clip",
-        "the gradient is not clipped when the optimizer uses it",
+        "your gradient is not clipped when the optimizer uses it; it should be",
         "clipping",
         (
             "How long is the gradient when step() runs?",
@@ -210,7 +212,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_clip_by_value",
-        "each number of the gradient is cut off; the whole gradient should be scaled",
+        "you cut off each number of the gradient; the whole gradient should be scaled by one factor",
         "clipping",
         (
             "Does your clipped gradient still point into the same direction?",
@@ -219,7 +221,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_clip_per_parameter",
-        "each parameter's gradient is clipped by itself; one length for all of them together was asked for",
+        "you clip each parameter's gradient by itself; there should be one length for all of them together",
         "clipping",
         (
             "Of what is |g| the length?",
@@ -228,7 +230,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_step_before_backward",
-        "the optimizer takes its step before this batch has gradients",
+        "you take the optimizer's step before this batch has gradients; it should come after backward()",
         "update",
         (
             "Which gradients does step() use: this batch's, or the last one's?",
@@ -237,19 +239,19 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_no_step",
-        "the optimizer never takes a step: the weights stay as they are",
+        "you never take the optimizer's step, so the weights stay as they are; they should change",
         "update",
         ("Who changes the weights?", "backward() computes gradients; optimizer.step() uses them."),
     ),
     Mistake(
         "ts_two_steps",
-        "the optimizer takes more than one step for a batch",
+        "you take more than one step of the optimizer for a batch; it should be one",
         "update",
         ("How often does your code call optimizer.step()?", "Once for each call of train_step."),
     ),
     Mistake(
         "ts_own_update",
-        "the weights are changed by something else than optimizer.step()",
+        "you change the weights by something else than optimizer.step(); only it should change them",
         "update",
         (
             "What else in your code writes to the weights?",
@@ -258,13 +260,13 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_returns_nothing",
-        "nothing is returned",
+        "you return nothing; it should be the loss, as a number",
         "what is returned",
         ("What does a Python function return that has no return?", "Return the loss, as a number: loss.item()."),
     ),
     Mistake(
         "pf_loss_tensor",
-        "the loss is returned with its graph",
+        "you return the loss with its graph; it should be a plain number",
         "what is returned",
         (
             "What does the returned tensor hold on to?",
@@ -274,7 +276,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_loss_after_step",
-        "the returned loss is the one after the step",
+        "you return the loss as it is after the step; it should be the one that was trained on",
         "what is returned",
         (
             "Which weights made the logits of the loss that you return?",

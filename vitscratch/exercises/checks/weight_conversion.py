@@ -24,8 +24,8 @@ MISTAKES: dict[str, Mistake] = {
     for mistake in (
         Mistake(
             "cv_strict_false",
-            "Names are missing or stay torchvision's: load_state_dict(strict=False) would pass over them in silence "
-            "and leave those weights at random.",
+            "None of the names that you return, or hardly one, is ours; all should be. "
+            "load_state_dict(strict=False) would pass over that in silence and leave the weights at random.",
             "names",
             (
                 "Load the result with strict=True: PyTorch lists what is missing and what is unexpected.",
@@ -34,7 +34,7 @@ MISTAKES: dict[str, Mistake] = {
         ),
         Mistake(
             "cv_prefix",
-            'The prefix "module." of a checkpoint that was saved from DataParallel is not taken away.',
+            'You do not take away the prefix "module." of a checkpoint that was saved from DataParallel; it should go.',
             "names",
             (
                 'Try a dict in which every name begins with "module.".',
@@ -42,8 +42,19 @@ MISTAKES: dict[str, Mistake] = {
             ),
         ),
         Mistake(
+            "cv_lstrip",
+            'You take single letters away from the beginning of names, as lstrip does; only the prefix "module." '
+            "should go, as a whole.",
+            "names",
+            (
+                "Print the names after you have taken the prefix away.",
+                'lstrip("module.") takes away every m, o, d, u, l, e and dot at the beginning; removeprefix a prefix.',
+            ),
+        ),
+        Mistake(
             "cv_block_number",
-            "Numbers of two digits go wrong: encoder_layer_1 is also the beginning of encoder_layer_10.",
+            "You get numbers of two digits wrong: encoder_layer_1 is also the beginning of encoder_layer_10; the "
+            "whole number should be read.",
             "names",
             (
                 "Try a model of more than ten blocks.",
@@ -52,7 +63,7 @@ MISTAKES: dict[str, Mistake] = {
         ),
         Mistake(
             "cv_input_changed",
-            "The given dict is changed; somebody else may still need it.",
+            "You change the given dict; it should stay as it is, for somebody else may still need it.",
             "names",
             (
                 "Compare the dict's names before and after the call.",
@@ -61,13 +72,14 @@ MISTAKES: dict[str, Mistake] = {
         ),
         Mistake(
             "cv_kernel_layout",
-            "The axes of the convolution's kernel are permuted; both libraries keep it as (d, c, row, column).",
+            "You permute the axes of the convolution's kernel; they should stay: both libraries keep it as (d, c, "
+            "row, column).",
             "values",
             ("Compare with conv_proj.weight number by number.", "Nothing has to be permuted between PyTorch models."),
         ),
         Mistake(
             "cv_transposed",
-            "A matrix is transposed; nn.Linear and torchvision both keep (out, in).",
+            "You transpose a matrix; it should stay: nn.Linear and torchvision both keep (out, in).",
             "values",
             (
                 "A square matrix hides it: compare the numbers, not the shape.",
@@ -76,31 +88,32 @@ MISTAKES: dict[str, Mistake] = {
         ),
         Mistake(
             "cv_norms_swapped",
-            "The two norms of a block are swapped: ln_1 is the one before attention, our norm1.",
+            "You swap the two norms of a block; ln_1 should become norm1, the one before attention, and ln_2 norm2.",
             "values",
             ("Which norm does torchvision's EncoderBlock apply first?", "ln_1 is norm1, ln_2 is norm2."),
         ),
         Mistake(
             "cv_mlp_swapped",
-            "The two layers of the MLP are swapped: mlp.0 is the first, mlp.3 the second.",
+            "You swap the two layers of the MLP; mlp.0 should become fc1, and mlp.3 fc2.",
             "values",
             ("Which of the two is (mlp_dim, embed_dim)?", "mlp.0 is fc1; 1 is the GELU, 2 a dropout; mlp.3 is fc2."),
         ),
         Mistake(
             "cv_qkv_order",
-            "Queries, keys and values are in another order: in_proj_weight holds q, then k, then v, as our qkv does.",
+            "You put queries, keys and values into another order; in_proj_weight holds q, then k, then v, as our "
+            "qkv should.",
             "values",
             ("Cut both into thirds and compare.", "in_proj_weight needs a new name and nothing else."),
         ),
         Mistake(
             "cv_block_order",
-            "The blocks' weights are in other blocks than they were.",
+            "You put the blocks' weights into other blocks; encoder_layer_i should become blocks.i.",
             "values",
             ("Which block do the weights of blocks.0 come from?", "encoder_layer_i becomes blocks.i."),
         ),
         Mistake(
             "cv_wrong_source",
-            "Some weights come from another layer of torchvision's model.",
+            "You take some weights from another layer of torchvision's model; each should come from its own.",
             "values",
             ("Go through the table of names once more.", "Compare every tensor with the one it was made of."),
         ),
@@ -175,11 +188,22 @@ def names_problem(depth: int, theirs: Mapping[str, Tensor], found: Any) -> Probl
     evidence = (
         f"for a model of {depth} blocks, missing: {_list(missing) or 'none'}; unexpected: {_list(surplus) or 'none'}"
     )
+    stripped = {name.lstrip("module."): name for name in theirs if name.lstrip("module.") != name}
+    if cut := [name for name in surplus if name in stripped]:
+        return named(MISTAKES, "cv_lstrip", f"{stripped[cut[0]]} has become {cut[0]}; {evidence}")
     if surplus and all(name.startswith("module.") for name in surplus):
         return named(MISTAKES, "cv_prefix", evidence)
     if depth > 9 and all(_number(name) is None or _number(name) in (0, 1, 10) for name in missing + surplus):
         return named(MISTAKES, "cv_block_number", evidence)
-    return named(MISTAKES, "cv_strict_false", evidence)
+    if missing and 4 * (len(expected) - len(missing)) < len(expected):
+        return named(MISTAKES, "cv_strict_false", evidence)
+    parts = [f"{_list(missing)} should be there" * bool(missing), f"{_list(surplus)} should not" * bool(surplus)]
+    return Problem(
+        f"Not all names fit: {'; '.join(filter(None, parts))}.",
+        evidence,
+        "names",
+        ("Compare with VisionTransformer(...).state_dict().keys(), name by name.", "Which rule of yours makes them?"),
+    )
 
 
 def _number(name: str) -> int | None:

@@ -14,7 +14,8 @@ Difficulty:  2 of 3
 Tutorial:    tutorials/04_encoder_block.ipynb
 Check:       vitscratch check 07_encoder_block.py
 
-You may use your own attention and MLP: put these classes into this file in place of the import.
+You may use your own attention and MLP: import them from your files of the earlier exercises, in place of the import
+below, as in: from mlp import MLP.
 """
 
 from torch import Tensor, nn

@@ -1,0 +1,30 @@
+"""A mistake leads to a heading that is there."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vitscratch.exercises import EXERCISES, Exercise
+from vitscratch.exercises.reading import where_to_read
+
+TUTORIALS = Path(__file__).parents[2] / "tutorials"
+
+
+def headings(tutorial: str) -> set[str]:
+    cells = json.loads((TUTORIALS / tutorial).read_text(encoding="utf-8"))["cells"]
+    lines = [line for cell in cells if cell["cell_type"] == "markdown" for line in "".join(cell["source"]).splitlines()]
+    return {line.lstrip("#").strip() for line in lines if line.startswith("#")}
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda one: one.name)
+def test_every_mistake_leads_to_a_heading(exercise: Exercise) -> None:
+    for name, mistake in exercise.load().MISTAKES.items():
+        tutorial, section = where_to_read(name)
+        assert (section or mistake.section) in headings(tutorial or exercise.tutorial), name
+
+
+def test_the_first_of_two_counts_and_others_are_read_in_the_exercises_own_tutorial() -> None:
+    assert where_to_read("pe_no_stride + vit_softmax") == ("01_patches.ipynb", "The same layer as a convolution")
+    assert where_to_read("enc_norm_unbiased") == ("04_encoder_block.ipynb", "LayerNorm, token by token")
+    assert where_to_read("ts_sum") == where_to_read("squared") == where_to_read("") == ("", "")
