@@ -6,7 +6,10 @@ out to choose by and a fifth for the end, stratified, by `--split-seed`; copies 
 What is compared: as in `vitscratch compare cifake`, at `--image-size` pixels (64, because photographs hold more than
 32 show).
 
-Device, time and result: not measured.
+Device, time and result: not measured on the competition's set, nor at 64 pixels. On 1,734 pictures of 32 pixels in
+such folders (those of `cifake`'s docstring, parts mixed), with `--image-size 32 --models pca svm vit --epochs 10
+--threads 1`, on one CPU core (AMD EPYC, torch 2.15, bf16), seed 0, 347 test pictures: svm 72.91 % (68.00 to 77.32) in
+12 s, vit 65.13 % (59.97 to 69.95) in 54 s, pca 51.30 % (46.05 to 56.51) in half a second.
 """
 
 from dataclasses import dataclass
