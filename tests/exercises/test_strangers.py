@@ -106,6 +106,10 @@ PAIRS_MODEL = changed(
     """from einops import rearrange
 from vitscratch import MLP, MultiHeadSelfAttention
 
+def no_bias(mlp):
+    mlp.fc1.bias = mlp.fc2.bias = None
+    return mlp
+
 def prenorm(d, layer):
     return nn.Sequential(nn.LayerNorm(d, eps=1e-6), layer)
 """,
@@ -180,6 +184,8 @@ def test_block(mistake: str, step: str, edits: tuple[str, str]) -> None:
             ("(nn.Linear(in_channels * patch_size**2, d))", "(nn.Linear(in_channels * patch_size**2, d), nn.LayerNorm(d))"),
         ),
         (PAIRS_MODEL, "enc_eps_1e-5", "encoder blocks", ("nn.Sequential(nn.LayerNorm(d, eps=1e-6), layer)", "nn.Sequential(nn.LayerNorm(d), layer)")),
+        (PAIRS_MODEL, "mlp_no_bias", "encoder blocks", ("prenorm(d, MLP(d, mlp_dim))", "prenorm(d, no_bias(MLP(d, mlp_dim)))")),
+        (PAIRS_MODEL, "mlp_hidden_is_embed", "encoder blocks", ("MLP(d, mlp_dim)", "MLP(d, d)")),
         (PAIRS_MODEL, "enc_eps_1e-5", "final norm", ("(nn.LayerNorm(d, eps=1e-6), nn.Linear", "(nn.LayerNorm(d), nn.Linear")),
         (PAIRS_MODEL, None, "head", ("nn.Linear(d, num_classes))", "nn.Linear(d, d), nn.Tanh(), nn.Linear(d, num_classes))")),
     ],

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitscratch.exercises.checks import assembling, encoder_block, prepending, projecting, reference, tokens
+from vitscratch.exercises.checks import assembling, encoder_block, mlp, prepending, projecting, reference, tokens
 from vitscratch.exercises.checks.anatomy import Anatomy, Sizes, dissect, grid
 from vitscratch.exercises.checks.assembling import Numbers
 from vitscratch.exercises.checks.compare import (
@@ -423,7 +423,7 @@ def _maps(student: ModuleType, parts: Anatomy, sizes: Sizes) -> list[list[RoleMa
         rest = zip(parts.blocks[1:], shapes[1:], strict=True)
         maps = [first, *(first if own == shapes[0] else block_maps(block, **of_block) for block, own in rest)]
     except UnmatchedError as error:
-        problem = _block_problem(student) if parts.hooked else None
+        problem = (_block_problem(student) if parts.hooked else None) or _widths_problem(parts, of_block)
         hints = (NUDGES[BLOCKS], "Check the block by itself: exercise 7.")
         raise WrongError(
             problem or Problem("A block's parameters are not those of an encoder block.", str(error), BLOCKS, hints)
@@ -431,7 +431,36 @@ def _maps(student: ModuleType, parts: Anatomy, sizes: Sizes) -> list[list[RoleMa
     unfit = parts.hooked and any(one[0].missing or one[0].surplus for one in maps)
     if unfit and (problem := _block_problem(student)):
         raise WrongError(problem)
+    if problem := _incomplete(maps, parts):
+        raise WrongError(problem)
     return maps
+
+
+def _widths_problem(parts: Anatomy, sizes: Sizes) -> Problem | None:
+    """An MLP of another width than was asked for, in blocks that cannot be taken alone."""
+    try:
+        mlp.check_widths(parts.blocks[0], sizes)
+    except WrongError as error:
+        return replace(error.problem, step=BLOCKS)
+    return None
+
+
+def _incomplete(maps: list[list[RoleMap]], parts: Anatomy) -> Problem | None:
+    """Parameters that every block should have and these have not, or have and should not."""
+    first = maps[0][0]
+    has = f"the first block has {listed(parts.blocks[0])}"
+    absent = [
+        name
+        for name in first.missing
+        if name in encoder_block.PART.missing and name.replace("bias", "weight") not in {*first.missing} - {name}
+    ]
+    if absent:
+        names = dict.fromkeys(reference.mistake_name(encoder_block.PART.missing[name]) for name in absent)
+        return named(MISTAKES, list(names), f"not registered: {', '.join(absent)}; {has}")
+    if first.surplus:
+        hints = ("Which of your layers does no equation ask for?", f"Look at {', '.join(first.surplus)}.")
+        return Problem("A block has more parameters than Eq. 2 and 3.", has, BLOCKS, hints, "surplus_parameters")
+    return None
 
 
 def _surplus(trial: Trial) -> Problem:
