@@ -212,7 +212,13 @@ def test_weights_that_do_not_say_how_pictures_are_prepared_are_refused() -> None
 def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
     model = write(make_model(), tmp_path / "model.safetensors")
     command = [sys.executable, "-m", "vitscratch", "demo", model, "--port", "0", "--device", "cpu"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job may ignore it
+    ) as process:
         assert process.stdout is not None and process.stderr is not None
         said = process.stdout.readline()  # once it listens
         port = int(re.search(r"http://127\.0\.0\.1:(\d+) ", said)[1])  # type: ignore[index]
