@@ -131,6 +131,30 @@ def prenorm(d, layer):
 )
 
 
+NORM_IN_CLASSIFIER = """
+import torch
+from torch import nn
+from vitscratch import EncoderBlock, PatchEmbedding
+class VisionTransformer(nn.Module):
+    def __init__(self, image_size, patch_size, in_channels, num_classes, embed_dim, depth, num_heads, mlp_dim):
+        super().__init__()
+
+        self.patches = PatchEmbedding(image_size, patch_size, in_channels, embed_dim)
+        self.tok = nn.Parameter(torch.randn(embed_dim))
+        self.pos = nn.Parameter(torch.randn(1 + self.patches.num_patches, embed_dim))
+        self.layers = nn.ModuleList(EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth))
+        self.classifier = nn.Sequential(nn.LayerNorm(embed_dim, eps=1e-6), nn.Linear(embed_dim, num_classes))
+    def forward(self, images):
+        x = self.patches(images)
+        t = self.tok[None, None].repeat(images.shape[0], 1, 1)
+        x = torch.cat([t, x], dim=1) + self.pos.unsqueeze(0)
+        for layer in self.layers:
+            x = layer(x)
+        cls = x[:, 0]
+        return self.classifier(cls)
+"""
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -138,8 +162,9 @@ def prenorm(d, layer):
         ("encoder_block", BARE_BLOCK),
         ("vision_transformer", BARE_MODEL),
         ("vision_transformer", PAIRS_MODEL),
+        ("vision_transformer", NORM_IN_CLASSIFIER),
     ],
-    ids=["bare projection", "bare block", "bare model", "pairs"],
+    ids=["bare projection", "bare block", "bare model", "pairs", "norm in the classifier"],
 )
 def test_right(name: str, text: str) -> None:
     found = outcomes(name, text)

@@ -146,7 +146,9 @@ def _norms(model: nn.Module, rest: Mapping[str, Tensor], width: int) -> list[tup
             vectors = [
                 name for name in vectors if any(word in name.lower() for word in ("norm", "ln", "gamma", "beta"))
             ] or _by_values(rest, vectors)
-        elif len(own) != len(vectors) or any("cls" in name.lower() or "class" in name.lower() for name in vectors):
+        elif len(own) != len(vectors) or any(
+            re.search("cls|class", name.rpartition(".")[2].lower()) for name in vectors
+        ):
             continue
         ones = [name for name in vectors if bool((rest[name] == 1).all())]
         others = [name for name in vectors if name not in ones]
