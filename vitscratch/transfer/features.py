@@ -116,7 +116,7 @@ def cached_features(
     preprocessing: Preprocessing,
     precision: torch.dtype = torch.float32,
     *,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     workers: int | None = None,
     folder: Path | None = None,
     progress: Callable[[int, int], object] | None = None,
@@ -130,7 +130,8 @@ def cached_features(
 
     Args:
         model, precision: see `extract_features`.
-        part, preprocessing, batch_size, workers: see `make_batches`. The batch size changes features by rounding only.
+        part, preprocessing, batch_size, workers: see `make_batches`. The batch size changes features by rounding only;
+            None: 32 on a CPU, whose caches hold little, else 128.
         folder: where they are kept; None: "features" in the user's cache folder.
         progress: called with the pictures that are done, and all of them.
 
@@ -152,7 +153,8 @@ def cached_features(
             features = None
         if features is not None:
             return CachedFeatures(features, part.labels, True, path)
-        features = work.compute(part, batch_size, progress)
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        features = work.compute(part, batch_size or (32 if on_cpu else 128), progress)
         _write(path, features if precision == torch.float32 else features.to(precision), notes)
     return CachedFeatures(features, part.labels, False, path, tuple(notes))
 
