@@ -1,12 +1,12 @@
 """A linear probe on features that are computed once, beside the loop that computes them again in every epoch.
 
 Command: `vitscratch bench probe`.
-Over ten epochs the body computes a tenth of what it does in the plain loop, so on equal batches a first probe would be
-a little less than ten times as fast. Features take smaller batches on a CPU, which are faster there; a training step has
-to keep its own. A second probe, which finds the features on disk, is faster by far more.
+Over ten epochs the body computes a tenth of what it does in the plain loop, so on equal batches a first probe would
+be a little less than ten times as fast. Features take smaller batches on a CPU, which are faster there; a training
+step has to keep its own. A second probe, which finds the features on disk, is faster by far more.
 
-Device and result: one CPU core (AMD EPYC with AVX-512 BF16, torch 2.15, bf16), 500 digits: 10.7 times as fast (quartiles
-10.5 to 11.0), 109 times from the cache, in two runs alike.
+Device and result: one CPU core (AMD EPYC with AVX-512 BF16, torch 2.15, bf16), 500 digits: 10.7 times as fast
+(quartiles 10.5 to 11.0), 109 times from the cache, in two runs alike.
 """
 
 import statistics
