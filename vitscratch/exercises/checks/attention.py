@@ -8,20 +8,9 @@ import torch
 from torch import Tensor
 
 from vitscratch.exercises.checks import reference
-from vitscratch.exercises.checks.compare import (
-    WrongError,
-    bank,
-    difference,
-    draw,
-    explain,
-    named_problem,
-    noted,
-    number,
-    numbers,
-    run,
-    same,
-    shape_of,
-)
+from vitscratch.exercises.checks.compare import difference, draw, explain, number, same, say
+from vitscratch.exercises.checks.naming import named_problem, table
+from vitscratch.exercises.checks.student import WrongError, noted, run, shape_of
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 STEPS = ("scores", "scale", "softmax", "weighted mean")
@@ -33,7 +22,7 @@ NUDGES = {
     "weighted mean": "Row i of the output is made of the values with the weights of query i. Which axes meet?",
 }
 
-MISTAKES: dict[str, Mistake] = bank(
+MISTAKES: dict[str, Mistake] = table(
     """
     attn_qk_swapped | scores | You swap queries and keys: your score (i, j) is key i with query j; it should be query i with key j. | Rows of the scores belong to queries, columns to keys; look at what is transposed, or at the order in which q and k are unpacked.
     attn_kv_swapped | scores | You swap keys and values; the scores should be made of queries and keys, the output of values. | Look at the order in which k and v are unpacked or passed on.
@@ -248,7 +237,7 @@ def _weights_evidence(read: tuple[Tensor, Tensor] | None, step: str) -> str:
 def _sums(weights: Tensor) -> str:
     """Row sums of the first head, and what they sum to over queries if that is one."""
     over_keys, over_queries = weights[0, 0].sum(-1), weights[0, 0].sum(-2)
-    text = f"weights of picture 0, head 0 sum to {numbers(over_keys[:3])} over keys for queries 0, 1, 2"
+    text = f"weights of picture 0, head 0 sum to {say(over_keys[:3])} over keys for queries 0, 1, 2"
     if same(over_queries, torch.ones_like(over_queries)):
         text += "; they sum to 1 over queries"
     return f"{text}; "

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from vitscratch.exercises.checks import mlp, multi_head_self_attention, reference
-from vitscratch.exercises.checks.compare import WrongError, bank, draw, number, numbers, same
+from vitscratch.exercises.checks.compare import draw, number, same, say
 from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
+from vitscratch.exercises.checks.naming import table
 from vitscratch.exercises.checks.reference import Flags, Parameters, inside
 from vitscratch.exercises.checks.roles import block_maps
+from vitscratch.exercises.checks.student import WrongError
 from vitscratch.exercises.exercise import Mistake, Outcome, Problem
 
 STEPS = ("parameters", "norms", "attention", "first residual", "MLP", "second residual")
@@ -27,7 +29,7 @@ NUDGES = {
     "second residual": "Eq. 3: which tensor is added to the output of the MLP?",
 }
 
-_OWN = bank(
+_OWN = table(
     """
     enc_no_attn_residual | first residual | Your first residual is missing; Eq. 2 adds the token to what attention gives. | The output of attention alone does not replace x.
     enc_no_mlp_residual | second residual | Your second residual is missing; Eq. 3 adds the token to what the MLP gives. | The output of the MLP alone does not replace x.
@@ -161,8 +163,8 @@ def _attention_half(trial: Trial) -> tuple[str, str] | None:
         seen = trial.probe(one, {**off, **identity}) - one
         normed = reference.norm(one, inside(trial.parameters, "norm1."))
         if not same(seen, normed):
-            told = f"the first norm gives {numbers(seen[0, 0, :3])}, ... for a token of deviation {scale:g}; "
-            return "norms", f"{told}it should give {numbers(normed[0, 0, :3])}; "
+            told = f"the first norm gives {say(seen[0, 0, :3])}, ... for a token of deviation {scale:g}; "
+            return "norms", f"{told}it should give {say(normed[0, 0, :3])}; "
     return "attention", told
 
 

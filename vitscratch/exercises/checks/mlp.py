@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitscratch.exercises.checks import reference
-from vitscratch.exercises.checks.compare import WrongError, bank, draw, number, numbers, same
+from vitscratch.exercises.checks.compare import draw, number, same, say
 from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
+from vitscratch.exercises.checks.naming import table
 from vitscratch.exercises.checks.reference import Flags, Parameters
 from vitscratch.exercises.checks.roles import listed, mlp_maps
+from vitscratch.exercises.checks.student import WrongError
 from vitscratch.exercises.exercise import Mistake, Outcome, Problem
 
 STEPS = ("parameters", "first layer", "activation", "second layer")
@@ -23,7 +25,7 @@ NUDGES = {
     "second layer": "What is the very last thing that happens to a token?",
 }
 
-MISTAKES: dict[str, Mistake] = bank(
+MISTAKES: dict[str, Mistake] = table(
     """
     mlp_gelu_tanh | activation | You approximate GELU with tanh; the ViT's is exact, x * Phi(x). | Look at the argument `approximate`, or use erf in your own formula.
     mlp_quick_gelu | activation | You use CLIP's x * sigmoid(1.702 x); the ViT's GELU is exact, x * Phi(x). | torch.nn.functional has the exact one.
@@ -84,7 +86,7 @@ def localise(run: Run, parameters: Parameters) -> tuple[str, str]:
     seen = run(x, {"fc2.weight": zero["fc2.weight"]})
     if not same(seen, bias.expand_as(x)):
         told = "with the second layer's weight at 0 the output must be its bias: "
-        return "second layer", f"{told}{numbers(seen[0, 0, :3])} are its first numbers, not {numbers(bias[:3])}; "
+        return "second layer", f"{told}{say(seen[0, 0, :3])} are its first numbers, not {say(bias[:3])}; "
     none = {"fc2.bias": zero["fc2.weight"][:, 0]}
     if not same(run(x, {**none, "fc2.weight": 2 * parameters["fc2.weight"]}), 2 * run(x, none)):
         return "second layer", "twice the second layer's weight does not give twice the output; "

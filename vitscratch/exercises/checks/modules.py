@@ -8,22 +8,11 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from vitscratch.exercises.checks.compare import (
-    TOLERANCE,
-    WrongError,
-    construct,
-    difference,
-    draw,
-    explain,
-    named_problem,
-    noted,
-    pick_tensor,
-    run,
-    same,
-    shape_of,
-)
+from vitscratch.exercises.checks.compare import TOLERANCE, difference, draw, explain, same
+from vitscratch.exercises.checks.naming import named_problem
 from vitscratch.exercises.checks.reference import RIGHT, Flags, Parameters, mistake_name
 from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, hidden_in_containers, listed
+from vitscratch.exercises.checks.student import WrongError, construct, noted, pick_tensor, run, shape_of
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 Sizes = Mapping[str, int]

@@ -8,8 +8,9 @@ from einops import rearrange
 from torch import Tensor
 
 from vitscratch.exercises.checks import attention, reference
-from vitscratch.exercises.checks.compare import TOLERANCE, bank, draw, numbers, same
+from vitscratch.exercises.checks.compare import TOLERANCE, draw, same, say
 from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
+from vitscratch.exercises.checks.naming import table
 from vitscratch.exercises.checks.reference import Flags, Parameters
 from vitscratch.exercises.checks.roles import attention_maps
 from vitscratch.exercises.exercise import Mistake, Outcome
@@ -35,7 +36,7 @@ NUDGES = {
     "output projection": "Eq. 8: what happens to the merged heads, and what happens after that?",
 }
 
-MISTAKES: dict[str, Mistake] = bank(
+MISTAKES: dict[str, Mistake] = table(
     """
     attn_over_batch | scores | You swap batch and tokens, so that a token looks at the same token of other pictures; it should look at the tokens of its own picture. | The batch comes first here: nn.MultiheadAttention needs to be told (batch_first), and no transposition may be left over.
     attn_no_qkv_bias | queries, keys and values | Your queries, keys and values have no bias; U_qkv should be a linear layer with one. | Look at the arguments of the layer that makes q, k and v.
@@ -126,7 +127,7 @@ def _projection(run: Run, parameters: Parameters, num_heads: int, d: int) -> tup
         text = "with the projection's weight at 0 the output must be its bias: "
         return (
             "output projection",
-            f"{text}{numbers(zero[0, 0, :3])} are its first numbers, not {numbers(expected[0, 0, :3])}; ",
+            f"{text}{say(zero[0, 0, :3])} are its first numbers, not {say(expected[0, 0, :3])}; ",
         )
     none = {"proj.bias": torch.zeros(d, dtype=torch.float64)}
     merged = run(x, {"proj.weight": torch.eye(d, dtype=torch.float64), **none})
@@ -143,7 +144,7 @@ def _constant_values(run: Run, parameters: Parameters, num_heads: int, d: int) -
     x = draw(2, 4, d, seed=6)
     seen = run(x, values)
     told = "with q = k = 0 and the values' bias at 1, 2, 3, ... every output must be 1, 2, 3, ...; "
-    told += f"yours begins {numbers(seen[0, 0, :3])}; "
+    told += f"yours begins {say(seen[0, 0, :3])}; "
     if "qkv.bias" not in parameters or same(seen, c.expand_as(seen)):
         return None
     if not same(seen, run(draw(2, 4, d, seed=7), values)):
@@ -183,14 +184,14 @@ def _values(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[s
         return None
     single = run(x[:1, :1], values)
     if not same(single, projected[:1, :1]):
-        told = f"one token alone must give its value, {numbers(projected[0, 0, :3])}, ...; "
-        told += f"yours gives {numbers(single[0, 0, :3])}; "
+        told = f"one token alone must give its value, {say(projected[0, 0, :3])}, ...; "
+        told += f"yours gives {say(single[0, 0, :3])}; "
         if same(single.sort().values, projected[:1, :1].sort().values):
             return ("merging heads" if _heads_of(run, d, num_heads) else "heads"), told
         return _before_or_after(run, parameters, d), told
     seen = run(x, values)
-    told = f"with q = k = 0 every token must give the mean of the values, {numbers(projected.mean(1)[0, :3])}, ...; "
-    told += f"token 1 gives {numbers(seen[0, 1, :3])}; "
+    told = f"with q = k = 0 every token must give the mean of the values, {say(projected.mean(1)[0, :3])}, ...; "
+    told += f"token 1 gives {say(seen[0, 1, :3])}; "
     all_equal = same(seen, seen[:, :1].expand_as(seen))
     alone = same(run(x[:1], values), seen[:1])
     if not alone:

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from vitscratch.exercises.checks import projecting
-from vitscratch.exercises.checks.compare import WrongError, construct, draw, shape_of
+from vitscratch.exercises.checks.compare import difference, draw, same, say
+from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.projecting import Projection, find_projection
 from vitscratch.exercises.checks.roles import awaken
-from vitscratch.exercises.checks.tools import (
+from vitscratch.exercises.checks.student import (
     TOOLS,
     StudentError,
+    WrongError,
+    construct,
     describe,
     drawn,
-    first_difference,
-    named,
-    same,
-    say,
+    shape_of,
     size_of,
     students_code,
     tensor_in,
@@ -230,8 +230,8 @@ def _values(cases: list[Case]) -> Iterator[Outcome]:
         (case, tokens[0]) for case, tokens in zip(cases, right, strict=True) if not same(case.tokens, tokens[0])
     )
     evidence = changed or (
-        f"tokens = awaken(PatchEmbedding{_arguments(wrong.sizes)})({drawn(wrong.images)}): tokens"
-        f"{first_difference(wrong.tokens, expected)} {TOOLS}"
+        f"tokens = awaken(PatchEmbedding{_arguments(wrong.sizes)})({drawn(wrong.images)}): "
+        f"{difference(wrong.tokens, expected, 'tokens')} {TOOLS}"
     )
     for names, project in projecting.wrongs(cases[0].projection):
         if all(same(case.tokens, project(*case.numbers)) for case in cases):

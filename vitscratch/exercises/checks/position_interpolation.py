@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from vitscratch.exercises.checks.compare import draw, shape_of
-from vitscratch.exercises.checks.tools import named, say
+from vitscratch.exercises.checks.compare import draw, say
+from vitscratch.exercises.checks.naming import bank, named
+from vitscratch.exercises.checks.student import shape_of
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 Grid = tuple[int, int]
@@ -21,87 +22,84 @@ Resize = Callable[[Tensor, Grid, Grid], Tensor]
 WIDTH = 6
 GRIDS: list[tuple[Grid, Grid]] = [((4, 4), (7, 7)), ((3, 5), (5, 7)), ((5, 3), (4, 11)), ((7, 5), (3, 2))]
 
-MISTAKES: dict[str, Mistake] = {
-    mistake.name: mistake
-    for mistake in (
-        Mistake(
-            "cv_pos_with_cls",
-            "You interpolate the class token's row with the others, or do not leave it as row 0; it should be set "
-            "aside and put back as it was.",
-            "class token",
-            (
-                "Compare row 0 before and after: it should be the same to the bit.",
-                "Split pos_embed into its first row and the rest; resize the rest; concatenate.",
-            ),
+MISTAKES: dict[str, Mistake] = bank(
+    Mistake(
+        "cv_pos_with_cls",
+        "You interpolate the class token's row with the others, or do not leave it as row 0; it should be set "
+        "aside and put back as it was.",
+        "class token",
+        (
+            "Compare row 0 before and after: it should be the same to the bit.",
+            "Split pos_embed into its first row and the rest; resize the rest; concatenate.",
         ),
-        Mistake(
-            "cv_pos_cls_dropped",
-            "You leave the class token's row out of the result; it should be row 0, as it was.",
-            "class token",
-            (
-                "How many rows has the result? One more than the new grid has patches.",
-                "Concatenate the row that you set aside, in front.",
-            ),
+    ),
+    Mistake(
+        "cv_pos_cls_dropped",
+        "You leave the class token's row out of the result; it should be row 0, as it was.",
+        "class token",
+        (
+            "How many rows has the result? One more than the new grid has patches.",
+            "Concatenate the row that you set aside, in front.",
         ),
-        Mistake(
-            "cv_pos_cls_last",
-            "You put the class token's row back at the end; it should be row 0.",
-            "class token",
-            ("Where was it before?", "Mind the order of what you concatenate."),
+    ),
+    Mistake(
+        "cv_pos_cls_last",
+        "You put the class token's row back at the end; it should be row 0.",
+        "class token",
+        ("Where was it before?", "Mind the order of what you concatenate."),
+    ),
+    Mistake(
+        "cv_pos_rounding",
+        "You give the new size as a factor, and old * (new / old) is rounded down at some sizes: one row of "
+        "patches too few; give the size itself.",
+        "interpolation",
+        (
+            "In floating point, 49 * (1 / 49) is below 1. Try many sizes, not one.",
+            "F.interpolate takes size=(rows, columns) instead of scale_factor.",
         ),
-        Mistake(
-            "cv_pos_rounding",
-            "You give the new size as a factor, and old * (new / old) is rounded down at some sizes: one row of "
-            "patches too few; give the size itself.",
-            "interpolation",
-            (
-                "In floating point, 49 * (1 / 49) is below 1. Try many sizes, not one.",
-                "F.interpolate takes size=(rows, columns) instead of scale_factor.",
-            ),
+    ),
+    Mistake(
+        "cv_pos_square_only",
+        "You guess the sides from the number of patches, which is right for square grids only; take them from "
+        "the arguments.",
+        "grid",
+        (
+            "3 x 5 patches are 15, and the square root of 15 is not 3.",
+            "Take rows and columns from the arguments.",
         ),
-        Mistake(
-            "cv_pos_square_only",
-            "You guess the sides from the number of patches, which is right for square grids only; take them from "
-            "the arguments.",
-            "grid",
-            (
-                "3 x 5 patches are 15, and the square root of 15 is not 3.",
-                "Take rows and columns from the arguments.",
-            ),
+    ),
+    Mistake(
+        "cv_pos_axes",
+        "You swap rows and columns somewhere; patches are stored row by row, and a grid should be (rows, columns).",
+        "grid",
+        (
+            "Try a grid of 3 x 5 in which each position holds its own row number.",
+            "Read the grid as (rows columns), resize to (new rows, new columns), and flatten it the same way.",
         ),
-        Mistake(
-            "cv_pos_axes",
-            "You swap rows and columns somewhere; patches are stored row by row, and a grid should be (rows, columns).",
-            "grid",
-            (
-                "Try a grid of 3 x 5 in which each position holds its own row number.",
-                "Read the grid as (rows columns), resize to (new rows, new columns), and flatten it the same way.",
-            ),
+    ),
+    Mistake(
+        "cv_pos_grid_reshape",
+        "You reshape the grid where axes have to be permuted, so that the numbers of a position are torn apart; "
+        "they should stay together.",
+        "grid",
+        (
+            "F.interpolate wants (1, d, rows, columns); you have (1, rows * columns, d).",
+            "Split the grid first, then permute d to the second place; and permute it back before flattening.",
         ),
-        Mistake(
-            "cv_pos_grid_reshape",
-            "You reshape the grid where axes have to be permuted, so that the numbers of a position are torn apart; "
-            "they should stay together.",
-            "grid",
-            (
-                "F.interpolate wants (1, d, rows, columns); you have (1, rows * columns, d).",
-                "Split the grid first, then permute d to the second place; and permute it back before flattening.",
-            ),
-        ),
-        Mistake(
-            "cv_pos_mode",
-            "You interpolate in another way; it should be bicubic.",
-            "interpolation",
-            ("Which mode is F.interpolate's default?", 'mode="bicubic" is what the paper\'s code and its heirs use.'),
-        ),
-        Mistake(
-            "cv_pos_input_changed",
-            "You change the input in place; it should stay as it is, for it is somebody else's tensor.",
-            "grid",
-            ("Compare pos_embed before and after the call.", "Make a new tensor; no operations that end in _."),
-        ),
-    )
-}
+    ),
+    Mistake(
+        "cv_pos_mode",
+        "You interpolate in another way; it should be bicubic.",
+        "interpolation",
+        ("Which mode is F.interpolate's default?", 'mode="bicubic" is what the paper\'s code and its heirs use.'),
+    ),
+    Mistake(
+        "cv_pos_input_changed",
+        "You change the input in place; it should stay as it is, for it is somebody else's tensor.",
+        "grid",
+        ("Compare pos_embed before and after the call.", "Make a new tensor; no operations that end in _."),
+    ),
+)
 # plain (DINO), timm, torchvision
 _RIGHT: tuple[dict[str, Any], ...] = (
     {},

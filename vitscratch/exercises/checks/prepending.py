@@ -9,174 +9,172 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitscratch.exercises.checks.tools import one_or_two
+from vitscratch.exercises.checks.compare import one_or_two
+from vitscratch.exercises.checks.naming import bank
 from vitscratch.exercises.exercise import Mistake
 
 CLASS_TOKEN, POSITION = "class token", "position embedding"
-MISTAKES = {
-    mistake.name: mistake
-    for mistake in (
-        Mistake(
-            "vit_cls_batch_dim",
-            "You make one class token for each slot of a batch; it should be one vector for all pictures, so that "
-            "what a picture gets does not depend on its place in the batch.",
-            CLASS_TOKEN,
-            (
-                "How many class tokens does the model learn? Count the parameter's numbers.",
-                "The parameter has one row, (1, 1, embed_dim); the batch comes from the input: expand it in forward.",
-            ),
+MISTAKES = bank(
+    Mistake(
+        "vit_cls_batch_dim",
+        "You make one class token for each slot of a batch; it should be one vector for all pictures, so that "
+        "what a picture gets does not depend on its place in the batch.",
+        CLASS_TOKEN,
+        (
+            "How many class tokens does the model learn? Count the parameter's numbers.",
+            "The parameter has one row, (1, 1, embed_dim); the batch comes from the input: expand it in forward.",
         ),
-        Mistake(
-            "vit_pos_batch_dim",
-            "You make one table of positions for each slot of a batch (and a single picture is silently broadcast "
-            "to as many); it should be one table for all pictures.",
-            POSITION,
-            (
-                "How many numbers does the position embedding learn? N + 1 rows of embed_dim would do.",
-                "The parameter's first axis is 1: (1, N + 1, embed_dim); the addition broadcasts it over the batch.",
-            ),
+    ),
+    Mistake(
+        "vit_pos_batch_dim",
+        "You make one table of positions for each slot of a batch (and a single picture is silently broadcast "
+        "to as many); it should be one table for all pictures.",
+        POSITION,
+        (
+            "How many numbers does the position embedding learn? N + 1 rows of embed_dim would do.",
+            "The parameter's first axis is 1: (1, N + 1, embed_dim); the addition broadcasts it over the batch.",
         ),
-        Mistake(
-            "vit_pos_not_on_cls",
-            "You add positions to the patches only; the class token should get one, too: Eq. 1 adds N + 1 rows.",
-            POSITION,
-            (
-                "How many rows has E_pos in Eq. 1?",
-                "Put the class token in front first, then add N + 1 positions to all.",
-            ),
+    ),
+    Mistake(
+        "vit_pos_not_on_cls",
+        "You add positions to the patches only; the class token should get one, too: Eq. 1 adds N + 1 rows.",
+        POSITION,
+        (
+            "How many rows has E_pos in Eq. 1?",
+            "Put the class token in front first, then add N + 1 positions to all.",
         ),
-        Mistake(
-            "vit_pos_random_each_forward",
-            "You draw the positions (or the class token) anew in every call; they should be parameters, made once "
-            "when the module is built.",
-            POSITION,
-            (
-                "Call it twice with the same input.",
-                "What is learned is made in __init__ and wrapped in nn.Parameter.",
-            ),
+    ),
+    Mistake(
+        "vit_pos_random_each_forward",
+        "You draw the positions (or the class token) anew in every call; they should be parameters, made once "
+        "when the module is built.",
+        POSITION,
+        (
+            "Call it twice with the same input.",
+            "What is learned is made in __init__ and wrapped in nn.Parameter.",
         ),
-        Mistake(
-            "vit_cls_added",
-            "You add the class token to the patches; it should stand in front of them, as a token of its own.",
-            CLASS_TOKEN,
-            (
-                "How many tokens come out for N patches?",
-                "Eq. 1 has [x_class; x_1 E; ...]: a list of N + 1 tokens. Concatenate along the axis of tokens.",
-            ),
+    ),
+    Mistake(
+        "vit_cls_added",
+        "You add the class token to the patches; it should stand in front of them, as a token of its own.",
+        CLASS_TOKEN,
+        (
+            "How many tokens come out for N patches?",
+            "Eq. 1 has [x_class; x_1 E; ...]: a list of N + 1 tokens. Concatenate along the axis of tokens.",
         ),
-        Mistake(
-            "vit_cls_appended",
-            "You put the class token at the end; it should be the first token, index 0.",
-            CLASS_TOKEN,
-            (
-                "Which row of the result does not depend on the patches?",
-                "Mind the order of what you concatenate.",
-            ),
+    ),
+    Mistake(
+        "vit_cls_appended",
+        "You put the class token at the end; it should be the first token, index 0.",
+        CLASS_TOKEN,
+        (
+            "Which row of the result does not depend on the patches?",
+            "Mind the order of what you concatenate.",
         ),
-        Mistake(
-            "tok_not_parameter",
-            "Your class token or positions are plain tensors: they never learn, are not saved, and stay behind when "
-            "the model moves to a GPU; they should be an nn.Parameter.",
-            "parameters",
-            (
-                "What does dict(module.named_parameters()) list?",
-                "A tensor becomes a parameter by nn.Parameter(...), assigned to an attribute in __init__.",
-            ),
+    ),
+    Mistake(
+        "tok_not_parameter",
+        "Your class token or positions are plain tensors: they never learn, are not saved, and stay behind when "
+        "the model moves to a GPU; they should be an nn.Parameter.",
+        "parameters",
+        (
+            "What does dict(module.named_parameters()) list?",
+            "A tensor becomes a parameter by nn.Parameter(...), assigned to an attribute in __init__.",
         ),
-        Mistake(
-            "tok_detached",
-            "No gradient reaches your class token or positions, so that they never learn; they should get one.",
-            "parameters",
-            (
-                "After a backward pass, what is in .grad of each parameter?",
-                "Use the parameter itself: no .data, no .detach(), no torch.no_grad(), no new tensor of its values.",
-            ),
+    ),
+    Mistake(
+        "tok_detached",
+        "No gradient reaches your class token or positions, so that they never learn; they should get one.",
+        "parameters",
+        (
+            "After a backward pass, what is in .grad of each parameter?",
+            "Use the parameter itself: no .data, no .detach(), no torch.no_grad(), no new tensor of its values.",
         ),
-        Mistake(
-            "tok_no_position",
-            "You add no positions; without them the model cannot know where a patch was.",
-            POSITION,
-            (
-                "Swap two patches: do the outputs differ in more than their order?",
-                "Eq. 1 ends in + E_pos.",
-            ),
+    ),
+    Mistake(
+        "tok_no_position",
+        "You add no positions; without them the model cannot know where a patch was.",
+        POSITION,
+        (
+            "Swap two patches: do the outputs differ in more than their order?",
+            "Eq. 1 ends in + E_pos.",
         ),
-        Mistake(
-            "tok_no_class_token",
-            "You put no class token in front of the patches, or not the learned one; the first token should be the "
-            "parameter.",
-            CLASS_TOKEN,
-            (
-                "What stands in row 0 of the result?",
-                "Row 0 is the learned class token plus the first position, for every picture the same.",
-            ),
+    ),
+    Mistake(
+        "tok_no_class_token",
+        "You put no class token in front of the patches, or not the learned one; the first token should be the "
+        "parameter.",
+        CLASS_TOKEN,
+        (
+            "What stands in row 0 of the result?",
+            "Row 0 is the learned class token plus the first position, for every picture the same.",
         ),
-        Mistake(
-            "tok_cls_first_picture",
-            "You give the class token to the first picture of a batch only; every picture should get it.",
-            CLASS_TOKEN,
-            (
-                "Compare row 0 of the first picture's tokens with row 0 of the second's.",
-                "Every picture gets the same class token: expand or repeat it over the batch.",
-            ),
+    ),
+    Mistake(
+        "tok_cls_first_picture",
+        "You give the class token to the first picture of a batch only; every picture should get it.",
+        CLASS_TOKEN,
+        (
+            "Compare row 0 of the first picture's tokens with row 0 of the second's.",
+            "Every picture gets the same class token: expand or repeat it over the batch.",
         ),
-        Mistake(
-            "tok_pos_twice",
-            "You add the positions more than once; once is right.",
-            POSITION,
-            (
-                "Set the patches and the class token to zero: what comes out?",
-                "One addition, after the class token is in place.",
-            ),
+    ),
+    Mistake(
+        "tok_pos_twice",
+        "You add the positions more than once; once is right.",
+        POSITION,
+        (
+            "Set the patches and the class token to zero: what comes out?",
+            "One addition, after the class token is in place.",
         ),
-        Mistake(
-            "tok_pos_multiplied",
-            "You multiply the tokens by their positions; Eq. 1 adds them.",
-            POSITION,
-            (
-                "What comes out where the position is zero?",
-                "Eq. 1 ends in + E_pos.",
-            ),
+    ),
+    Mistake(
+        "tok_pos_multiplied",
+        "You multiply the tokens by their positions; Eq. 1 adds them.",
+        POSITION,
+        (
+            "What comes out where the position is zero?",
+            "Eq. 1 ends in + E_pos.",
         ),
-        Mistake(
-            "tok_pos_shifted",
-            "You give tokens the position of another one (the table is shifted, flipped, or one row of it is used "
-            "for all); token i should get row i.",
-            POSITION,
-            (
-                "Set patches and class token to zero: the result is the table of positions, row by row.",
-                "Row i of the table belongs to token i; the class token is token 0.",
-            ),
+    ),
+    Mistake(
+        "tok_pos_shifted",
+        "You give tokens the position of another one (the table is shifted, flipped, or one row of it is used "
+        "for all); token i should get row i.",
+        POSITION,
+        (
+            "Set patches and class token to zero: the result is the table of positions, row by row.",
+            "Row i of the table belongs to token i; the class token is token 0.",
         ),
-        Mistake(
-            "tok_scaled",
-            "You multiply patches, class token or positions by a factor; Eq. 1 has none.",
-            POSITION,
-            (
-                "Compare the result with a sum by hand: what is the ratio?",
-                "The sqrt(D) of the text Transformer is not in the Vision Transformer.",
-            ),
+    ),
+    Mistake(
+        "tok_scaled",
+        "You multiply patches, class token or positions by a factor; Eq. 1 has none.",
+        POSITION,
+        (
+            "Compare the result with a sum by hand: what is the ratio?",
+            "The sqrt(D) of the text Transformer is not in the Vision Transformer.",
         ),
-        Mistake(
-            "tok_norm",
-            "You normalise the tokens, or put an activation on them; Eq. 1 ends with the sum.",
-            POSITION,
-            (
-                "Double the patches: what happens to the result?",
-                "The first norm is inside the first block.",
-            ),
+    ),
+    Mistake(
+        "tok_norm",
+        "You normalise the tokens, or put an activation on them; Eq. 1 ends with the sum.",
+        POSITION,
+        (
+            "Double the patches: what happens to the result?",
+            "The first norm is inside the first block.",
         ),
-        Mistake(
-            "tok_dropout",
-            "You set some numbers to zero also in eval mode; there dropout should do nothing.",
-            POSITION,
-            (
-                "Call it twice with one input, in eval mode.",
-                "F.dropout needs training=self.training; nn.Dropout knows it.",
-            ),
+    ),
+    Mistake(
+        "tok_dropout",
+        "You set some numbers to zero also in eval mode; there dropout should do nothing.",
+        POSITION,
+        (
+            "Call it twice with one input, in eval mode.",
+            "F.dropout needs training=self.training; nn.Dropout knows it.",
         ),
-    )
-}
+    ),
+)
 
 # "patches" (b, n, d), "cls" (d), "pos" (n + 1, d); where a mistake changes more: "joined", "times", "finish"
 State = dict[str, Any]

@@ -10,86 +10,84 @@ from einops import rearrange
 from torch import Tensor
 
 from vitscratch.exercises.checks import cutting
+from vitscratch.exercises.checks.naming import bank
 from vitscratch.exercises.checks.roles import likeness
 from vitscratch.exercises.exercise import Mistake
 
 MISTAKES = {
     **{name: mistake for name, mistake in cutting.MISTAKES.items() if name != cutting.CHANNEL_LAST},
-    **{
-        mistake.name: mistake
-        for mistake in (
-            Mistake(
-                "pe_picture_transposed",
-                "You swap height and width of the picture before you cut it; it should stay as it is.",
-                "cut",
-                ("Which patch does token 1 come from?", "PyTorch's pictures are (batch, channels, height, width)."),
+    **bank(
+        Mistake(
+            "pe_picture_transposed",
+            "You swap height and width of the picture before you cut it; it should stay as it is.",
+            "cut",
+            ("Which patch does token 1 come from?", "PyTorch's pictures are (batch, channels, height, width)."),
+        ),
+        Mistake(
+            "pe_no_stride",
+            "Your convolution moves on by one pixel (stride 1), so that the patches overlap; it should move on "
+            "by a whole patch.",
+            "cut",
+            (
+                "How many tokens come out, and how many patches has the picture?",
+                "A convolution visits each patch once if its stride is as long as its kernel.",
             ),
-            Mistake(
-                "pe_no_stride",
-                "Your convolution moves on by one pixel (stride 1), so that the patches overlap; it should move on "
-                "by a whole patch.",
-                "cut",
-                (
-                    "How many tokens come out, and how many patches has the picture?",
-                    "A convolution visits each patch once if its stride is as long as its kernel.",
-                ),
+        ),
+        Mistake(
+            "tok_global_name",
+            "You take a size from somewhere else (a global name, or a number such as 16); it should come from "
+            "the arguments.",
+            "cut",
+            (
+                "Build it for patches of another side than 16, in a file with no other names.",
+                "forward should use what __init__ was given: keep it as self.patch_size, and so on.",
             ),
-            Mistake(
-                "tok_global_name",
-                "You take a size from somewhere else (a global name, or a number such as 16); it should come from "
-                "the arguments.",
-                "cut",
-                (
-                    "Build it for patches of another side than 16, in a file with no other names.",
-                    "forward should use what __init__ was given: keep it as self.patch_size, and so on.",
-                ),
+        ),
+        Mistake(
+            "pe_relu",
+            "You put an activation behind the projection; there should be none: the patch embedding is linear "
+            "(Eq. 1 has nothing but E).",
+            "projection",
+            (
+                "Is the token of a picture's negative what a linear map makes of it?",
+                "Eq. 1 multiplies each patch with a matrix and adds a bias; nothing else.",
             ),
-            Mistake(
-                "pe_relu",
-                "You put an activation behind the projection; there should be none: the patch embedding is linear "
-                "(Eq. 1 has nothing but E).",
-                "projection",
-                (
-                    "Is the token of a picture's negative what a linear map makes of it?",
-                    "Eq. 1 multiplies each patch with a matrix and adds a bias; nothing else.",
-                ),
+        ),
+        Mistake(
+            "pe_norm",
+            "You normalise the tokens (or the pictures) on the way; in Eq. 1 nothing is normalised.",
+            "projection",
+            (
+                "Double a picture's contrast: do the tokens change?",
+                "The first norm of a Vision Transformer is inside its first block.",
             ),
-            Mistake(
-                "pe_norm",
-                "You normalise the tokens (or the pictures) on the way; in Eq. 1 nothing is normalised.",
-                "projection",
-                (
-                    "Double a picture's contrast: do the tokens change?",
-                    "The first norm of a Vision Transformer is inside its first block.",
-                ),
+        ),
+        Mistake(
+            "pe_scaled",
+            "You multiply the tokens (or the pictures) by a factor; Eq. 1 has none.",
+            "projection",
+            (
+                "Compare with the patch times the matrix by hand: what is the ratio?",
+                "No sqrt(D), no 255: the picture comes in as it is.",
             ),
-            Mistake(
-                "pe_scaled",
-                "You multiply the tokens (or the pictures) by a factor; Eq. 1 has none.",
-                "projection",
-                (
-                    "Compare with the patch times the matrix by hand: what is the ratio?",
-                    "No sqrt(D), no 255: the picture comes in as it is.",
-                ),
+        ),
+        Mistake(
+            "pe_no_bias",
+            "Your projection has no bias, or does not add it; it should have one, as nn.Conv2d and nn.Linear "
+            "have by default.",
+            "parameters",
+            (
+                "What is the token of a black picture?",
+                "Leave bias at its default, and let the layer itself compute.",
             ),
-            Mistake(
-                "pe_no_bias",
-                "Your projection has no bias, or does not add it; it should have one, as nn.Conv2d and nn.Linear "
-                "have by default.",
-                "parameters",
-                (
-                    "What is the token of a black picture?",
-                    "Leave bias at its default, and let the layer itself compute.",
-                ),
-            ),
-            Mistake(
-                "pe_dropout",
-                "You set some numbers to zero also in eval mode; there dropout should do nothing.",
-                "projection",
-                ("Call it twice with one picture.", "F.dropout needs training=self.training; nn.Dropout knows it."),
-            ),
-        )
-    },
+        ),
+        Mistake(
+            "pe_dropout",
+            "You set some numbers to zero also in eval mode; there dropout should do nothing.",
+            "projection",
+            ("Call it twice with one picture.", "F.dropout needs training=self.training; nn.Dropout knows it."),
+        ),
+    ),
 }
 
 Project = Callable[[Tensor, int, Tensor, Tensor], Tensor]  # pictures, patch side, matrix (d, c p q), bias -> tokens

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from vitscratch.exercises.checks import prepending
-from vitscratch.exercises.checks.compare import WrongError, construct, draw, shape_of
+from vitscratch.exercises.checks.compare import difference, draw, same, say
+from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.prepending import CLASS_TOKEN, POSITION, Table, batch_copies, find_table
 from vitscratch.exercises.checks.roles import awaken
-from vitscratch.exercises.checks.tools import TOOLS, describe, drawn, first_difference, named, same, say, tensor_in
+from vitscratch.exercises.checks.student import TOOLS, WrongError, construct, describe, drawn, shape_of, tensor_in
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 MISTAKES: dict[str, Mistake] = prepending.MISTAKES
@@ -166,7 +167,7 @@ def _values(runs: list[tuple[nn.Module, Tensor, Tensor]]) -> Iterator[Outcome]:
         return
     evidence = next(
         f"tokens = awaken(Tokens(num_patches={patches.shape[1]}, embed_dim={patches.shape[2]}))({drawn(patches)}): "
-        f"tokens{first_difference(tokens, right)} {TOOLS}"
+        f"{difference(tokens, right, 'tokens')} {TOOLS}"
         for (_, patches, tokens), right in zip(runs, expected, strict=True)
         if not same(tokens, right)
     )

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitscratch.exercises.checks.naming import bank, numbers, problem
+from vitscratch.exercises.checks.compare import say
+from vitscratch.exercises.checks.naming import bank, problem
 from vitscratch.exercises.checks.spies import (
     SpiedModel,
     SpiedSGD,
@@ -441,8 +442,8 @@ def _loss(train_step: Callable[..., Any]) -> Outcome:
     if close(found, expected):
         return Passed("the gradient that reaches the logits is that of the mean cross-entropy: (softmax - one-hot) / b")
     worst = int((found - expected).abs().amax(dim=1).argmax())
-    evidence = f"gradient of your loss by the logits of images[{worst}]: {numbers(found[worst].tolist())}; of the mean "
-    evidence += f"cross-entropy: {numbers(expected[worst].tolist())}"
+    evidence = f"gradient of your loss by the logits of images[{worst}]: [{say(found[worst])}]; of the mean "
+    evidence += f"cross-entropy: [{say(expected[worst])}]"
     for name, loss in WRONG_LOSSES:
         if close(found, _gradient_by_logits(loss, logits, case.labels)):
             return problem(MISTAKES[name], evidence)
@@ -511,7 +512,7 @@ def _clipping(train_step: Callable[..., Any]) -> Outcome:
     if close(used, gradient.clamp(-CLIP, CLIP)):
         return problem(MISTAKES["ts_clip_by_value"], f"{evidence}; its largest number is {used.abs().max():.4f}")
     if close(used, apart, 1e-3):
-        lengths = numbers(float(piece.norm()) for piece in used.split([len(piece) for piece in pieces]))
+        lengths = say(torch.stack([piece.norm() for piece in used.split([len(piece) for piece in pieces])]))
         return problem(MISTAKES["ts_clip_per_parameter"], f"{evidence}; of weight and bias: {lengths}")
     return problem(OTHERWISE["clipping"], evidence)
 

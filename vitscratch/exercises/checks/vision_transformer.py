@@ -14,21 +14,22 @@ from torch import Tensor, nn
 from vitscratch.exercises.checks import assembling, encoder_block, mlp, prepending, projecting, reference, tokens
 from vitscratch.exercises.checks.anatomy import Anatomy, Sizes, dissect, grid
 from vitscratch.exercises.checks.assembling import Numbers
-from vitscratch.exercises.checks.compare import (
+from vitscratch.exercises.checks.compare import difference, draw, same
+from vitscratch.exercises.checks.naming import named, table
+from vitscratch.exercises.checks.projecting import Projection
+from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, block_maps, listed
+from vitscratch.exercises.checks.student import (
+    TOOLS,
+    StudentError,
     WrongError,
-    bank,
     construct,
-    difference,
-    draw,
+    drawn,
     noted,
     pick_tensor,
     run,
-    same,
     shape_of,
+    students_code,
 )
-from vitscratch.exercises.checks.projecting import Projection
-from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, block_maps, listed
-from vitscratch.exercises.checks.tools import TOOLS, StudentError, drawn, named, students_code
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 PATCHES, CLASS_TOKEN, POSITION = "patch embedding", "class token", "position embedding"
@@ -40,7 +41,7 @@ NUDGES = {
     POOLING: "Which tokens does the head read? Eq. 4 has the index 0.",
     HEAD: "Set the head's weight to zero: the logits are its bias then, for every picture. Are yours?",
 }
-_OWN = bank(
+_OWN = table(
     """
     vit_plain_list | parameters | You keep the blocks in a plain Python list, so that PyTorch does not know them: they do not learn, are not saved and not moved; use nn.ModuleList. | nn.ModuleList or nn.Sequential registers what it holds.
     enc_blocks_unused | encoder blocks | You wrote an encoder block in this file and built the model of another one; it should use yours. | Which class do you call where the blocks are made?

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitscratch.exercises.checks.compare import shape_of
-from vitscratch.exercises.checks.tools import named, say
+from vitscratch.exercises.checks.compare import say
+from vitscratch.exercises.checks.naming import bank, named
+from vitscratch.exercises.checks.student import shape_of
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 from vitscratch.vit import VisionTransformer
 from vitscratch.weights.table import to_ours
@@ -19,106 +20,103 @@ SIZES = dict(image_size=14, patch_size=7, num_heads=3, mlp_dim=29, num_classes=1
 WIDTH = 15
 DEPTHS = (2, 11)  # two digits, so that a name cannot be mistaken for the beginning of another
 
-MISTAKES: dict[str, Mistake] = {
-    mistake.name: mistake
-    for mistake in (
-        Mistake(
-            "cv_strict_false",
-            "None of the names that you return, or hardly one, is ours; all should be. "
-            "load_state_dict(strict=False) would pass over that in silence and leave the weights at random.",
-            "names",
-            (
-                "Load the result with strict=True: PyTorch lists what is missing and what is unexpected.",
-                "Compare with VisionTransformer(...).state_dict().keys(), name by name.",
-            ),
+MISTAKES: dict[str, Mistake] = bank(
+    Mistake(
+        "cv_strict_false",
+        "None of the names that you return, or hardly one, is ours; all should be. "
+        "load_state_dict(strict=False) would pass over that in silence and leave the weights at random.",
+        "names",
+        (
+            "Load the result with strict=True: PyTorch lists what is missing and what is unexpected.",
+            "Compare with VisionTransformer(...).state_dict().keys(), name by name.",
         ),
-        Mistake(
-            "cv_prefix",
-            'You do not take away the prefix "module." of a checkpoint that was saved from DataParallel; it should go.',
-            "names",
-            (
-                'Try a dict in which every name begins with "module.".',
-                'name.removeprefix("module.") changes nothing where there is none.',
-            ),
+    ),
+    Mistake(
+        "cv_prefix",
+        'You do not take away the prefix "module." of a checkpoint that was saved from DataParallel; it should go.',
+        "names",
+        (
+            'Try a dict in which every name begins with "module.".',
+            'name.removeprefix("module.") changes nothing where there is none.',
         ),
-        Mistake(
-            "cv_lstrip",
-            'You take single letters away from the beginning of names, as lstrip does; only the prefix "module." '
-            "should go, as a whole.",
-            "names",
-            (
-                "Print the names after you have taken the prefix away.",
-                'lstrip("module.") takes away every m, o, d, u, l, e and dot at the beginning; removeprefix a prefix.',
-            ),
+    ),
+    Mistake(
+        "cv_lstrip",
+        'You take single letters away from the beginning of names, as lstrip does; only the prefix "module." '
+        "should go, as a whole.",
+        "names",
+        (
+            "Print the names after you have taken the prefix away.",
+            'lstrip("module.") takes away every m, o, d, u, l, e and dot at the beginning; removeprefix a prefix.',
         ),
-        Mistake(
-            "cv_block_number",
-            "You get numbers of two digits wrong: encoder_layer_1 is also the beginning of encoder_layer_10; the "
-            "whole number should be read.",
-            "names",
-            (
-                "Try a model of more than ten blocks.",
-                "Take the number as all the digits up to the dot, or replace names with the dot at their end.",
-            ),
+    ),
+    Mistake(
+        "cv_block_number",
+        "You get numbers of two digits wrong: encoder_layer_1 is also the beginning of encoder_layer_10; the "
+        "whole number should be read.",
+        "names",
+        (
+            "Try a model of more than ten blocks.",
+            "Take the number as all the digits up to the dot, or replace names with the dot at their end.",
         ),
-        Mistake(
-            "cv_input_changed",
-            "You change the given dict; it should stay as it is, for somebody else may still need it.",
-            "names",
-            (
-                "Compare the dict's names before and after the call.",
-                "Fill a new dict; no pop, no del, nothing in place.",
-            ),
+    ),
+    Mistake(
+        "cv_input_changed",
+        "You change the given dict; it should stay as it is, for somebody else may still need it.",
+        "names",
+        (
+            "Compare the dict's names before and after the call.",
+            "Fill a new dict; no pop, no del, nothing in place.",
         ),
-        Mistake(
-            "cv_kernel_layout",
-            "You permute the axes of the convolution's kernel; they should stay: both libraries keep it as (d, c, "
-            "row, column).",
-            "values",
-            ("Compare with conv_proj.weight number by number.", "Nothing has to be permuted between PyTorch models."),
+    ),
+    Mistake(
+        "cv_kernel_layout",
+        "You permute the axes of the convolution's kernel; they should stay: both libraries keep it as (d, c, "
+        "row, column).",
+        "values",
+        ("Compare with conv_proj.weight number by number.", "Nothing has to be permuted between PyTorch models."),
+    ),
+    Mistake(
+        "cv_transposed",
+        "You transpose a matrix; it should stay: nn.Linear and torchvision both keep (out, in).",
+        "values",
+        (
+            "A square matrix hides it: compare the numbers, not the shape.",
+            "Nothing has to be transposed between PyTorch models (it has from Flax).",
         ),
-        Mistake(
-            "cv_transposed",
-            "You transpose a matrix; it should stay: nn.Linear and torchvision both keep (out, in).",
-            "values",
-            (
-                "A square matrix hides it: compare the numbers, not the shape.",
-                "Nothing has to be transposed between PyTorch models (it has from Flax).",
-            ),
-        ),
-        Mistake(
-            "cv_norms_swapped",
-            "You swap the two norms of a block; ln_1 should become norm1, the one before attention, and ln_2 norm2.",
-            "values",
-            ("Which norm does torchvision's EncoderBlock apply first?", "ln_1 is norm1, ln_2 is norm2."),
-        ),
-        Mistake(
-            "cv_mlp_swapped",
-            "You swap the two layers of the MLP; mlp.0 should become fc1, and mlp.3 fc2.",
-            "values",
-            ("Which of the two is (mlp_dim, embed_dim)?", "mlp.0 is fc1; 1 is the GELU, 2 a dropout; mlp.3 is fc2."),
-        ),
-        Mistake(
-            "cv_qkv_order",
-            "You put queries, keys and values into another order; in_proj_weight holds q, then k, then v, as our "
-            "qkv should.",
-            "values",
-            ("Cut both into thirds and compare.", "in_proj_weight needs a new name and nothing else."),
-        ),
-        Mistake(
-            "cv_block_order",
-            "You put the blocks' weights into other blocks; encoder_layer_i should become blocks.i.",
-            "values",
-            ("Which block do the weights of blocks.0 come from?", "encoder_layer_i becomes blocks.i."),
-        ),
-        Mistake(
-            "cv_wrong_source",
-            "You take some weights from another layer of torchvision's model; each should come from its own.",
-            "values",
-            ("Go through the table of names once more.", "Compare every tensor with the one it was made of."),
-        ),
-    )
-}
+    ),
+    Mistake(
+        "cv_norms_swapped",
+        "You swap the two norms of a block; ln_1 should become norm1, the one before attention, and ln_2 norm2.",
+        "values",
+        ("Which norm does torchvision's EncoderBlock apply first?", "ln_1 is norm1, ln_2 is norm2."),
+    ),
+    Mistake(
+        "cv_mlp_swapped",
+        "You swap the two layers of the MLP; mlp.0 should become fc1, and mlp.3 fc2.",
+        "values",
+        ("Which of the two is (mlp_dim, embed_dim)?", "mlp.0 is fc1; 1 is the GELU, 2 a dropout; mlp.3 is fc2."),
+    ),
+    Mistake(
+        "cv_qkv_order",
+        "You put queries, keys and values into another order; in_proj_weight holds q, then k, then v, as our "
+        "qkv should.",
+        "values",
+        ("Cut both into thirds and compare.", "in_proj_weight needs a new name and nothing else."),
+    ),
+    Mistake(
+        "cv_block_order",
+        "You put the blocks' weights into other blocks; encoder_layer_i should become blocks.i.",
+        "values",
+        ("Which block do the weights of blocks.0 come from?", "encoder_layer_i becomes blocks.i."),
+    ),
+    Mistake(
+        "cv_wrong_source",
+        "You take some weights from another layer of torchvision's model; each should come from its own.",
+        "values",
+        ("Go through the table of names once more.", "Compare every tensor with the one it was made of."),
+    ),
+)
 
 
 def check(student: ModuleType) -> Iterator[Outcome]:

@@ -1,0 +1,160 @@
+"""Running a student's code, and saying what came back."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitscratch.exercises.exercise import Problem
+
+TOOLS = "(awaken and draw: vitscratch.exercises.checks.roles and .compare)"  # for evidence that uses them
+
+
+class WrongError(Exception):
+    """Ends a check: carries its problem."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.what)
+        self.problem = problem
+
+
+class StudentError(Exception):
+    """Carries an exception of the student's own code, so that none of the checker's is taken for one."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextmanager
+def students_code() -> Iterator[None]:
+    """Exceptions that are raised here are the student's."""
+    try:
+        yield
+    except WrongError:
+        raise
+    except Exception as error:
+        raise StudentError(error) from error
+
+
+@contextmanager
+def noted(note: str) -> Iterator[None]:
+    """Errors of the student's code get a note that says what it was called with."""
+    try:
+        yield
+    except WrongError:
+        raise
+    except Exception as error:
+        error.add_note(note)
+        raise
+
+
+def construct(student: ModuleType, name: str, sizes: Mapping[str, Any]) -> nn.Module:
+    """`name(embed_dim=35, ...)` of the student's file.
+
+    Raises:
+        WrongError: it does not take these arguments, or it is no module.
+    """
+    cls = getattr(student, name)
+    call = f"{name}({', '.join(f'{key}={value}' for key, value in sizes.items())})"
+    try:
+        inspect.signature(cls).bind(**sizes)
+    except TypeError as error:
+        takes = str(inspect.signature(cls))
+        raise WrongError(
+            Problem(
+                f"{name} does not take the arguments that the exercise asks for",
+                f"{call} gives: {error}; yours takes {takes}",
+                "parameters",
+                (
+                    "Compare the line `def __init__` with the one in the stub.",
+                    f"After self, the arguments are {', '.join(sizes)}; more may follow if they have defaults.",
+                ),
+                "signature",
+            )
+        ) from None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = cls(**sizes)
+    if not isinstance(module, nn.Module):
+        raise WrongError(
+            Problem(
+                f"{name} is no nn.Module",
+                f"isinstance({call}, nn.Module) is False",
+                "parameters",
+                ("What must a class inherit from, so that PyTorch finds its parameters?", "class ...(nn.Module):"),
+                "no_module",
+            )
+        )
+    return module
+
+
+def run(function: Callable[..., Any], *inputs: Tensor, step: str) -> Any:
+    """Call the student's code in float64.
+
+    Raises:
+        WrongError: it works in float32 alone: it makes a tensor without the dtype (and device) of its input.
+    """
+    try:
+        return function(*inputs)
+    except RuntimeError as error:
+        if "dtype" not in str(error) and "scalar type" not in str(error):
+            raise
+        message = str(error).splitlines()[0]
+    raise WrongError(
+        Problem(
+            "a tensor is made in forward with a dtype of its own, not that of the input",
+            f"with float64 input and weights: {message}. On a GPU the device will be wrong in the same way",
+            step,
+            (
+                "Which tensor of your forward is neither the input, nor made of it, nor a parameter or buffer?",
+                "Make it with `dtype=x.dtype, device=x.device`, or `x.new_zeros(...)`, or register it as a buffer; "
+                "do not call .float().",
+            ),
+            "fixed_dtype",
+        )
+    )
+
+
+def pick_tensor(result: Any, shape: Sequence[int]) -> Tensor | None:
+    """The result, or the first tensor in it that has the shape: a student may return more than the output."""
+    things = result if isinstance(result, tuple | list) else result.values() if isinstance(result, dict) else (result,)
+    return next((thing for thing in things if isinstance(thing, Tensor) and list(thing.shape) == list(shape)), None)
+
+
+def tensor_in(found: Any, shape: Sequence[int]) -> Any:
+    """The tensor that was asked for: what was returned, or the first of a tuple's with its shape."""
+    if isinstance(found, tuple | list):
+        fitting = (part for part in found if isinstance(part, Tensor) and part.shape == torch.Size(shape))
+        return next(fitting, found[0] if found else found)
+    return found
+
+
+def shape_of(result: Any) -> str:
+    """For a message: "(2, 7, 35)", "a tuple of (2, 7, 35) and (2, 5, 7, 7)", "None"."""
+    if isinstance(result, Tensor):
+        return str(tuple(result.shape))
+    if isinstance(result, tuple | list):
+        return f"a {type(result).__name__} of {' and '.join(shape_of(one) for one in result) or 'nothing'}"
+    return "None (is there a return?)" if result is None else f"a {type(result).__name__}"
+
+
+def size_of(pictures: Tensor) -> str:
+    """For evidence: "pictures of 21 x 35 px and 2 channels, batch of 3"."""
+    batch, channels, height, width = pictures.shape
+    return f"pictures of {height} x {width} px and {channels} channels, batch of {batch}"
+
+
+def describe(module: nn.Module) -> str:
+    """The parameters of a module: "proj.weight (7, 2, 3, 3), proj.bias (7,)"."""
+    parts = [f"{name} {tuple(parameter.shape)}" for name, parameter in module.named_parameters()]
+    return ", ".join(parts[:12]) + (", ..." if len(parts) > 12 else "") if parts else "none"
+
+
+def drawn(pictures: Tensor) -> str:
+    """For evidence: how the pictures of a batch are drawn, "draw(3, 2, 24, 24, seed=3)"; the seed is the batch size."""
+    return f"draw({', '.join(map(str, pictures.shape))}, seed={len(pictures)})"
