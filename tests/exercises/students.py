@@ -1,15 +1,13 @@
 """Students' files, as text, and what the checks say of them; in this process, without the runner."""
 
-from collections.abc import Iterable
-from pathlib import Path
+import linecache
+from itertools import count
 from types import ModuleType
 
-import pytest
+from vitscratch.exercises import EXERCISES, Exercise, Outcome, Passed, Problem
+from vitscratch.exercises.files import SOLUTIONS
 
-import vitscratch.exercises
-from vitscratch.exercises import EXERCISES, Exercise, Mistake, Outcome, Passed, Problem
-
-FOLDER = Path(vitscratch.exercises.__file__).parent
+_NUMBER = count()
 
 
 def exercise(name: str) -> Exercise:
@@ -18,7 +16,15 @@ def exercise(name: str) -> Exercise:
 
 def answer(name: str) -> str:
     """The text of the right answer."""
-    return (FOLDER / "solutions" / exercise(name).file_name).read_text()
+    return (SOLUTIONS / exercise(name).file_name).read_text()
+
+
+def edited(text: str, *edits: tuple[str, str]) -> str:
+    """With each text, which must be there, replaced everywhere."""
+    for old, new in edits:
+        assert old in text, f"the right file has no {old!r}"
+        text = text.replace(old, new)
+    return text
 
 
 def changed(text: str, *pairs: str) -> str:
@@ -30,13 +36,26 @@ def changed(text: str, *pairs: str) -> str:
 
 
 def module(text: str) -> ModuleType:
-    student = ModuleType("student")
-    exec(compile(text, "student.py", "exec"), student.__dict__)
+    """The module that a file with this text would be; its source can be inspected."""
+    name = f"student_{next(_NUMBER)}.py"
+    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    student = ModuleType(name.removesuffix(".py"))
+    exec(compile(text, name, "exec"), student.__dict__)
     return student
 
 
 def outcomes(name: str, text: str) -> list[Outcome]:
     return list(exercise(name).check(module(text)))
+
+
+def outcome_of(name: str, text: str) -> Problem | None:
+    """The problem that the check finds, or None; everything before it must have passed."""
+    *passed, last = outcomes(name, text)
+    assert all(isinstance(one, Passed) for one in passed)
+    if isinstance(last, Passed):
+        return None
+    assert last.what and last.step in exercise(name).steps and len(last.hints) >= 2 and all(last.hints)
+    return last
 
 
 def assert_right(name: str, text: str) -> list[Outcome]:
@@ -58,20 +77,3 @@ def assert_wrong(name: str, text: str, mistake: str | None, step: str | None = N
     assert step is None or problem.step == step, problem
     assert problem.what and problem.evidence and problem.hints
     return problem
-
-
-def assert_hints(name: str, mistakes: Iterable[Mistake]) -> None:
-    """At least two, from a nudge on, for everything that can be said; in a step of the exercise."""
-    for mistake in mistakes:
-        assert len(set(mistake.hints)) == len(mistake.hints) >= 2, mistake
-        assert mistake.step in exercise(name).steps, mistake
-
-
-def assert_stub(name: str) -> None:
-    """The stub fails with its first instruction; `test_catalog.py` tests what else is said of all stubs."""
-    this = exercise(name)
-    text = (FOLDER / "stubs" / this.file_name).read_text()
-    stub = module(text)
-    assert all(hasattr(stub, each) for each in this.defines)
-    with pytest.raises(NotImplementedError, match=f"write {this.defines[0]}: "):
-        list(this.check(stub))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vitscratch.exercises import EXERCISES, Exercise
+from vitscratch.exercises import EXERCISES, Exercise, Mistake
 from vitscratch.exercises.files import SOLUTIONS, STUBS, exercise_of, is_stub, solution
 from vitscratch.exercises.runner import Runner
 
@@ -95,10 +95,12 @@ def test_the_solution_is_shown_as_code(exercise: Exercise) -> None:
 
 
 def test_every_mistake_has_hints_and_none_gives_the_code(exercise: Exercise) -> None:
-    bank = exercise.load().MISTAKES
+    checks = exercise.load()
+    bank: dict[str, Mistake] = checks.MISTAKES
     code = {line.strip() for line in solution(exercise).splitlines() if "=" in line or "return" in line}
     assert bank and all(name == mistake.name for name, mistake in bank.items())
-    for mistake in bank.values():
+    unnamed: dict[str, Mistake] = getattr(checks, "OTHERWISE", {})
+    for mistake in (*bank.values(), *unnamed.values()):
         assert len(mistake.hints) >= 2 and all(hint.strip() for hint in mistake.hints), mistake.name
         assert len(set(mistake.hints)) == len(mistake.hints), mistake.name
         assert mistake.step in exercise.steps, f"{mistake.name}: {mistake.step}"

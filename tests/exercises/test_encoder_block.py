@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.exercises.make import edited, outcome_of
+from tests.exercises.students import edited, outcome_of
 from tests.exercises.test_multi_head_self_attention import MERGE, SCALE, SOFTMAX
 from tests.exercises.test_multi_head_self_attention import RIGHT as ATTENTION
 from vitscratch.exercises.checks.encoder_block import MISTAKES, unread_copies

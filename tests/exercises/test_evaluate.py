@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from tests.exercises.students import answer, assert_hints, assert_right, assert_stub, assert_wrong, changed
+from tests.exercises.students import answer, assert_right, assert_wrong, changed
 from vitscratch.exercises.checks.evaluate import (
     MISTAKES,
     OTHERWISE,
@@ -254,11 +254,3 @@ def test_the_evidence_is_in_numbers_that_can_be_counted() -> None:
 def test_autograd_is_on_again_whatever_the_student_did() -> None:
     assert_wrong(NAME, changed(RIGHT, *WRONG["ev_grad_left_off"][0]), "ev_grad_left_off")
     assert torch.is_grad_enabled()
-
-
-def test_every_mistake_has_hints() -> None:
-    assert_hints(NAME, [*MISTAKES.values(), *OTHERWISE.values()])
-
-
-def test_the_stub_gives_its_first_instruction() -> None:
-    assert_stub(NAME)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.exercises.make import edited, outcome_of
+from tests.exercises.students import edited, outcome_of
 from vitscratch.exercises.checks.mlp import MISTAKES
 
 RIGHT = """

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 
-from tests.exercises.make import edited, outcome_of
+from tests.exercises.students import edited, outcome_of
 from vitscratch.exercises.checks.multi_head_self_attention import MISTAKES
 
 NAME = "multi_head_self_attention"

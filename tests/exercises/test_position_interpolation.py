@@ -1,6 +1,6 @@
 import pytest
 
-from tests.exercises.make import edited, outcome_of
+from tests.exercises.students import edited, outcome_of
 from vitscratch.exercises.checks.position_interpolation import MISTAKES, rounded_sizes
 
 RIGHT_ONE = """

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.exercises.students import answer, assert_hints, assert_right, assert_stub, assert_wrong, changed
+from tests.exercises.students import answer, assert_right, assert_wrong, changed
 from vitscratch.exercises.checks.split import COUNTS, MISTAKES, MIXED, OTHERWISE, SORTED
 
 NAME = "split"
@@ -232,14 +232,6 @@ def test_the_evidence_is_in_numbers_that_can_be_counted() -> None:
     assert "holds out 31 of 39 pictures; expected 0.2 * 39 = 7.8" in problem.evidence
     problem = assert_wrong(NAME, WRONG["sp_global_seed"][0], "sp_global_seed")
     assert "random.random() gives another number" in problem.evidence and "torch" not in problem.evidence
-
-
-def test_every_mistake_has_hints() -> None:
-    assert_hints(NAME, [*MISTAKES.values(), *OTHERWISE.values()])
-
-
-def test_the_stub_gives_its_first_instruction() -> None:
-    assert_stub(NAME)
 
 
 def test_the_error_is_that_of_the_list() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.exercises.make import edited, outcome_of
+from tests.exercises.students import edited, outcome_of
 from vitscratch.exercises.checks.tokens import MISTAKES
 
 HEAD = "import torch\nfrom torch import nn\nimport torch.nn.functional as F\nfrom einops import repeat\n"
