@@ -281,3 +281,6 @@ def test_no_such_file(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("x = 1\n")
     with pytest.raises(ValueError, match="expected a file that defines one of patchify, PatchEmbedding"):
         check(tmp_path / "mine.py")
+    for path in (tmp_path, Path(os.devnull)):
+        with pytest.raises(ValueError, match=f"{path} is no regular file; expected a file of Python"):
+            check(path)
