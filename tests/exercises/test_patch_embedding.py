@@ -108,6 +108,22 @@ WRONG = {
     "tok_global_name: layer": (CONV, ("kernel_size=patch_size, stride=patch_size", "kernel_size=16, stride=16")),
     "tok_global_name: stride": (CONV, ("stride=patch_size", "stride=16")),
     "pe_column_major + pe_relu": (CONV, (FLAT, "x.mT.flatten(2).transpose(1, 2).relu()")),
+    "pe_column_major + pe_scaled": (CONV, (FLAT, "x.mT.flatten(2).transpose(1, 2) / x.shape[1] ** 0.5")),
+    "pe_reshape_not_transpose + pe_norm": (
+        CONV,
+        (FLAT, "F.layer_norm(x.reshape(x.shape[0], -1, x.shape[1]), x.shape[1:2])"),
+    ),
+    "pe_pixels_transposed + pe_relu": (
+        LINEAR,
+        ("(p q c)", "(q p c)"),
+        ("return self.to_token(", "return F.relu(self.to_token("),
+        ("q=p)", "q=p))"),
+    ),
+    "pe_picture_transposed + pe_scaled": (
+        CONV,
+        ("self.proj(images)", "self.proj(images.mT / 255)"),
+        ("self.proj =", "assert image_size == int(image_size)\n        self.proj ="),
+    ),
 }
 UNKNOWN = {
     "cut: blurred": (CONV, ("self.proj(images)", "self.proj(images + images.roll(1, 3))")),

@@ -68,6 +68,11 @@ WRONG = {
     "tok_norm": ((ADD, "return F.layer_norm(x + self.pos_embed, x.shape[-1:])"),),
     "tok_norm: layer": (("super().__init__()", "super().__init__()\n        self.norm = nn.LayerNorm(embed_dim)"), (ADD, "return self.norm(x + self.pos_embed)")),
     "tok_dropout": ((ADD, "return F.dropout(x + self.pos_embed, 0.2)"),),
+    "vit_cls_appended + tok_scaled": ((CAT, "torch.cat([x, cls], dim=1)"), (ADD, "return x + self.pos_embed * x.shape[-1] ** 0.5")),
+    "vit_cls_added + tok_no_position": ((CAT, "torch.cat([cls, x + self.cls_token], dim=1)"), (ADD, "return x")),
+    "vit_pos_not_on_cls + tok_norm": ((f"x = {CAT}", "x = x + self.pos_embed[:, 1:]"), (ADD, f"return F.layer_norm({CAT}, x.shape[-1:])")),
+    "tok_cls_first_picture + tok_pos_shifted": ((EXPAND, "torch.cat([self.cls_token, torch.zeros_like(x[1:, :1])])"), (ADD, "return x + self.pos_embed.roll(1, 1)")),
+    "tok_no_class_token + tok_pos_multiplied": ((EXPAND, "torch.ones_like(x[:, :1])"), (ADD, "return x * self.pos_embed")),
     "vit_cls_appended + tok_pos_twice": ((CAT, "torch.cat([x, cls], dim=1)"), (ADD, "return x + 2 * self.pos_embed")),
 }  # fmt: skip
 
