@@ -275,6 +275,16 @@ def test_without_forking_and_in_a_folder_full_of_traps(tmp_path: Path, monkeypat
         assert report.problem is not None and "line 3" in report.problem.evidence
 
 
+def test_without_forking_waiting_ends_by_the_clock(tmp_path: Path) -> None:
+    path = tmp_path / DOUBLE.file_name
+    path.write_text("import time\ndef double(x):\n    time.sleep(999)\n")
+    with Runner(Limits(1.0, 0.5), fork=False) as runner:
+        report = runner.check(path, DOUBLE)
+    assert report.problem is not None, report.failure
+    assert report.problem.what == "the code does not end: stopped after 2 seconds on the clock"
+    assert report.problem.evidence == "01_double.py, line 3: `time.sleep(999)`"
+
+
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such file"):
         check(tmp_path / "01_patchify.py")
