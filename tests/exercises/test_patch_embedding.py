@@ -126,14 +126,20 @@ WRONG = {
     ),
 }
 UNKNOWN = {
-    "cut: blurred": (CONV, ("self.proj(images)", "self.proj(images + images.roll(1, 3))")),
-    "projection: squared": (CONV, (FLAT, FLAT + " ** 2")),
-    "cut: shape": (CONV, (FLAT, "x.flatten(2)")),
+    "cut: blurred": (
+        "A token is not made of its own patch, pixel by pixel.",
+        CONV,
+        ("self.proj(images)", "self.proj(images + images.roll(1, 3))"),
+    ),
+    "projection: squared": ("The tokens are not patch times weight plus bias.", CONV, (FLAT, FLAT + " ** 2")),
+    "cut: shape": ("The result has another shape than (batch, patches, embed_dim).", CONV, (FLAT, "x.flatten(2)")),
     "parameters: too many": (
+        "There are more parameters than the projection's weight and bias.",
         CONV,
         ("self.proj =", "self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))\n        self.proj ="),
     ),
     "parameters: a list": (
+        "No parameter has the size of the projection.",
         CONV,
         ("self.proj =", "self.proj, = [None]\n        self.layers ="),
         ("stride=patch_size)", "stride=patch_size),"),
@@ -156,9 +162,10 @@ def test_known_mistakes_are_named(name: str) -> None:
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_others_are_placed(name: str) -> None:
-    source, *edits = UNKNOWN[name]
+    says, source, *edits = UNKNOWN[name]
     problem = outcome_of("patch_embedding", edited(source, *edits))
     assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
+    assert problem.what.startswith(says)
 
 
 def test_every_mistake_is_tried() -> None:

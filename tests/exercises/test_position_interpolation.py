@@ -45,10 +45,21 @@ WRONG = {
     "cv_pos_mode: default": ((', mode="bicubic"', ""),),
     "cv_pos_input_changed": (("cls, grid =", "pos_embed *= 1.5\n    cls, grid ="),),
 }  # fmt: skip
+NOT_OLD = "The positions of the patches are not the old ones, interpolated."
 UNKNOWN = {
-    "interpolation: damped": ((CAT, "torch.cat([cls, 0.9 * grid], dim=1)"),),
-    "grid: shuffled": ((CAT, "torch.cat([cls, grid.flip(1)], dim=1)"),),
-    "grid: shape": ((FLAT, "grid.flatten(2)"), (CAT, "grid[:, :, 1:]")),
+    "interpolation: damped": (
+        NOT_OLD,
+        (CAT, "torch.cat([cls, 0.9 * grid], dim=1)"),
+    ),
+    "grid: shuffled": (
+        NOT_OLD,
+        (CAT, "torch.cat([cls, grid.flip(1)], dim=1)"),
+    ),
+    "grid: shape": (
+        "The result has another shape than (1, 1 + rows * columns, d).",
+        (FLAT, "grid.flatten(2)"),
+        (CAT, "grid[:, :, 1:]"),
+    ),
 }
 
 
@@ -74,8 +85,10 @@ def test_known_mistakes_are_named(name: str) -> None:
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_others_are_placed(name: str) -> None:
-    problem = outcome_of("position_interpolation", edited(RIGHT_ONE, *UNKNOWN[name]))
+    says, *edits = UNKNOWN[name]
+    problem = outcome_of("position_interpolation", edited(RIGHT_ONE, *edits))
     assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
+    assert problem.what.startswith(says)
 
 
 def test_every_mistake_is_tried() -> None:

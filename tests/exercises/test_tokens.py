@@ -77,10 +77,23 @@ WRONG = {
 }  # fmt: skip
 
 UNKNOWN = {
-    "class token: cubed": ((EXPAND, "(self.cls_token ** 3).expand(x.shape[0], -1, -1)"),),
-    "position embedding: cubed": ((CAT, "torch.cat([cls, x ** 3], dim=1)"),),
-    "class token: shape": ((CAT, "torch.cat([cls, cls, x], dim=1)[:, :]"), (ADD, "return x")),
-    "parameters: more": (("super().__init__()", "super().__init__()\n        self.more = nn.Linear(embed_dim, 3)"),),
+    "class token: cubed": (
+        "The first token is not the class token plus its position.",
+        (EXPAND, "(self.cls_token ** 3).expand(x.shape[0], -1, -1)"),
+    ),
+    "position embedding: cubed": (
+        "The other tokens are not the patches plus their positions.",
+        (CAT, "torch.cat([cls, x ** 3], dim=1)"),
+    ),
+    "class token: shape": (
+        "The result has another shape than (batch, 1 + patches, embed_dim).",
+        (CAT, "torch.cat([cls, cls, x], dim=1)[:, :]"),
+        (ADD, "return x"),
+    ),
+    "parameters: more": (
+        "There are more parameters than a class token and a table of positions.",
+        ("super().__init__()", "super().__init__()\n        self.more = nn.Linear(embed_dim, 3)"),
+    ),
 }
 
 
@@ -97,8 +110,10 @@ def test_known_mistakes_are_named(name: str) -> None:
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_others_are_placed(name: str) -> None:
-    problem = outcome_of("tokens", edited(RIGHT_ONE, *UNKNOWN[name]))
+    says, *edits = UNKNOWN[name]
+    problem = outcome_of("tokens", edited(RIGHT_ONE, *edits))
     assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
+    assert problem.what.startswith(says)
 
 
 def test_every_mistake_is_tried() -> None:
