@@ -89,6 +89,10 @@ WRONG = {
         ("self.proj =", "assert image_size == int(image_size)\n        self.proj ="),
     ),
     "pe_no_stride": (CONV, (", stride=patch_size", "")),
+    "pe_no_stride: unfold": (
+        LINEAR,
+        ('rearrange(images, "b c (r p) (s q) -> b (r s) (p q c)", p=p, q=p)', "F.unfold(images, p).mT"),
+    ),
     "pe_relu": (CONV, ("self.proj(images)", "F.relu(self.proj(images))")),
     "pe_relu: gelu": (LINEAR, ("return self.to_token(", "return F.gelu(self.to_token("), ("q=p)", "q=p))")),
     "pe_norm": (CONV, (FLAT, FLAT + "\n        return F.layer_norm(y, y.shape[-1:])"), ("return x.", "y = x.")),
@@ -166,6 +170,34 @@ def test_others_are_placed(name: str) -> None:
     problem = outcome_of("patch_embedding", edited(source, *edits))
     assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
     assert problem.what.startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "edit", "evidence"),
+    [
+        (
+            "signature",
+            ("image_size, patch_size,", "size, patch_size,"),
+            "PatchEmbedding(image_size=15, patch_size=5, in_channels=2, embed_dim=7) gives: missing a required "
+            "argument: 'size'; yours takes (size, patch_size, in_channels, embed_dim)",
+        ),
+        (
+            "no_module",
+            ("(nn.Module):", ":"),
+            "isinstance(PatchEmbedding(image_size=15, patch_size=5, in_channels=2, embed_dim=7), nn.Module) is False",
+        ),
+    ],
+)
+def test_what_is_no_layer_is_told(mistake: str, edit: tuple[str, str], evidence: str) -> None:
+    problem = outcome_of("patch_embedding", edited(CONV, edit))
+    assert problem and (problem.mistake, problem.step, problem.evidence) == (mistake, "parameters", evidence)
+
+
+def test_an_error_with_pictures_that_are_not_square_is_the_students() -> None:
+    side = "side = image_size if isinstance(image_size, int) else image_size[0]"
+    text = edited(CONV, ("self.proj =", f"{side}\n        self.n = (side // patch_size) ** 2\n        self.proj ="))
+    with pytest.raises(RuntimeError, match="is invalid for input of size"):
+        outcome_of("patch_embedding", edited(text, (FLAT, "x.reshape(len(x), -1, self.n).mT")))
 
 
 def test_every_mistake_is_tried() -> None:

@@ -76,6 +76,7 @@ WRONG = {
     "vit_cls_appended + tok_pos_twice": ((CAT, "torch.cat([x, cls], dim=1)"), (ADD, "return x + 2 * self.pos_embed")),
 }  # fmt: skip
 
+NEITHER = "Class token or positions could not be found among the parameters."
 UNKNOWN = {
     "class token: cubed": (
         "The first token is not the class token plus its position.",
@@ -90,6 +91,15 @@ UNKNOWN = {
         (CAT, "torch.cat([cls, cls, x], dim=1)[:, :]"),
         (ADD, "return x"),
     ),
+    "parameters: nothing": (
+        NEITHER,
+        (CLS, "None"),
+        (POS, "None"),
+        (f"x = {CAT}", ""),
+        (f"cls = {EXPAND}", ""),
+        (ADD, "return x"),
+    ),
+    "parameters: nothing, and it fails": (NEITHER, (CLS, "None"), (POS, "None")),
     "parameters: more": (
         "There are more parameters than a class token and a table of positions.",
         ("super().__init__()", "super().__init__()\n        self.more = nn.Linear(embed_dim, 3)"),
@@ -114,6 +124,23 @@ def test_others_are_placed(name: str) -> None:
     problem = outcome_of("tokens", edited(RIGHT_ONE, *edits))
     assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
     assert problem.what.startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "edit", "evidence"),
+    [
+        (
+            "signature",
+            ("(self, num_patches, embed_dim)", "(self, num_patches, dim)"),
+            "Tokens(num_patches=7, embed_dim=11) gives: missing a required argument: 'dim'; yours takes "
+            "(num_patches, dim)",
+        ),
+        ("no_module", ("(nn.Module):", ":"), "isinstance(Tokens(num_patches=7, embed_dim=11), nn.Module) is False"),
+    ],
+)
+def test_what_is_no_layer_is_told(mistake: str, edit: tuple[str, str], evidence: str) -> None:
+    problem = outcome_of("tokens", edited(RIGHT_ONE, edit))
+    assert problem and (problem.mistake, problem.step, problem.evidence) == (mistake, "parameters", evidence)
 
 
 def test_every_mistake_is_tried() -> None:

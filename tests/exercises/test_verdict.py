@@ -14,11 +14,14 @@ TOKEN = "5e3a"
 CODE = "def double(x):\n    y = x\n    return y + x\n"
 
 
-def report(folder: Path, code: int | None, trace: str | None = None, said: tuple[str, ...] = ()) -> Report:
+def report(
+    folder: Path, code: int | None, trace: str | None = None, said: tuple[str, ...] = (), printed: str | None = ""
+) -> Report:
     """Of a process that left this behind; "LINE" in a trace is where the student's third line was running."""
     student = folder / "01_double.py"
     student.write_text(CODE)
-    (folder / PRINTED).write_text("")
+    if printed is not None:
+        (folder / PRINTED).write_text(printed)
     if trace is not None:
         (folder / TRACE).write_text(trace.replace("LINE", f'  File "{student}", line 3 in double\n'))
     if said:
@@ -77,6 +80,12 @@ def test_where_no_line_of_the_students_ran_it_is_not_their_mistake(code: int | N
     name = "SIGSEGV" if code else "Python's own error"
     says = f"the code crashes Python: {name}; "
     assert found.failure.startswith(f"{says}no line of the student's was running (exit code {code})\nFatal Python")
+
+
+def test_a_process_that_ended_before_the_students_file_was_run(tmp_path: Path) -> None:
+    found = report(tmp_path, 1, printed=None)
+    assert found.status == "error" and not found.printed_size
+    assert found.failure.startswith("the code ends the whole process, with exit code 1; no line of the student's was")
 
 
 @pytest.mark.parametrize(
