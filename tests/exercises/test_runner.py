@@ -3,13 +3,15 @@
 import json
 import os
 import select
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.exercises import course
 from tests.exercises.course import DOUBLE, HALVE, TRIPLE, run
-from vitscratch.exercises import Exercise, Passed, check
+from vitscratch.exercises import Exercise, Passed, check, runner
 from vitscratch.exercises.catalog import EXERCISES
 from vitscratch.exercises.child import FORKS
 from vitscratch.exercises.errors import is_students
@@ -167,6 +169,33 @@ def test_no_process_is_left(tmp_path: Path) -> None:
     ended = select.select([process], [], [], 30)[0]
     os.close(process)
     assert ended
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only Linux tells the end of a process that is no child")
+def test_ctrl_c_ends_the_students_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes: list[int] = []
+
+    def interrupted(*arguments: Any) -> Iterator[int]:
+        number = next(replies(*arguments))
+        processes.append(os.pidfd_open(number))
+        yield number
+        raise KeyboardInterrupt
+
+    replies = runner._replies
+    monkeypatch.setattr(runner, "_replies", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, "while True: pass\n")
+    assert select.select(processes, [], [], 30)[0]
+    os.close(processes[0])
+    monkeypatch.undo()
+    assert run(tmp_path, "def double(x): return 2 * x\n").ok
+
+
+@pytest.mark.skipif(not FORKS, reason="elsewhere the process that checks is the one that loads torch")
+def test_who_ends_the_process_that_keeps_torch_ready_does_not_pass(tmp_path: Path) -> None:
+    report = run(tmp_path, "import os\ndef double(x):\n    os.kill(os.getppid(), 9)\n    return 2 * x\n")
+    assert report.status == "error" and "or took more than 15 seconds on the clock" in report.failure, report.text()
+    assert run(tmp_path, "def double(x): return 2 * x\n").ok
 
 
 @pytest.mark.skipif(not FORKS, reason="elsewhere waiting is part of the time on the clock")

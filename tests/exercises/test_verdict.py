@@ -47,7 +47,7 @@ LEFT = "Nothing in the file may end the process: os._exit, os.kill, os.abort."
         (1, "Fatal Python error: Aborted\nLINE", "the code crashes Python: Python's own error", CRASH),
         (-24, f"{WAITED}\nLINE", "the code does not end: it has waited for 11 seconds without computing", LOOP),
         (1, "Timeout (0:01:45)!\nLINE", "the code does not end: stopped after 105 seconds on the clock", LOOP),
-        (None, "LINE", "the code does not end: stopped after 105 seconds on the clock", LOOP),
+        (None, "LINE", "the process was ended from outside, or took more than 105 seconds on the clock", LOOP),
         (-24, "Thread 0x1 (most recent call first):\nLINE", "the code does not end: stopped after 7 seconds of computing", LOOP),
     ],
 )  # fmt: skip
