@@ -96,7 +96,7 @@ def _compute(x: Tensor, parameters: Parameters, sizes: Sizes, flags: Flags) -> T
 
 
 def _localise(trial: Trial) -> tuple[str, str]:
-    for probe in (_sums, _attention_half, _mlp_half):
+    for probe in PART.probes:
         found = probe(trial)
         if found:
             return found
@@ -327,6 +327,7 @@ PART = Part(
     special=_IN_THE_SECOND_HALF,
     widths=mlp.check_widths,
     localise=_localise,
+    probes=(_sums, _attention_half, _mlp_half),
     details=_details,
     direct={step: (NUDGES[step], _DIRECT[step]) for step in STEPS},
     facts=(

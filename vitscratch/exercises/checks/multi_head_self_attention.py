@@ -90,7 +90,7 @@ def localise(run: Run, parameters: Parameters, num_heads: int) -> tuple[str, str
         num_heads: heads.
     """
     d = parameters["qkv.weight"].shape[1]
-    for probe in (_projection, _constant_values, _values, _groups, _weights):
+    for probe in (*PROBES, _groups, _weights):
         found = probe(run, parameters, num_heads, d)
         if found:
             return found
@@ -138,12 +138,12 @@ def _projection(run: Run, parameters: Parameters, num_heads: int, d: int) -> tup
 
 def _constant_values(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[str, str] | None:
     """All weights 0, the values' bias c: whatever the weights are, if they sum to one, every output is c."""
-    c = torch.arange(1, d + 1, dtype=torch.float64)
+    c = torch.arange(1, d + 1, dtype=torch.float64) ** 2  # squares: no mean of neighbours is another of them
     values = _bare(d)
     values["qkv.bias"] = torch.cat([torch.zeros(2 * d, dtype=torch.float64), c])
     x = draw(2, 4, d, seed=6)
     seen = run(x, values)
-    told = "with q = k = 0 and the values' bias at 1, 2, 3, ... every output must be 1, 2, 3, ...; "
+    told = "with q = k = 0 and the values' bias at 1, 4, 9, ... every output must be 1, 4, 9, ...; "
     told += f"yours begins {say(seen[0, 0, :3])}; "
     if "qkv.bias" not in parameters or same(seen, c.expand_as(seen)):
         return None
@@ -151,6 +151,8 @@ def _constant_values(run: Run, parameters: Parameters, num_heads: int, d: int) -
         return "queries, keys and values", f"q, k and v are made of more than their layers: {told}"
     if not bool(torch.isfinite(seen).all()):
         return "softmax", told
+    if not bool(seen.any()):  # the values' bias has no say
+        return "queries, keys and values", told
     if same(seen, float(seen[0, 0, 0]) * c.expand_as(seen)):
         more = run(draw(2, 9, d, seed=6), values)
         if not same(more[0, 0], seen[0, 0]):
@@ -281,6 +283,9 @@ def _turned(run: Run, parameters: Parameters, num_heads: int, d: int) -> bool:
     return same(after, before)
 
 
+PROBES = (_projection, _constant_values, _values)  # those that are quick, and depend on the reading
+
+
 def _localise(trial: Trial) -> tuple[str, str]:
     return localise(trial.probe, trial.parameters, trial.sizes["num_heads"])
 
@@ -315,6 +320,12 @@ PART = Part(
     random=lambda trial: "attn_random",
     widths=lambda module, sizes: None,
     localise=_localise,
+    probes=tuple(
+        lambda trial, probe=probe: probe(  # type: ignore[misc]
+            trial.probe, trial.parameters, trial.sizes["num_heads"], trial.sizes["embed_dim"]
+        )
+        for probe in PROBES
+    ),
     details=_details,
     direct={step: (NUDGES[step], _DIRECT[step]) for step in STEPS},
     facts=(

@@ -64,7 +64,7 @@ def parameters_problem(layer: nn.Module, num_patches: int, width: int) -> Proble
     table = find_table(parameters, num_patches, width)
     if not table.cls or not table.pos:
         return missing(layer, table, num_patches, width, has, lambda: _try(layer, num_patches, width))
-    if surplus_names := [name for name in parameters if name not in (table.cls, table.pos)]:
+    if surplus_names := [name for name in parameters if name not in table.names]:
         norms = all("Norm" in type(layer.get_submodule(name.rpartition(".")[0])).__name__ for name in surplus_names)
         if norms:
             return named(MISTAKES, "tok_norm", f"{has}; {', '.join(surplus_names)} belong to a norm")

@@ -619,7 +619,7 @@ def _unknown_embedding(trial: Trial, x: Tensor, right: Tensor, evidence: str) ->
             return named(MISTAKES, "tok_norm", f"{evidence}; {', '.join(surplus)} belong to a norm outside the blocks")
     parameters = dict(trial.model.named_parameters())
     table = trial.anatomy.table
-    kept = {name: parameters[name].detach().clone() for name in (table.cls, table.pos)}
+    kept = {name: parameters[name].detach().clone() for name in table.names}
     with torch.no_grad():
         for name in kept:
             parameters[name].zero_()
@@ -724,7 +724,7 @@ def _tiny_problem(trial: Trial) -> Problem | None:
     for layer in ("", "attn.proj", "mlp.fc2"):
         silent = (*silent, layer)
         with torch.no_grad():
-            for name in (parts.projection.weight, parts.projection.bias, parts.table.cls, parts.table.pos):
+            for name in (parts.projection.weight, parts.projection.bias, *parts.table.names):
                 parameters[name].copy_(1e-3 * kept[name])
             _silence(trial, silent)
             seen, right = trial.run(images), replace(trial, known={}).right(1, project=trial.project)
