@@ -65,7 +65,9 @@ def find_blocks(model: nn.Module, sizes: Sizes) -> tuple[list[nn.Module], bool]:
     groups = [members for members in _lists(model) if all(any(True for _ in member.parameters()) for member in members)]
     whole = [members for members in groups if is_block(members[0], sizes) or _wide(members, sizes)]
     alone = [module for name, module in model.named_modules() if name and is_block(module, sizes)]
-    alone = [module for module in alone if not any(other is not module and other in alone for other in module.modules())]
+    alone = [
+        module for module in alone if not any(other is not module and other in alone for other in module.modules())
+    ]
     if whole and not (len(max(whole, key=len)) < len(alone) == sizes["depth"]):  # else some stand beside the list
         return max(whole, key=len), True
     parts = [members for members in groups if len(members) == sizes["depth"]]

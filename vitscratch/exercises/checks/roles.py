@@ -206,15 +206,23 @@ def listed(module: nn.Module) -> str:
     return (", ".join(names[:12]) + more) if names else "none"
 
 
+def in_containers(value: object, deep: int = 3) -> Iterator[object]:
+    """What lists, tuples and dicts hold, in each other, too; nothing of anything else."""
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    for thing in held:
+        yield thing
+        yield from in_containers(thing, deep - 1) if deep else ()
+
+
 def hidden_in_containers(module: nn.Module) -> str:
     """The path of a list or dict that keeps layers or parameters where torch does not see them, else ""."""
     for path, layer in module.named_modules():
         for name, value in vars(layer).items():
             if name.startswith("_"):
                 continue
-            things = value.values() if isinstance(value, dict) else value
-            if isinstance(value, list | tuple | dict) and any(
-                isinstance(thing, nn.Module) or (isinstance(thing, Tensor) and thing.requires_grad) for thing in things
+            if any(
+                isinstance(thing, nn.Module) or (isinstance(thing, Tensor) and thing.requires_grad)
+                for thing in in_containers(value)
             ):
                 return f"{path}.{name}".lstrip(".")
             if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and value.requires_grad:
@@ -582,6 +590,7 @@ __all__ = [
     "awaken",
     "block_maps",
     "hidden_in_containers",
+    "in_containers",
     "inside",
     "likeness",
     "listed",

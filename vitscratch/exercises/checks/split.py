@@ -183,6 +183,12 @@ OTHERWISE = {
         "sizes",
         ("How many pictures are fraction * n?", "Rounding may move one picture for each class, no more."),
     ),
+    "labels": Mistake(
+        "",
+        "you return labels; it should be numbers of pictures, that is, their places in the list of labels",
+        "every picture once",
+        ("What does 3 in your list stand for?", "enumerate(labels) gives each number with its label."),
+    ),
     "numbers": Mistake(
         "",
         "there are numbers that belong to no picture",
@@ -272,9 +278,12 @@ def _once(split: Callable[..., Any]) -> Iterator[Outcome]:
     for labels in (SORTED, MIXED):
         for seed in SEEDS:
             call = f"{_name(labels)}: split(labels, {FRACTION}, seed={seed}): "
-            for name, what in _not_once(len(labels), *_parts(split, labels, FRACTION, seed)).items():
+            parts = _parts(split, labels, FRACTION, seed)
+            for name, what in _not_once(len(labels), *parts).items():
                 evidence.setdefault(name, call + what)
-    for name in ("sp_from_one", "numbers", "sp_duplicates", "sp_overlap", "sp_lost"):
+            if labelled := [part for part in parts if len(part) > len(set(part)) and {*part} == {*labels}]:
+                evidence.setdefault("labels", f"{call}a part is {_short(labelled[0])}")
+    for name in ("sp_from_one", "numbers", "labels", "sp_duplicates", "sp_overlap", "sp_lost"):
         if name in evidence:
             yield problem(OTHERWISE[name] if name in OTHERWISE else MISTAKES[name], evidence[name])
     yield Passed(f"every picture is in one of the parts, once, for {len(SEEDS)} seeds")
