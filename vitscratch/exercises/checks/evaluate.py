@@ -424,7 +424,7 @@ def _numbers(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
         nothing = MISTAKES["ev_returns_nothing"] if returned is None else OTHERWISE["returned"]
         yield problem(nothing, f"evaluate(model, batches) is a {name}{kinds}; expected (loss, accuracy)")
         return
-    correct, losses, losses_twice = case_values()
+    correct, losses, _ = case_values()
     loss, accuracy = parts
     right_loss, right_accuracy = right_mean(losses), right_mean(correct)
     if _equal(loss, right_accuracy) and _equal(accuracy, right_loss):

@@ -183,12 +183,6 @@ OTHERWISE = {
         "sizes",
         ("How many pictures are fraction * n?", "Rounding may move one picture for each class, no more."),
     ),
-    "labels": Mistake(
-        "",
-        "you return labels; it should be numbers of pictures, that is, their places in the list of labels",
-        "every picture once",
-        ("What does 3 in your list stand for?", "enumerate(labels) gives each number with its label."),
-    ),
     "numbers": Mistake(
         "",
         "there are numbers that belong to no picture",
@@ -256,8 +250,9 @@ def _sizes(split: Callable[..., Any]) -> Iterator[Outcome]:
         yield problem(OTHERWISE["returned"], f"{call} is {_short(returned)}")
         return
     train, held_out = (part or [] for part in parts)
-    if sorted(train + held_out) == SORTED:
-        yield problem(MISTAKES["sp_labels_returned"], f"{call}[1] is {_short(held_out)}")
+    for i, part in enumerate((train, held_out)):
+        if len(part) > len(COUNTS) and {*part} == {*SORTED}:  # each label, again and again
+            yield problem(MISTAKES["sp_labels_returned"], f"{call}[{i}] is {_short(part)}")
     sizes = {}
     for fraction in (FRACTION, 0.4):
         train, held_out = _parts(split, SORTED, fraction, 0)
@@ -278,12 +273,9 @@ def _once(split: Callable[..., Any]) -> Iterator[Outcome]:
     for labels in (SORTED, MIXED):
         for seed in SEEDS:
             call = f"{_name(labels)}: split(labels, {FRACTION}, seed={seed}): "
-            parts = _parts(split, labels, FRACTION, seed)
-            for name, what in _not_once(len(labels), *parts).items():
+            for name, what in _not_once(len(labels), *_parts(split, labels, FRACTION, seed)).items():
                 evidence.setdefault(name, call + what)
-            if labelled := [part for part in parts if len(part) > len(set(part)) and {*part} == {*labels}]:
-                evidence.setdefault("labels", f"{call}a part is {_short(labelled[0])}")
-    for name in ("sp_from_one", "numbers", "labels", "sp_duplicates", "sp_overlap", "sp_lost"):
+    for name in ("sp_from_one", "numbers", "sp_duplicates", "sp_overlap", "sp_lost"):
         if name in evidence:
             yield problem(OTHERWISE[name] if name in OTHERWISE else MISTAKES[name], evidence[name])
     yield Passed(f"every picture is in one of the parts, once, for {len(SEEDS)} seeds")
