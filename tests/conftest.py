@@ -1,12 +1,18 @@
 """Every test runs with the package's jaxtyping shapes checked by beartype, from a fixed random state, and with an
 empty cache of its own."""
 
+import sys
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("vitscratch", "beartype.beartype")  # before the first import of the package
+# Not the exercises' checks: they write no shapes, and call small functions a hundred thousand times for one file.
+HOOK = sys.meta_path[0]
+HOOK.should_instrument = (  # type: ignore[attr-defined]
+    lambda name: name.split(".")[0] == "vitscratch" and not name.startswith("vitscratch.exercises.checks.")
+)
 
 import torch  # noqa: E402
 
