@@ -110,8 +110,8 @@ def _mistakes(order: tuple[str, ...], split_reversed: bool) -> tuple[str, ...]:
         name
         for name, made in (
             ("pe_column_major", order[0] == "columns"),
+            (CHANNEL_LAST, pixels[0] != "c"),  # moves numbers furthest: those of the evidence are its
             ("pe_pixels_transposed", pixels.index("q") < pixels.index("p")),
-            (CHANNEL_LAST, pixels[0] != "c"),
         )
         if made
     )
