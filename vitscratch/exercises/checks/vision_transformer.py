@@ -1,5 +1,6 @@
 """Exercise 8: VisionTransformer, from pictures to logits."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -113,8 +114,7 @@ class Trial:
     @property
     def call(self) -> str:
         """How it was built, and what it was called with."""
-        sizes = ", ".join(f"{name}={size}" for name, size in self.sizes.items())
-        return f"m = awaken(VisionTransformer({sizes})), logits = m({drawn(self.images[1])}) {TOOLS}"
+        return f"m = awaken({_built(self.sizes)}), logits = m({drawn(self.images[1])}) {TOOLS}"
 
     def numbers(self, way: int | None = None) -> Numbers:
         """The student's parameters in the library's shapes, read once."""
@@ -193,7 +193,8 @@ def _check(student: ModuleType) -> Iterator[Outcome]:
             if problem := _ignores_its_arguments(student, failed.error):
                 raise WrongError(problem) from None
             raise failed.error from None
-    yield Passed("all parts are registered: patch embedding, class token, positions, blocks, norm and head")
+    if trials[0].anatomy.table.rows > patches_of(trials[0]):
+        yield Passed("all parts are registered: patch embedding, class token, positions, blocks, norm and head")
     yield Passed("logits come as (batch, num_classes), for batches of 1, 3 and 5 and several sizes")
     if wrong := [trial for trial in trials if not trial.is_right()]:
         raise WrongError(_diagnose(student, trials, wrong))
@@ -224,15 +225,18 @@ def _check(student: ModuleType) -> Iterator[Outcome]:
 def _trial(student: ModuleType, sizes: Sizes) -> Trial:
     with students_code():
         model = construct(student, "VisionTransformer", sizes)
-    text = ", ".join(f"{name}={size}" for name, size in sizes.items())
     parts = _parts(student, model, sizes)
     maps = _maps(student, parts, sizes)
     awaken(model)
     rows, columns = (side * sizes["patch_size"] for side in grid(sizes))
     images = [draw(batch, sizes["in_channels"], rows, columns, seed=batch) for batch in BATCHES]
-    with students_code(), noted(f"built as VisionTransformer({text})"):
+    with students_code(), noted(f"built as {_built(sizes)}"):
         logits = [call(model, pictures, sizes) for pictures in images]
     return Trial(sizes, model, parts, maps, images, logits)
+
+
+def _built(sizes: Sizes) -> str:
+    return f"VisionTransformer({', '.join(f'{name}={size}' for name, size in sizes.items())})"
 
 
 def call(model: nn.Module, images: Tensor, sizes: Sizes) -> Tensor:
@@ -279,11 +283,11 @@ def _ignores_its_arguments(student: ModuleType, error: Exception) -> Problem | N
 
 def _parts(student: ModuleType, model: nn.Module, sizes: Sizes) -> Anatomy:
     """The parts of the model; WrongError for the first that is missing."""
-    text = f"VisionTransformer({', '.join(f'{name}={size}' for name, size in sizes.items())})"
-    has = f"{text} has the parameters {listed(model)}"
     if path := _plain_list(model):
-        raise WrongError(named(MISTAKES, "vit_plain_list", f"self.{path} is a plain list or dict; {has}"))
+        evidence = f"self.{path} is a plain list or dict: {_built(sizes)}.parameters() leaves out what it holds"
+        raise WrongError(named(MISTAKES, "vit_plain_list", evidence))
     parts = dissect(model, sizes)
+    has = _outside(model, parts, sizes)
     if unused := _unused_block_class(student, model):
         raise WrongError(named(MISTAKES, "enc_blocks_unused", f"no module of the model is a {unused}"))
     for problem in (
@@ -295,6 +299,14 @@ def _parts(student: ModuleType, model: nn.Module, sizes: Sizes) -> Anatomy:
         if problem:
             raise WrongError(problem)
     return parts
+
+
+def _outside(model: nn.Module, parts: Anatomy, sizes: Sizes) -> str:
+    """What is registered beside the blocks, for a message."""
+    inside = {id(parameter) for block in parts.blocks for parameter in block.parameters()}
+    names = [f"{name} {tuple(tensor.shape)}" for name, tensor in model.named_parameters() if id(tensor) not in inside]
+    more = ["..."] * (len(names) > 9)
+    return f"{_built(sizes)} has, beside {len(parts.blocks)} blocks, {', '.join(names[:9] + more) or 'no parameters'}"
 
 
 def _plain_list(model: nn.Module) -> str:
@@ -330,17 +342,18 @@ def _patches_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -
     patch, channels, width = sizes["patch_size"], sizes["in_channels"], sizes["embed_dim"]
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and set(module.stride) == {1} and set(module.kernel_size) == {patch}:
-            evidence = f"the convolution's kernel is {patch} x {patch}, its stride {tuple(module.stride)}; {has}"
+            evidence = f"{_built(sizes)}: the convolution's kernel is {patch} x {patch}, its stride {module.stride}"
             return named(MISTAKES, "pe_no_stride", evidence)
     if parts.projection is None:
-        elsewhere = {width * channels * 256: "patches of 16 x 16 px", width * 3 * patch * patch: "3 channels"}
-        if fixed := [elsewhere[tensor.numel()] for tensor in model.parameters() if tensor.numel() in elsewhere]:
-            return named(MISTAKES, "tok_global_name", f"{has}; the projection is made for {fixed[0]}")
+        if fixed := projecting.made_for(dict(model.named_parameters()), patch, channels, width):
+            name, size, hints = fixed
+            evidence = f"{_built(sizes)}: {name} {tuple(model.get_parameter(name).shape)} is made for {size}"
+            return replace(named(MISTAKES, "tok_global_name", evidence), hints=hints)
         what = "The weight of the patch embedding could not be found."
         expected = f"{has}; expected {width} x {channels * patch * patch} numbers that map a patch to a token"
         return Problem(what, expected, PATCHES, (NUDGES["parameters"], "Exercise 2 makes it."))
     if not parts.projection.bias:
-        return named(MISTAKES, "pe_no_bias", f"{has}; nothing beside {parts.projection.weight} looks like its bias")
+        return named(MISTAKES, "pe_no_bias", _no_bias(model, parts.projection.weight, sizes))
     return None
 
 
@@ -350,14 +363,14 @@ def _tokens_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) ->
     parameters = dict(model.named_parameters())
     for name, parameter, copies in prepending.batch_copies(parameters, count, width):
         surplus = (copies - 1) * parameters[parameter].numel() // copies
-        evidence = f"{parameter} holds {copies} copies, {copies - 1} of them surplus ({surplus:,} numbers); {has}"
+        evidence = f"{_built(sizes)}: {parameter} {tuple(parameters[parameter].shape)} holds {copies} copies, "
+        evidence += f"{copies - 1} of them surplus ({surplus:,} numbers)"
         return named(MISTAKES, name, evidence)
     if parts.table.cls and parts.table.pos:
         return None
     for name, tensor in parameters.items():
         if "pos" in name.lower() and tensor.ndim > 1 and tensor.shape[-1] == width and not parts.table.pos:
-            evidence = f"{name} has {tensor.numel() // width} rows, and there are {count} patches and the class token"
-            return named(MISTAKES, "tok_global_name", f"{evidence}; {has}")
+            return _wrong_rows(model, name, sizes)
     model.eval()
     images = draw(2, sizes["in_channels"], rows * sizes["patch_size"], columns * sizes["patch_size"]).float()
 
@@ -375,9 +388,39 @@ def _tokens_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) ->
     return tokens.missing(model, parts.table, count, width, has, attempt)
 
 
+def _wrong_rows(model: nn.Module, name: str, sizes: Sizes) -> Problem:
+    """A table of neither N nor N + 1 positions: a number from elsewhere, or a wrong one of the arguments."""
+    shape = tuple(model.get_parameter(name).shape)
+    told = _rows_told(sizes, name, shape)
+    other = next(each for each in SIZES if each["image_size"] != sizes["image_size"])
+    try:
+        rows_of_other = type(model)(**other).get_parameter(name).numel() // other["embed_dim"]
+    except Exception:  # it cannot be built: no word on where the number comes from
+        rows_of_other = 0
+    if rows_of_other == math.prod(shape[:-1]):
+        evidence = f"{told}; as many rows with image_size={other['image_size']}, patch_size={other['patch_size']}"
+        hints = (
+            "Which arguments does the number of patches depend on? Build it with others, look at the table's shape.",
+            "N + 1 is computed in __init__, from image_size and patch_size.",
+        )
+        return replace(named(MISTAKES, "tok_global_name", evidence), step=POSITION, hints=hints)
+    rows, columns = grid(sizes)
+    return Problem(
+        "You make another number of positions; it should be N + 1, where N = (H / p) (W / p) is how many patches "
+        "there are.",
+        f"{told}: {rows} rows of {columns} patches, and the class token",
+        POSITION,
+        (
+            f"Draw a picture of {rows * sizes['patch_size']} x {columns * sizes['patch_size']} px and cut it into "
+            f"patches of {sizes['patch_size']} x {sizes['patch_size']} px: how many are there?",
+            "Patches lie side by side in both directions: H / p rows, W / p in each; the class token is one more.",
+        ),
+    )
+
+
 def _blocks_problem(parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
     found, depth = len(parts.blocks), sizes["depth"]
-    evidence = f"{found} block{'s' * (found != 1)} with parameters for depth={depth}; {has}"
+    evidence = f"{_built(sizes)} has {found} block{'s' * (found != 1)} with parameters; it should have {depth}"
     if len({id(block) for block in parts.blocks}) < found or (found == 1 and depth > 1):
         return named(MISTAKES, "vit_blocks_shared", evidence)
     if found == depth - 1:
@@ -412,7 +455,11 @@ def _ends_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -> P
             return named(MISTAKES, "vit_head_all_tokens", has)
         what = f"The head's weight, ({classes}, {width}), could not be found."
         return Problem(what, has, HEAD, (NUDGES["parameters"], "The head is one nn.Linear(embed_dim, num_classes)."))
-    return None if parts.head[1] else named(MISTAKES, "vit_head_no_bias", has)
+    return None if parts.head[1] else named(MISTAKES, "vit_head_no_bias", _no_bias(model, parts.head[0], sizes))
+
+
+def _no_bias(model: nn.Module, weight: str, sizes: Sizes) -> str:
+    return f"{_built(sizes)} has {weight} {tuple(model.get_parameter(weight).shape)}, and no bias beside it"
 
 
 def _maps(student: ModuleType, parts: Anatomy, sizes: Sizes) -> list[list[RoleMap]]:
@@ -566,15 +613,20 @@ def _embedding_problem(trials: list[Trial], traces: list[list[Heard]]) -> Proble
         hints = (NUDGES["parameters"], "N patches and one class token make N + 1 tokens.")
         return Problem("The blocks do not get N + 1 tokens.", evidence, CLASS_TOKEN, hints)
     evidence = f"{trial.call}: of what the first block gets, {difference(x, right, 'tokens')}"
+    short = ("vit_pos_not_on_cls",) if trial.anatomy.table.rows < right.shape[1] else ()
+    if short:
+        evidence = _a_row_short(trial)
     if _all_same(trials, found, lambda t: assembling.final_norm(_embedded(t)[t.project], t.numbers())):
         return named(MISTAKES, "vit_norm_before_blocks", evidence)
     projection = trials[0].anatomy.projection
     assert projection is not None
     for names, project, prepend in assembling.wrong_embeddings(projection):
         if _all_same(trials, found, lambda t, f=(project, prepend): _with(t, *f)):
-            return named(MISTAKES, names, evidence)
-    if trial.anatomy.table.rows < right.shape[1]:
-        return named(MISTAKES, "vit_pos_not_on_cls", evidence)
+            if short:  # to a table that lacks a row, rows seem shifted
+                names = (*short, *(name for name in names if name not in (*short, "tok_pos_shifted")))
+            return projecting.hinted(named(MISTAKES, names, evidence), projection)
+    if short:
+        return named(MISTAKES, short, evidence)
     return _unknown_embedding(trial, x, right, evidence)
 
 
@@ -603,6 +655,21 @@ def _embedded(trial: Trial) -> list[Tensor]:
         assembling.embedded(trial.images[1], patch, numbers, right, prepending.right)
         for right in projecting.rights(projection)
     ]
+
+
+def _a_row_short(trial: Trial) -> str:
+    """The table of positions has no row for the class token."""
+    name = trial.anatomy.table.pos
+    shape = tuple(trial.model.get_parameter(name).shape)
+    return _rows_told(trial.sizes, name, shape) + ": one for each patch and one for the class token"
+
+
+def _rows_told(sizes: Sizes, name: str, shape: tuple[int, ...]) -> str:
+    """The shape of a table of positions, and the right one."""
+    rows, columns = grid(sizes)
+    before = shape[:-2] if math.prod(shape[:-2]) == 1 else (1,)
+    right = (*before, rows * columns + 1, sizes["embed_dim"])
+    return f"tuple({_built(sizes)}.get_parameter({name!r}).shape) is {shape}; it should be {right}"
 
 
 def patches_of(trial: Trial) -> int:
@@ -829,10 +896,10 @@ def _by_hypotheses(wrong: list[Trial]) -> Problem | None:
     right = trial.right(1) if trial.anatomy.table.rows > patches_of(trial) else trial.logits[1]
     evidence = f"{trial.call}: {difference(trial.logits[1], right, 'logits')}"
     if trial.anatomy.table.rows == patches_of(trial):
-        return named(MISTAKES, "vit_pos_not_on_cls", f"{trial.call}: {trial.anatomy.table.rows} positions")
+        return named(MISTAKES, "vit_pos_not_on_cls", _a_row_short(trial))
     for names, in_tail, compute in _whole(projection):
         if _all_same(wrong, found, compute):
-            problem = named(MISTAKES, names, evidence)
+            problem = projecting.hinted(named(MISTAKES, names, evidence), projection)
             return _of_the_norm(problem) if in_tail else problem
     return None
 
