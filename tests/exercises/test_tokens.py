@@ -145,3 +145,18 @@ def test_what_is_no_layer_is_told(mistake: str, edit: tuple[str, str], evidence:
 
 def test_every_mistake_is_tried() -> None:
     assert {part for name in WRONG for part in name.partition(":")[0].split(" + ")} == MISTAKES.keys()
+
+
+@pytest.mark.parametrize("shape", ["1, num_patches + 1, 1", "1, num_patches + 2, embed_dim"])
+def test_a_table_of_another_shape_is_no_missing_one(shape: str) -> None:
+    problem = outcome_of("tokens", edited(RIGHT_ONE, ("randn(1, num_patches + 1, embed_dim", f"randn({shape}")))
+    assert problem and (problem.mistake, problem.step) == (None, "position embedding")
+    assert problem.what.startswith("Your table of positions has another shape")
+    assert problem.evidence.endswith("the shape should be (1, 8, 11)")
+
+
+def test_a_table_whose_rows_stand_in_the_place_of_the_batch_is_told() -> None:
+    problem = outcome_of("tokens", edited(RIGHT_ONE, ("randn(1, num_patches + 1", "randn(num_patches + 1, 1")))
+    assert problem and (problem.mistake, problem.step) == (None, "position embedding")
+    assert "where the tokens have the batch" in problem.what
+    assert problem.evidence.endswith("the result is (8, 8, 11); expected (1, 8, 11); pos_embed is (8, 1, 11)")

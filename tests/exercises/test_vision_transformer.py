@@ -378,3 +378,9 @@ def test_of_the_parameters_only_the_part_in_question_is_listed(edit: tuple[str, 
 def test_hints_on_hard_coded_channels_are_about_channels() -> None:
     problem = outcome_of("vision_transformer", edited(OWN, ("nn.Conv2d(in_channels", "nn.Conv2d(3")))
     assert problem and problem.mistake == "tok_global_name" and all("channels" in hint for hint in problem.hints)
+
+
+def test_a_table_whose_rows_stand_in_the_place_of_the_batch_is_told() -> None:
+    problem = outcome_of("vision_transformer", edited(LIBRARY, (f"randn(1, {COUNT}", f"randn({COUNT}, 1")))
+    assert problem and (problem.mistake, problem.step) == (None, "position embedding")
+    assert problem.evidence.endswith("the result is (10, 11); expected (1, 11); pos_embed is (10, 1, 14)")

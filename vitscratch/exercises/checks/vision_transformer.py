@@ -231,7 +231,14 @@ def _trial(student: ModuleType, sizes: Sizes) -> Trial:
     rows, columns = (side * sizes["patch_size"] for side in grid(sizes))
     images = [draw(batch, sizes["in_channels"], rows, columns, seed=batch) for batch in BATCHES]
     with students_code(), noted(f"built as {_built(sizes)}"):
-        logits = [call(model, pictures, sizes) for pictures in images]
+        try:
+            logits = [call(model, pictures, sizes) for pictures in images]
+        except WrongError as error:
+            known = dict(model.named_parameters())
+            of_batch = error.problem.mistake == "vit_first_picture"  # as many rows as there are positions?
+            if of_batch and (problem := tokens.taken_for_the_batch(parts.table, known, error.problem.evidence)):
+                raise WrongError(problem) from None
+            raise
     return Trial(sizes, model, parts, maps, images, logits)
 
 
