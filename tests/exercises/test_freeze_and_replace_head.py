@@ -229,6 +229,20 @@ def test_other_mistakes_are_localised(key: str) -> None:
         assert problem.what == OTHERWISE[key].what
 
 
+@pytest.mark.parametrize(
+    ("first", "pairs"),
+    [
+        ("th_not_replaced", (f"model.head = {NEW}", f"head = {NEW}", SLEEP, "")),
+        ("tf_head_cpu", (NEW, "nn.Linear(old.in_features, num_classes)", FORGET, "")),
+        ("th_nothing_frozen", (SLEEP, "", BODY, "    model.eval()\n")),
+        ("th_gradients_kept", (FORGET, "", ", lr=learning_rate", "")),
+        ("tf_frozen_train_mode", (BODY, "    model.eval()\n", ", lr=learning_rate", "")),
+    ],
+)
+def test_of_two_mistakes_the_first_is_told(first: str, pairs: tuple[str, ...]) -> None:
+    assert_wrong(NAME, changed(RIGHT, *pairs), first)
+
+
 def test_the_evidence_is_small() -> None:
     problem = assert_wrong(NAME, changed(RIGHT, NEW, "nn.Linear(old.in_features, num_classes)"), "tf_head_cpu")
     assert "the old head was torch.float64 on cpu, the new one is torch.float32 on cpu" in problem.evidence

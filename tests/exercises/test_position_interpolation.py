@@ -45,6 +45,11 @@ WRONG = {
     "cv_pos_grid_reshape: back": ((FLAT, "grid.reshape(1, -1, pos_embed.shape[2])"),),
     "cv_pos_mode": (('"bicubic"', '"bilinear"'),),
     "cv_pos_mode: default": ((', mode="bicubic"', ""),),
+    "cv_pos_axes + cv_pos_mode": (
+        ("columns, -1).permute(0, 3, 1, 2)", "columns, -1).permute(0, 3, 2, 1)"),
+        ('"bicubic"', '"bilinear"'),
+    ),
+    "cv_pos_grid_reshape + cv_pos_mode": ((READ, "grid.reshape(1, -1, rows, columns)"), (', mode="bicubic"', "")),
     "cv_pos_input_changed": (("cls, grid =", "pos_embed *= 1.5\n    cls, grid ="),),
 }  # fmt: skip
 RETURN = f"return {CAT}"
@@ -106,8 +111,13 @@ def test_an_error_is_told_where_the_first_grid_is_wrong_too() -> None:
         outcome_of("position_interpolation", text)
 
 
+def test_of_two_mistakes_in_different_steps_the_first_is_told() -> None:
+    problem = outcome_of("position_interpolation", edited(RIGHT_ONE, *WRONG["cv_pos_cls_last"], *WRONG["cv_pos_mode"]))
+    assert problem and problem.mistake == "cv_pos_cls_last"
+
+
 def test_every_mistake_is_tried() -> None:
-    assert {name.partition(":")[0] for name in WRONG} == MISTAKES.keys()
+    assert {part for name in WRONG for part in name.partition(":")[0].split(" + ")} == MISTAKES.keys()
 
 
 def test_some_sizes_are_rounded_down() -> None:
