@@ -101,13 +101,13 @@ def _compare(value: Any, verb: str, said: str) -> None:
     assert verb == "is", said
     seen, twice, second = said.partition(" the first time and ")
     if twice:
-        assert seen != second and float(seen) != float(value)
+        assert seen != second and float(seen) != float(value.detach())
         return
     seen, should, right = said.partition("; it should be ")
     right = right.split(";")[0].split(",")[0] if "(" not in right else right
     assert should and seen != right, said
     if isinstance(value, torch.Tensor):
-        assert abs(float(value) - float(seen)) <= 1e-6 * max(1.0, abs(float(seen))), (said, float(value))
+        assert abs(float(value.detach()) - float(seen)) <= 1e-6 * max(1.0, abs(float(seen))), (said, value)
     else:
         assert str(value) == seen, (said, value)
 

@@ -186,7 +186,8 @@ OUT = 'x = x + F.linear(y, p["o"], p["o_b"])'
         ("enc_half_unused", "MLP", (SECOND, "return x")),
         ("enc_random", "MLP", (SECOND, SECOND.replace("(y,", "(F.dropout(y, 0.5),"))),
         ("enc_random", "attention", (OUT, OUT.replace("(y,", "(F.dropout(y, 0.5),"))),
-        ("input_changed", "parameters", (OUT, OUT.replace("x = x + ", "x += "))),
+        ("input_changed", "first residual", (OUT, OUT.replace("x = x + ", "x += "))),
+        ("input_changed", "second residual", (SECOND, SECOND.replace("return x + ", "x += ") + "\n        return x")),
         ("attn_packing_per_head", "attention", (
             "q, k, v = (heads(t, self.h) for t in F.linear(y, p[\"qkv\"], p[\"qkv_b\"]).chunk(3, -1))",
             "q, k, v = F.linear(y, p[\"qkv\"], p[\"qkv_b\"]).unflatten(2, (self.h, 3, -1)).permute(3, 0, 2, 1, 4)",
@@ -255,4 +256,4 @@ def test_activation_with_a_bound() -> None:
 def test_weights_of_another_shape() -> None:
     text = "def attention(q, k, v):\n    w = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)\n    return w @ v, w.flatten(0, 1)\n"
     problem = assert_wrong("attention", text, None, "softmax")
-    assert problem.what == "the weights do not have the shape (b, h, queries, keys)"
+    assert problem.what == "Your weights have another shape; it should be (b, h, queries, keys)."

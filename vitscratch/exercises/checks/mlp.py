@@ -37,10 +37,10 @@ MISTAKES: dict[str, Mistake] = table(
     mlp_activation_misplaced | activation | Your activation stands elsewhere; it should stand between the two layers. | Layer, activation, layer, in this order.
     mlp_activation_twice | activation | You apply the activation twice; once is right. | Once, between the layers.
     mlp_residual_inside | second layer | You add the input to the output of the MLP; the residual belongs to the block, outside. | Return what the second layer gives.
-    mlp_no_bias | parameters | One of your layers has no bias; both should have one. | Look at the arguments of the layers.
+    mlp_no_bias | parameters | You leave out the bias of a layer; both layers should have one. | Look at the arguments of the layers.
     mlp_hidden_is_embed | parameters | Your hidden layer is as wide as a token; it should be mlp_dim wide. | Which argument is never used?
     mlp_hidden_fixed | parameters | Your hidden layer has a width of its own; it should be mlp_dim wide. | No 4 * embed_dim and no number: the caller says how wide.
-    mlp_random | activation | Two calls in eval mode differ, since your dropout stays on; in eval mode it should do nothing. | nn.Dropout knows about eval; F.dropout needs `training=self.training`.
+    mlp_random | activation | You leave dropout on in eval mode, so that two calls differ; there it should do nothing. | nn.Dropout knows about eval; F.dropout needs `training=self.training`.
     """,  # noqa: E501 - a table
     NUDGES,
 )
