@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS := --numprocesses auto --maxprocesses 8 --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .PHONY: help quickstart tutorials test check format test-lowest clean
@@ -22,7 +23,7 @@ tutorials: $(VENV)/.installed-tutorials
 	$(BIN)/python tutorials/execute.py
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -36,7 +37,7 @@ format: $(VENV)/.installed-dev
 test-lowest: $(VENV)/.installed-dev
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-lowest
 	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable '.[test]'
-	.venv-lowest/bin/python -m pytest
+	.venv-lowest/bin/python -m pytest $(WORKERS)
 
 clean:
 	rm -rf $(VENV) .venv-lowest build dist runs/quickstart .pytest_cache .mypy_cache .ruff_cache

@@ -1,11 +1,15 @@
 """Every test runs with the package's jaxtyping shapes checked by beartype, from a fixed random state, and with an
 empty cache of its own."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core already; threads would fight over them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 install_import_hook("vitscratch", "beartype.beartype")  # before the first import of the package
 # Not the exercises' checks: they write no shapes, and call small functions a hundred thousand times for one file.

@@ -62,7 +62,7 @@ def test_new_says_what_it_kept(folder: Path, capsys: pytest.CaptureFixture) -> N
 def test_new_where_a_file_is(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     assert main(["exercises", "new", str(tmp_path / "file")]) == 2
-    assert "is a file; expected a folder" in capsys.readouterr().err
+    assert f"DIR {tmp_path / 'file'} is a file; expected a folder" in capsys.readouterr().err
 
 
 def test_list(capsys: pytest.CaptureFixture) -> None:

@@ -38,16 +38,16 @@ def pick_device(device: Device) -> str:
     return device
 
 
-def make_folder(path: Path) -> Path:
+def make_folder(path: Path, argument: str = "--out") -> Path:
     """Create a folder for results, before any work, so that a bad path costs nothing."""
     if path.exists() and not path.is_dir():
-        raise ValueError(f"--out {path} is a file; expected a folder (a new one is made)")
+        raise ValueError(f"{argument} {path} is a file; expected a folder (a new one is made)")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"--out {path} cannot be made ({error.strerror}); name another folder") from error
+        raise ValueError(f"{argument} {path} cannot be made ({error.strerror}); name another folder") from error
     if not os.access(path, os.W_OK):
-        raise ValueError(f"--out {path} is not writable; name another folder")
+        raise ValueError(f"{argument} {path} is not writable; name another folder")
     return path
 
 

@@ -19,9 +19,7 @@ class New(Common):
     def run(self) -> int:
         from vitscratch.exercises.files import write_stubs
 
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"{self.folder} is a file; expected a folder (a new one is made)")
-        written, kept = write_stubs(make_folder(self.folder))
+        written, kept = write_stubs(make_folder(self.folder, "DIR"))
         if kept:
             print(f"kept as they are: {', '.join(kept)}")
         print(

@@ -167,6 +167,21 @@ OTHERWISE = {
             "Only the number of outputs is another one: the rest is as in the old head.",
         ),
     ),
+    "no bias": Mistake(
+        "",
+        "your new head has no bias; it should have one, as the old head has",
+        "head",
+        ("How many parameters has the new head?", "W y + b: nn.Linear has a bias unless it is told otherwise."),
+    ),
+    "no gradient": Mistake(
+        "",
+        "no gradient reaches the head, so that it cannot learn",
+        "what learns",
+        (
+            "Does model(images).requires_grad say True after freeze?",
+            "requires_grad of the body's parameters is enough; no_grad around the whole model stops the head, too.",
+        ),
+    ),
     "fails": Mistake(
         "",
         "the frozen model cannot be called any more",
@@ -269,6 +284,8 @@ def _head(student: ModuleType) -> Iterator[Outcome]:
         if shape != (len(images), NEW_CLASSES):
             evidence = f"{after}logits of {len(images)} pictures have shape {shape}; expected {(6, NEW_CLASSES)}"
             yield problem(MISTAKES["th_not_replaced"], evidence)
+        if len(list(new.parameters())) < len(kept):
+            yield problem(OTHERWISE["no bias"], f"{after}model.head is {_line(new)}")
     yield from _place(student)
     yield Passed("the new head reads what the old one read, and lives on its device, in its dtype")
 
@@ -362,7 +379,11 @@ def _stays(student: ModuleType) -> Iterator[Outcome]:
             for _ in range(steps):
                 model.train()
                 optimizer.zero_grad()
-                nn.functional.cross_entropy(model(images), torch.arange(6) % NEW_CLASSES).backward()
+                loss = nn.functional.cross_entropy(model(images), torch.arange(6) % NEW_CLASSES)
+                if not loss.requires_grad:
+                    yield problem(OTHERWISE["no gradient"], f"{done}: model(images).requires_grad is False")
+                    return
+                loss.backward()
                 optimizer.step()
             after = _read_by_head(model.eval(), images)
             if not close(before, after):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import ModuleType
 
@@ -18,6 +18,7 @@ from vitscratch.exercises.checks.student import (
     built,
     construct,
     counted,
+    describe,
     differs,
     drawn,
     in_place,
@@ -78,6 +79,8 @@ class Part:
     """Flags of a mistake in another step than the bank has it."""
     absorbed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """A mistake of missing parameters -> those that explain by themselves why they are missing."""
+    probes: tuple[Callable[["Trial"], tuple[str, str] | None], ...] = ()
+    """What `localise` goes by: None where a probe passes. A wrong reading of the parameters passes fewer."""
 
 
 @dataclass
@@ -93,7 +96,7 @@ class Trial:
 
     @cached_property
     def role_map(self) -> RoleMap:
-        """The first under which the outputs are right; if none is, the first."""
+        """The first under which the outputs are right; if none is, the first, until `explain` has found a better."""
         return next((one for one in self.maps if self.is_right(one)), self.maps[0])
 
     def is_right(self, role_map: RoleMap) -> bool:
@@ -110,18 +113,34 @@ class Trial:
         return self.is_right(self.role_map)
 
     def explain(self) -> tuple[str, ...] | None:
-        """The flags that reproduce the outputs: one under any reading of the parameters, else two under the first."""
-        for role_map in (*self.maps[:24], None):
-            parameters = {k: v.detach() for k, v in (role_map or self.maps[0]).read(self.module).items()}
-            found = explain(
-                self.outputs,
-                lambda i, flags, its=parameters: self.part.compute(self.inputs[i], its, self.sizes, flags),  # type: ignore[misc]
-                self.part.stages,
-                pairs=role_map is None,
-            )
-            if found:
+        """The flags that reproduce the outputs: one under any reading of the parameters, else two under the likeliest.
+
+        The reading is kept as `role_map`, so that all numbers that are shown come from it.
+        """
+        for role_map in self.maps[:24]:
+            if found := self._explained(role_map, pairs=False):
+                self._keep(role_map)
                 return found
-        return None
+        self._keep(max(self.maps[:24], key=self._passed))
+        return self._explained(self.role_map, pairs=True)
+
+    def _explained(self, role_map: RoleMap, pairs: bool) -> tuple[str, ...] | None:
+        parameters = {name: value.detach() for name, value in role_map.read(self.module).items()}
+        return explain(
+            self.outputs,
+            lambda i, flags: self.part.compute(self.inputs[i], parameters, self.sizes, flags),
+            self.part.stages,
+            pairs,
+        )
+
+    def _keep(self, role_map: RoleMap) -> None:
+        self.role_map = role_map
+        self.__dict__.pop("parameters", None)  # of the reading before
+
+    def _passed(self, role_map: RoleMap) -> int:
+        """How many probes are fine with this reading."""
+        alone = replace(self, maps=[role_map])
+        return sum(probe(alone) is None for probe in self.part.probes) if len(self.maps) > 1 else 0
 
     def probe(self, x: Tensor, values: Mapping[str, Tensor]) -> Tensor:
         """The student's output with some of the parameters replaced, by the library's names; they are put back."""
@@ -343,12 +362,29 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
             return _surplus(trial, "and the output depends on them")
         step, evidence = part.localise(trial)
         return Problem(part.nameless[step], _lines(trial.evidence(""), evidence), step, part.direct[step])
+    if found is None and trial.role_map.surplus:
+        return _unknown_layout(trial)
     there = counted(trial.built, trial.module, part.count(trial.sizes)) if flags else ""
     there += f"; missing: {', '.join(_missing(trial))}" if _missing(trial) else ""
     names = {mistake_name(flag) for flag in found or ()}
     flags = [flag for flag in flags if not part.absorbed.get(flag, frozenset()) & names]
     every = list(dict.fromkeys([*flags, *(found or ())]))
     return named_problem(every, part.bank, part.steps, lambda step: _lines(there, trial.evidence(step)), part.special)
+
+
+def _unknown_layout(trial: Trial) -> Problem:
+    """Some parameters have no role, and some roles no parameter: it may be right, but nobody can tell."""
+    names, missing = ", ".join(trial.role_map.surplus), ", ".join(_missing(trial))
+    return Problem(
+        "Your parameters could not all be matched with those of the equations, so that nothing can be compared; each "
+        "weight and bias should be one by itself.",
+        f"{trial.built} has {describe(trial.module)}\nno role was found for {names}, nothing for {missing}",
+        "parameters",
+        (
+            "Is each weight and each bias of the equations a parameter by itself, or rows of one for q, k and v?",
+            "Your own names are fine; nn.Linear and nn.LayerNorm are always recognised.",
+        ),
+    )
 
 
 def _surplus(trial: Trial, effect: str) -> Problem:

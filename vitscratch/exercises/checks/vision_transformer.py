@@ -17,7 +17,7 @@ from vitscratch.exercises.checks.assembling import Numbers
 from vitscratch.exercises.checks.compare import difference, draw, same
 from vitscratch.exercises.checks.naming import named, table
 from vitscratch.exercises.checks.projecting import Projection
-from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, block_maps
+from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, block_maps, in_containers
 from vitscratch.exercises.checks.student import (
     StudentError,
     WrongError,
@@ -50,7 +50,7 @@ _OWN = table(
     """
     vit_plain_list | parameters | You keep the blocks in a plain Python list, so that PyTorch does not know them: they do not learn, are not saved and not moved; use nn.ModuleList. | nn.ModuleList or nn.Sequential registers what it holds.
     enc_blocks_unused | encoder blocks | You wrote an encoder block in this file and built the model of another one; it should use yours. | Which class do you call where the blocks are made?
-    vit_depth_minus_one | encoder blocks | You use one block too few: the last (or the first) is never run; all of them should be. | Count the passes of the loop; range and slices leave out their end.
+    vit_depth_minus_one | encoder blocks | You use one block too few: the last (or the first) is never run, or what it gives is not used; all of them should be. | Count the passes of the loop; range and slices leave out their end.
     vit_depth_ignored | encoder blocks | You make another number of blocks; it should be depth. | Make one block for each i in range(depth).
     vit_blocks_shared | encoder blocks | You use one block with one set of weights again and again; each of the depth blocks should have its own. | [block] * depth repeats the same object: call the class once for every block.
     vit_blocks_unused | encoder blocks | You do not use what the blocks compute; it should go on to the norm and the head. | Does x become what a block returns?
@@ -328,7 +328,7 @@ def _parts(student: ModuleType, model: nn.Module, sizes: Sizes) -> Anatomy:
     """The parts of the model; WrongError for the first that is missing."""
     has = counted(_built(sizes), model, count(sizes))
     if path := _plain_list(model):
-        raise WrongError(named(MISTAKES, "vit_plain_list", f"{has}\nself.{path} is a list"))
+        raise WrongError(named(MISTAKES, "vit_plain_list", f"{has}\nself.{path} is a plain list or dict"))
     parts = dissect(model, sizes)
     if unused := _unused_block_class(student, model):
         evidence = f"any(isinstance(m, {unused}) for m in {_built(sizes)}.modules()) is False; it should be True"
@@ -348,7 +348,7 @@ def _plain_list(model: nn.Module) -> str:
     """The path of a list, tuple or dict of layers."""
     for path, module in model.named_modules():
         for name, value in vars(module).items():
-            things = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+            things = list(in_containers(value))
             if not name.startswith("_") and any(isinstance(thing, nn.Module) for thing in things):
                 registered = {id(part) for part in model.modules()}
                 if not all(id(thing) in registered for thing in things if isinstance(thing, nn.Module)):
@@ -687,7 +687,7 @@ def _unknown_embedding(trial: Trial, x: Tensor, right: Tensor, evidence: str) ->
             return named(MISTAKES, "tok_norm", f"{evidence}\n{', '.join(surplus)} belong to a norm outside the blocks")
     parameters = dict(trial.model.named_parameters())
     table = trial.anatomy.table
-    kept = {name: parameters[name].detach().clone() for name in (table.cls, table.pos)}
+    kept = {name: parameters[name].detach().clone() for name in table.names}
     with torch.no_grad():
         for name in kept:
             parameters[name].zero_()
@@ -794,6 +794,9 @@ def _tail_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | N
         return named(MISTAKES, "vit_long_residual", evidence)
     if _all_same(trials, found, lambda t: assembling.tail(inputs[id(t)][1], t.numbers())):
         return named(MISTAKES, "vit_blocks_unused", evidence)
+    before = {id(trial): heard[-2].out for trial, heard in zip(trials, traces, strict=True)}
+    if _all_same(trials, found, lambda t: assembling.tail(before[id(t)], t.numbers())):
+        return named(MISTAKES, "vit_depth_minus_one", evidence)
     return _extra(trial) or _unknown_tail(trial, evidence)
 
 
@@ -807,7 +810,7 @@ def _tiny_problem(trial: Trial) -> Problem | None:
     for layer in ("", "attn.proj", "mlp.fc2"):
         silent = (*silent, layer)
         with torch.no_grad():
-            for name in (parts.projection.weight, parts.projection.bias, parts.table.cls, parts.table.pos):
+            for name in (parts.projection.weight, parts.projection.bias, *parts.table.names):
                 parameters[name].copy_(1e-3 * kept[name])
             _silence(trial, silent)
             seen, right = trial.run(images), replace(trial, known={}).right(1, project=trial.project)
@@ -902,9 +905,15 @@ def _unknown_tail(trial: Trial, evidence: str) -> Problem:
         why = "with the final norm's weight at 0 every token is its bias, and the logits are " + (
             "right: the wrong token is read, or none alone" if step == POOLING else "wrong all the same"
         )
-    return Problem(_NAMELESS[step], f"{evidence}; {why}", step, (NUDGES[step], "Eq. 4: y = LN(z_L^0); then the head."))
+    what = _NAMELESS[step]
+    alone = trial.run(trial.images[1][-1:])
+    if not same(alone, trial.logits[1][-1:]):
+        what = _NEIGHBOURS
+        why += f"; {difference(trial.logits[1][-1:], alone, 'logits of the last picture')} as when it is alone"
+    return Problem(what, f"{evidence}\n{why}", step, (NUDGES[step], "Eq. 4: y = LN(z_L^0); then the head."))
 
 
+_NEIGHBOURS = "You let a picture's logits depend on its neighbours in the batch; they should not."
 _NAMELESS = {
     HEAD: "You do something more in the head; the logits should be one linear map of what it reads.",
     NORM: "You normalise the last tokens in another way; it should be LayerNorm over the width, with weight and bias.",
@@ -982,7 +991,7 @@ def _by_probes(student: ModuleType, trial: Trial) -> Problem:
     alone = trial.run(trial.images[1][:1])
     if not same(alone, trial.logits[1][:1]):
         return Problem(
-            "You let a picture's logits depend on its neighbours in the batch; they should not.",
+            _NEIGHBOURS,
             f"{difference(trial.logits[1][:1], alone, trial.code())}, as when the picture is alone",
             BLOCKS,
             (NUDGES[BLOCKS], "Which axis does attention run over? Give nn.MultiheadAttention batch_first=True."),
