@@ -178,13 +178,14 @@ def test_others_are_placed(name: str) -> None:
         (
             "signature",
             ("image_size, patch_size,", "size, patch_size,"),
-            "PatchEmbedding(image_size=15, patch_size=5, in_channels=2, embed_dim=7) gives: missing a required "
-            "argument: 'size'; yours takes (size, patch_size, in_channels, embed_dim)",
+            "PatchEmbedding(image_size=15, patch_size=5, in_channels=2, embed_dim=7) ends in TypeError: missing a "
+            "required argument: 'size'; yours takes (size, patch_size, in_channels, embed_dim)",
         ),
         (
             "no_module",
             ("(nn.Module):", ":"),
-            "isinstance(PatchEmbedding(image_size=15, patch_size=5, in_channels=2, embed_dim=7), nn.Module) is False",
+            "isinstance(PatchEmbedding(image_size=15, patch_size=5, in_channels=2, embed_dim=7), nn.Module) is False; "
+            "it should be True",
         ),
     ],
 )

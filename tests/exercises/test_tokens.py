@@ -76,14 +76,14 @@ WRONG = {
     "vit_cls_appended + tok_pos_twice": ((CAT, "torch.cat([x, cls], dim=1)"), (ADD, "return x + 2 * self.pos_embed")),
 }  # fmt: skip
 
-NEITHER = "Class token or positions could not be found among the parameters."
+NEITHER = "You have no class token, or no positions, among the parameters; both should be there."
 UNKNOWN = {
     "class token: cubed": (
-        "The first token is not the class token plus its position.",
+        "You make the first token of something else; it should be the class token plus its position.",
         (EXPAND, "(self.cls_token ** 3).expand(x.shape[0], -1, -1)"),
     ),
     "position embedding: cubed": (
-        "The other tokens are not the patches plus their positions.",
+        "You make the patches' tokens of something else; each should be the patch plus its position.",
         (CAT, "torch.cat([cls, x ** 3], dim=1)"),
     ),
     "class token: shape": (
@@ -132,10 +132,14 @@ def test_others_are_placed(name: str) -> None:
         (
             "signature",
             ("(self, num_patches, embed_dim)", "(self, num_patches, dim)"),
-            "Tokens(num_patches=7, embed_dim=11) gives: missing a required argument: 'dim'; yours takes "
+            "Tokens(num_patches=7, embed_dim=11) ends in TypeError: missing a required argument: 'dim'; yours takes "
             "(num_patches, dim)",
         ),
-        ("no_module", ("(nn.Module):", ":"), "isinstance(Tokens(num_patches=7, embed_dim=11), nn.Module) is False"),
+        (
+            "no_module",
+            ("(nn.Module):", ":"),
+            "isinstance(Tokens(num_patches=7, embed_dim=11), nn.Module) is False; it should be True",
+        ),
     ],
 )
 def test_what_is_no_layer_is_told(mistake: str, edit: tuple[str, str], evidence: str) -> None:

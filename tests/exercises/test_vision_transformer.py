@@ -359,14 +359,17 @@ def test_a_table_without_a_row_for_the_class_token_is_told_by_its_shape(
 @pytest.mark.parametrize(
     ("edit", "says"),
     [
-        (("num_classes)\n\n", "num_classes, bias=False)\n\n"), "has head.weight (11, 14), and no bias beside it"),
+        (("num_classes)\n\n", "num_classes, bias=False)\n\n"), "\nhead.weight (11, 14) has no bias beside it"),
         (
             ("patch_size, patch_size)", "patch_size, patch_size, bias=False)"),
-            "has patch_embed.weight (14, 2, 8, 8), and",
+            "\npatch_embed.weight (14, 2, 8, 8) has",
         ),
         (("nn.Conv2d(in_channels", "nn.Conv2d(3"), "patch_embed.weight (14, 3, 8, 8) is made for 3 channels"),
-        (("range(depth)", "range(depth - 1)"), "has 2 blocks with parameters; it should have 3"),
-        ((f"        {NORM}\n", ""), "has, beside 3 blocks, cls_token (1, 1, 14), pos_embed (1, 10, 14), patch_embed"),
+        (("range(depth)", "range(depth - 1)"), "\n2 blocks with parameters for depth=3"),
+        (
+            (f"        {NORM}\n", ""),
+            "no norm; beside 3 blocks it has cls_token (1, 1, 14), pos_embed (1, 10, 14), patch",
+        ),
     ],
 )
 def test_of_the_parameters_only_the_part_in_question_is_listed(edit: tuple[str, str], says: str) -> None:
@@ -383,4 +386,4 @@ def test_hints_on_hard_coded_channels_are_about_channels() -> None:
 def test_a_table_whose_rows_stand_in_the_place_of_the_batch_is_told() -> None:
     problem = outcome_of("vision_transformer", edited(LIBRARY, (f"randn(1, {COUNT}", f"randn({COUNT}, 1")))
     assert problem and (problem.mistake, problem.step) == (None, "position embedding")
-    assert problem.evidence.endswith("the result is (10, 11); expected (1, 11); pos_embed is (10, 1, 14)")
+    assert problem.evidence.endswith("returns (10, 11); it should return (1, 11); pos_embed is (10, 1, 14)")
