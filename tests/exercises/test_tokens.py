@@ -65,6 +65,8 @@ WRONG = {
     "tok_pos_shifted: one for all": ((ADD, "return x + self.pos_embed[:, :1]"),),
     "tok_scaled": ((ADD, "return x + self.pos_embed * x.shape[-1] ** 0.5"),),
     "tok_scaled: patches": ((CAT, "torch.cat([cls, x * x.shape[-1] ** 0.5], dim=1)"),),
+    "tok_scaled: as at the start": ((ADD, "return x + 0.02 * self.pos_embed"),),
+    "vit_cls_appended + tok_scaled: as at the start": ((CAT, "torch.cat([x, cls], dim=1)"), (ADD, "return x + 0.02 * self.pos_embed")),
     "tok_norm": ((ADD, "return F.layer_norm(x + self.pos_embed, x.shape[-1:])"),),
     "tok_norm: layer": (("super().__init__()", "super().__init__()\n        self.norm = nn.LayerNorm(embed_dim)"), (ADD, "return self.norm(x + self.pos_embed)")),
     "tok_dropout": ((ADD, "return F.dropout(x + self.pos_embed, 0.2)"),),
