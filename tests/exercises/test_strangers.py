@@ -465,7 +465,7 @@ def test_the_numbers_come_from_the_reading_that_fits(mistake: str | None, step: 
     found = re.search(r"output = m\(x\): output\[(.*?)\] is .*?; it should be ([-\d.]+)", problem.evidence)
     assert found is not None
     place = tuple(map(int, found[1].split(", ")))
-    assert float(module(x)[place]) == pytest.approx(float(found[2]), rel=1e-6)  # what the right one gives
+    assert module(x)[place].item() == pytest.approx(float(found[2]), rel=1e-6)  # what the right one gives
 
 
 def test_the_place_that_is_shown_is_one_that_differs() -> None:
