@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from tests.exercises import course
 from tests.exercises.course import DOUBLE, HALVE, TRIPLE, run
-from vitscratch.exercises import Exercise, Passed, check, runner
+from vitscratch.exercises import Exercise, Passed, check, child, runner
 from vitscratch.exercises.catalog import EXERCISES
 from vitscratch.exercises.child import FORKS
 from vitscratch.exercises.errors import is_students
@@ -205,6 +206,19 @@ def test_code_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert report.problem is not None
     assert report.problem.what == "the code does not end: it has waited for 2 seconds without computing"
     assert report.problem.evidence == "01_double.py, line 3: `time.sleep(999)`"
+
+
+@pytest.mark.skipif(not FORKS, reason="elsewhere waiting is part of the time on the clock")
+def test_who_gets_no_core_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "IDLE", 100.0)  # as if many others had the cores: whatever it computes is too little
+    request = child.Request("", "", (), "", {}, "", "", 1.0, 0.1, 9.0, 0, True)
+    process = os.fork()
+    if not process:
+        end = time.process_time() + 0.5
+        while time.process_time() < end:
+            pass
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(child._wait(process, request)) == 7
 
 
 def test_a_failure_of_the_check_is_nobodys_mistake_and_no_success(tmp_path: Path) -> None:

@@ -136,7 +136,8 @@ def split(labels, fraction, seed):
 WRONG: dict[str, list[str]] = {
     "sp_returns_nothing": [changed(RIGHT, RETURN, "")],
     "sp_labels_returned": [
-        changed(RIGHT, RETURN, "    return [labels[n] for n in train], [labels[n] for n in held_out]\n")
+        changed(RIGHT, RETURN, "    return [labels[n] for n in train], [labels[n] for n in held_out]\n"),
+        changed(RIGHT, RETURN, "    return train, [labels[n] for n in held_out]\n"),
     ],
     "sp_parts_swapped": [
         changed(RIGHT, RETURN, "    return held_out, train\n"),

@@ -1,7 +1,7 @@
 """How a module that a student wrote is checked: built, awakened, matched with the reference, and explained."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import ModuleType
 
@@ -57,6 +57,8 @@ class Part:
     """Flags of a mistake in another step than the bank has it."""
     absorbed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """A mistake of missing parameters -> those that explain by themselves why they are missing."""
+    probes: tuple[Callable[["Trial"], tuple[str, str] | None], ...] = ()
+    """What `localise` goes by: None where a probe passes. A wrong reading of the parameters passes fewer."""
 
 
 @dataclass
@@ -72,7 +74,7 @@ class Trial:
 
     @cached_property
     def role_map(self) -> RoleMap:
-        """The first under which the outputs are right; if none is, the first."""
+        """The first under which the outputs are right; if none is, the first, until `explain` has found a better."""
         return next((one for one in self.maps if self.is_right(one)), self.maps[0])
 
     def is_right(self, role_map: RoleMap) -> bool:
@@ -88,19 +90,35 @@ class Trial:
         """The student's outputs are right."""
         return self.is_right(self.role_map)
 
-    def explain(self) -> tuple[str, ...] | None:
-        """The flags that reproduce the outputs: one under any reading of the parameters, else two under the first."""
-        for role_map in (*self.maps[:24], None):
-            parameters = {k: v.detach() for k, v in (role_map or self.maps[0]).read(self.module).items()}
-            found = explain(
-                self.outputs,
-                lambda i, flags, its=parameters: self.part.compute(self.inputs[i], its, self.sizes, flags),  # type: ignore[misc]
-                self.part.stages,
-                pairs=role_map is None,
-            )
-            if found:
+    def explain(self, pairs: bool = True) -> tuple[str, ...] | None:
+        """The flags that reproduce the outputs: one under any reading of the parameters, else two under the likeliest.
+
+        The reading is kept as `role_map`, so that all numbers that are shown come from it.
+        """
+        for role_map in self.maps[:24]:
+            if found := self._explained(role_map, pairs=False):
+                self._keep(role_map)
                 return found
-        return None
+        self._keep(max(self.maps[:24], key=self._passed))
+        return self._explained(self.role_map, pairs=True) if pairs else None
+
+    def _explained(self, role_map: RoleMap, pairs: bool) -> tuple[str, ...] | None:
+        parameters = {name: value.detach() for name, value in role_map.read(self.module).items()}
+        return explain(
+            self.outputs,
+            lambda i, flags: self.part.compute(self.inputs[i], parameters, self.sizes, flags),
+            self.part.stages,
+            pairs,
+        )
+
+    def _keep(self, role_map: RoleMap) -> None:
+        self.role_map = role_map
+        self.__dict__.pop("parameters", None)  # of the reading before
+
+    def _passed(self, role_map: RoleMap) -> int:
+        """How many probes are fine with this reading."""
+        alone = replace(self, maps=[role_map])
+        return sum(probe(alone) is None for probe in self.part.probes) if len(self.maps) > 1 else 0
 
     def probe(self, x: Tensor, values: Mapping[str, Tensor]) -> Tensor:
         """The student's output with some of the parameters replaced, by the library's names; they are put back."""
@@ -274,7 +292,7 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
         return named_problem([part.random(trial)], part.bank, part.steps, lambda _: evidence, part.special)
     found: tuple[str, ...] | None = ()
     if not trial.right:
-        found = trial.explain()
+        found = trial.explain(pairs=not (flags and trial.role_map.surplus))  # else the reading is to blame, not two
     if found is None and not flags:
         if trial.role_map.surplus:
             return _surplus(trial, "there are more parameters than the computation has", "the output depends on them")
@@ -282,11 +300,27 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
         what = f"the output is wrong, and of the steps it is this one that differs: {step}"
         return Problem(what, f"{evidence}{trial.evidence('')}", step, part.direct[step])
     missing = ", ".join(_missing(trial))
+    if found is None and trial.role_map.surplus:
+        return _unknown_layout(trial, missing)
     there = f"not registered: {missing}; registered: {listed(trial.module)}. " if flags else ""
     names = {mistake_name(flag) for flag in found or ()}
     flags = [flag for flag in flags if not part.absorbed.get(flag, frozenset()) & names]
     every = list(dict.fromkeys([*flags, *(found or ())]))
     return named_problem(every, part.bank, part.steps, lambda step: there + trial.evidence(step), part.special)
+
+
+def _unknown_layout(trial: Trial, missing: str) -> Problem:
+    """Some parameters have no role, and some roles no parameter: it may be right, but nobody can tell."""
+    names = ", ".join(trial.role_map.surplus)
+    return Problem(
+        "some of your parameters could not be matched with those of the equations, so that nothing can be compared",
+        f"{names}: no role was found for them, and nothing was found for {missing}; registered: {listed(trial.module)}",
+        "parameters",
+        (
+            "Is each weight and each bias of the equations a parameter by itself, or rows of one for q, k and v?",
+            "Your own names are fine; nn.Linear and nn.LayerNorm are always recognised.",
+        ),
+    )
 
 
 def _surplus(trial: Trial, what: str, effect: str) -> Problem:

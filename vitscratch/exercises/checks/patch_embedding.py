@@ -109,10 +109,8 @@ def parameters_problem(layer: nn.Module, sizes: dict[str, Any]) -> Problem | Non
     patch, channels, width = sizes["patch_size"], sizes["in_channels"], sizes["embed_dim"]
     parameters = dict(layer.named_parameters())
     has = f"PatchEmbedding{_arguments(sizes)} has the parameters: {describe(layer)}"
-    if any(
-        isinstance(module, nn.Conv2d) and set(module.stride) == {1} != set(module.kernel_size)
-        for module in layer.modules()
-    ):
+    convolutions = [module for module in layer.modules() if isinstance(module, nn.Conv2d)]
+    if [set(one.stride) for one in convolutions] == [{1}] and set(convolutions[0].kernel_size) == {patch}:
         return named(
             MISTAKES, "pe_no_stride", f"{has}; the convolution's stride is (1, 1), its kernel {patch} x {patch}"
         )

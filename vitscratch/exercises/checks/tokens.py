@@ -1,6 +1,7 @@
 """Exercise 3: class token and position embedding."""
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -64,7 +65,7 @@ def parameters_problem(layer: nn.Module, num_patches: int, width: int) -> Proble
     table = find_table(parameters, num_patches, width)
     if not table.cls or not table.pos:
         return missing(layer, table, num_patches, width, has, lambda: _try(layer, num_patches, width))
-    if surplus_names := [name for name in parameters if name not in (table.cls, table.pos)]:
+    if surplus_names := [name for name in parameters if name not in table.names]:
         norms = all("Norm" in type(layer.get_submodule(name.rpartition(".")[0])).__name__ for name in surplus_names)
         if norms:
             return named(MISTAKES, "tok_norm", f"{has}; {', '.join(surplus_names)} belong to a norm")
@@ -99,7 +100,12 @@ def missing(
     for name, tensor in tensors.items():
         if tensor.numel() in (width, num_patches * width, (num_patches + 1) * width):
             return named(MISTAKES, "tok_not_parameter", f"{has}; {name} {tuple(tensor.shape)} is not among them")
-    if isinstance(first, Tensor) and table.cls and not table.pos:
+    others = [
+        tensor.shape
+        for name, tensor in layer.named_parameters()
+        if "pos" in name.lower() or num_patches + 1 in tensor.shape
+    ]
+    if isinstance(first, Tensor) and table.cls and not table.pos and not others:
         return named(MISTAKES, "tok_no_position", f"{has}; no table of ({num_patches + 1}, {width}) for the positions")
     if table.pos and not table.cls:
         return named(MISTAKES, "tok_no_class_token", f"{has}; no vector of {width} numbers for the class token")
@@ -149,7 +155,7 @@ def _values(runs: list[tuple[nn.Module, Tensor, Tensor]]) -> Iterator[Outcome]:
     layer, patches, tokens = runs[1]  # a batch of three
     again = _run(layer, patches)
     if not same(again, tokens):
-        name = "tok_dropout" if _zeros(tokens, again) else "vit_pos_random_each_forward"
+        name = "tok_dropout" if _zeros(layer, patches) else "vit_pos_random_each_forward"
         rows = (tokens != again).any(dim=-1)[0].nonzero().flatten().tolist() or [0]
         place = rows[0] if rows == [0] else rows[-1]  # 0: the class token alone
         apart = f"tokens[0, {place}] begins {say(tokens[0, place])} and then {say(again[0, place])}"
@@ -176,9 +182,13 @@ def _values(runs: list[tuple[nn.Module, Tensor, Tensor]]) -> Iterator[Outcome]:
     yield unknown(tokens, expected[1], evidence)
 
 
-def _zeros(tokens: Tensor, again: Tensor) -> bool:
-    """Dropout leaves exact zeros, at other places each time."""
-    return bool(((tokens == 0) != (again == 0)).any())
+def _zeros(layer: nn.Module, patches: Tensor) -> bool:
+    """Dropout makes nothing of zeros; what is drawn is there without parameters and patches, too."""
+    silent = deepcopy(layer)
+    with torch.no_grad():
+        for parameter in silent.parameters():
+            parameter.zero_()
+    return not bool(_run(silent, torch.zeros_like(patches)).any())
 
 
 def _numbers(layer: nn.Module, patches: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from vitscratch.exercises.checks.assembling import Numbers
 from vitscratch.exercises.checks.compare import difference, draw, same
 from vitscratch.exercises.checks.naming import named, table
 from vitscratch.exercises.checks.projecting import Projection
-from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, block_maps, listed
+from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, block_maps, in_containers, listed
 from vitscratch.exercises.checks.student import (
     TOOLS,
     StudentError,
@@ -45,7 +45,7 @@ _OWN = table(
     """
     vit_plain_list | parameters | You keep the blocks in a plain Python list, so that PyTorch does not know them: they do not learn, are not saved and not moved; use nn.ModuleList. | nn.ModuleList or nn.Sequential registers what it holds.
     enc_blocks_unused | encoder blocks | You wrote an encoder block in this file and built the model of another one; it should use yours. | Which class do you call where the blocks are made?
-    vit_depth_minus_one | encoder blocks | You use one block too few: the last (or the first) is never run; all of them should be. | Count the passes of the loop; range and slices leave out their end.
+    vit_depth_minus_one | encoder blocks | You use one block too few: the last (or the first) is never run, or what it gives is not used; all of them should be. | Count the passes of the loop; range and slices leave out their end.
     vit_depth_ignored | encoder blocks | You make another number of blocks; it should be depth. | Make one block for each i in range(depth).
     vit_blocks_shared | encoder blocks | You use one block with one set of weights again and again; each of the depth blocks should have its own. | [block] * depth repeats the same object: call the class once for every block.
     vit_blocks_unused | encoder blocks | You do not use what the blocks compute; it should go on to the norm and the head. | Does x become what a block returns?
@@ -282,7 +282,7 @@ def _parts(student: ModuleType, model: nn.Module, sizes: Sizes) -> Anatomy:
     text = f"VisionTransformer({', '.join(f'{name}={size}' for name, size in sizes.items())})"
     has = f"{text} has the parameters {listed(model)}"
     if path := _plain_list(model):
-        raise WrongError(named(MISTAKES, "vit_plain_list", f"self.{path} is a list; {has}"))
+        raise WrongError(named(MISTAKES, "vit_plain_list", f"self.{path} is a plain list or dict; {has}"))
     parts = dissect(model, sizes)
     if unused := _unused_block_class(student, model):
         raise WrongError(named(MISTAKES, "enc_blocks_unused", f"no module of the model is a {unused}"))
@@ -301,7 +301,7 @@ def _plain_list(model: nn.Module) -> str:
     """The path of a list, tuple or dict of layers."""
     for path, module in model.named_modules():
         for name, value in vars(module).items():
-            things = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+            things = list(in_containers(value))
             if not name.startswith("_") and any(isinstance(thing, nn.Module) for thing in things):
                 registered = {id(part) for part in model.modules()}
                 if not all(id(thing) in registered for thing in things if isinstance(thing, nn.Module)):
@@ -619,7 +619,7 @@ def _unknown_embedding(trial: Trial, x: Tensor, right: Tensor, evidence: str) ->
             return named(MISTAKES, "tok_norm", f"{evidence}; {', '.join(surplus)} belong to a norm outside the blocks")
     parameters = dict(trial.model.named_parameters())
     table = trial.anatomy.table
-    kept = {name: parameters[name].detach().clone() for name in (table.cls, table.pos)}
+    kept = {name: parameters[name].detach().clone() for name in table.names}
     with torch.no_grad():
         for name in kept:
             parameters[name].zero_()
@@ -711,6 +711,9 @@ def _tail_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | N
         return named(MISTAKES, "vit_long_residual", evidence)
     if _all_same(trials, found, lambda t: assembling.tail(inputs[id(t)][1], t.numbers())):
         return named(MISTAKES, "vit_blocks_unused", evidence)
+    before = {id(trial): heard[-2].out for trial, heard in zip(trials, traces, strict=True)}
+    if _all_same(trials, found, lambda t: assembling.tail(before[id(t)], t.numbers())):
+        return named(MISTAKES, "vit_depth_minus_one", evidence)
     return _extra(trial, evidence) or _unknown_tail(trial, evidence)
 
 
@@ -724,7 +727,7 @@ def _tiny_problem(trial: Trial) -> Problem | None:
     for layer in ("", "attn.proj", "mlp.fc2"):
         silent = (*silent, layer)
         with torch.no_grad():
-            for name in (parts.projection.weight, parts.projection.bias, parts.table.cls, parts.table.pos):
+            for name in (parts.projection.weight, parts.projection.bias, *parts.table.names):
                 parameters[name].copy_(1e-3 * kept[name])
             _silence(trial, silent)
             seen, right = trial.run(images), replace(trial, known={}).right(1, project=trial.project)
@@ -807,6 +810,10 @@ def _unknown_tail(trial: Trial, evidence: str) -> Problem:
             "right: the wrong token is read, or none alone" if step == POOLING else "wrong all the same"
         )
     what = {HEAD: "The head is wrong.", NORM: "The final norm is wrong.", POOLING: "The head reads something else."}
+    alone = trial.run(trial.images[1][-1:])
+    if not same(alone, trial.logits[1][-1:]):
+        what = dict.fromkeys(what, "A picture's logits depend on its neighbours in the batch.")
+        why += f"; {difference(trial.logits[1][-1:], alone, 'logits of the last picture')} as when it is alone"
     return Problem(what[step], f"{evidence}; {why}", step, (NUDGES[step], "Eq. 4: y = LN(z_L^0); then the head."))
 
 
