@@ -7,7 +7,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from vitscratch.exercises.checks import attention, reference
+from vitscratch.exercises.checks import attention, failing, reference
 from vitscratch.exercises.checks.compare import TOLERANCE, draw, same, say
 from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
 from vitscratch.exercises.checks.naming import table
@@ -330,6 +330,7 @@ PART = Part(
     missing={"qkv.bias": "attn_no_qkv_bias", "proj.weight": "attn_no_out_proj", "proj.bias": "attn_no_out_bias"},
     count=lambda sizes: 4 * sizes["embed_dim"] * (sizes["embed_dim"] + 1),
     random=lambda trial: "attn_random",
+    place=failing.in_heads,
     ends=(("proj", "output projection"),),
     widths=lambda module, sizes: None,
     localise=_localise,

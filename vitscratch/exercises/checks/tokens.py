@@ -196,7 +196,7 @@ def _values(runs: list[tuple[nn.Module, Tensor, Tensor]]) -> Iterator[Outcome]:
         yield from _gradients(layer, patches)
         return
     evidence = next(
-        difference(tokens, right, _code(*patches.shape, seed=len(patches)))
+        difference(tokens, right, _code(len(patches), patches.shape[1], patches.shape[2], len(patches)))
         for (_, patches, tokens), right in zip(runs, expected, strict=True)
         if not same(tokens, right)
     )

@@ -11,7 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitscratch.exercises.checks import assembling, encoder_block, mlp, prepending, projecting, reference, tokens
+from vitscratch.exercises.checks import (
+    assembling,
+    encoder_block,
+    failing,
+    mlp,
+    prepending,
+    projecting,
+    reference,
+    tokens,
+)
 from vitscratch.exercises.checks.anatomy import Anatomy, Sizes, dissect, grid
 from vitscratch.exercises.checks.assembling import Numbers
 from vitscratch.exercises.checks.compare import difference, draw, same
@@ -277,7 +286,10 @@ def _trial(student: ModuleType, sizes: Sizes) -> Trial:
     awaken(model)
     rows, columns = (side * sizes["patch_size"] for side in grid(sizes))
     images = [draw(batch, sizes["in_channels"], rows, columns, seed=batch) for batch in BATCHES]
-    with students_code(), noted(f"called as in {_code(sizes, images[0])}"):
+    with (
+        students_code(),
+        noted(f"called as in {_code(sizes, images[0])}", lambda: model(images[0]), failing.in_model(sizes["depth"])),
+    ):
         logits = [call(model, pictures, sizes) for pictures in images]
     return Trial(sizes, model, parts, maps, images, logits)
 
@@ -507,8 +519,8 @@ def _incomplete(maps: list[list[RoleMap]], has: str) -> Problem | None:
         if name in encoder_block.PART.missing and name.replace("bias", "weight") not in {*first.missing} - {name}
     ]
     if absent:
-        names = dict.fromkeys(reference.mistake_name(encoder_block.PART.missing[name]) for name in absent)
-        return named(MISTAKES, list(names), f"{has}\nmissing in a block: {', '.join(absent)}")
+        known = dict.fromkeys(reference.mistake_name(encoder_block.PART.missing[name]) for name in absent)
+        return named(MISTAKES, list(known), f"{has}\nmissing in a block: {', '.join(absent)}")
     if first.surplus:
         names = ", ".join(first.surplus)
         hints = ("Which of your layers does no equation ask for?", f"Look at {names}.")
@@ -709,8 +721,8 @@ def _stream_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem |
     """Whether every block is called once, in order, with what the one before it returned."""
     trial, heard = trials[0], traces[0]
     order, depth = [one.number for one in heard], trial.sizes["depth"]
-    wrong = next((one for one in trials if not one.is_right()), trial)
-    evidence = f"{wrong.evidence()}\nthe blocks are called in the order {order}" if order != list(range(depth)) else ""
+    numbers_say = next((one for one in trials if not one.is_right()), trial).evidence()
+    evidence = f"{numbers_say}\nthe blocks are called in the order {order}"
     if order in (list(range(depth - 1)), list(range(1, depth))):
         return named(MISTAKES, "vit_depth_minus_one", evidence)
     if order == list(range(len(order))) and len(order) < depth:
@@ -723,7 +735,7 @@ def _stream_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem |
     for before, after in pairwise(heard):
         if same(after.x, before.out):
             continue
-        evidence = f"{wrong.evidence()}\nblock {after.number} gets another input than block {before.number} returned: "
+        evidence = f"{numbers_say}\nblock {after.number} gets another input than block {before.number} returned: "
         evidence += difference(after.x, before.out, "input") if after.x.shape == before.out.shape else "another shape"
         for name, wrong in (
             ("vit_residual_stream_dropped", heard[0].x),
