@@ -115,7 +115,7 @@ class Trial:
         """The student's outputs are right."""
         return self.is_right(self.role_map)
 
-    def explain(self) -> tuple[str, ...] | None:
+    def explain(self, pairs: bool = True) -> tuple[str, ...] | None:
         """The flags that reproduce the outputs: one under any reading of the parameters, else two under the likeliest.
 
         The reading is kept as `role_map`, so that all numbers that are shown come from it.
@@ -125,7 +125,7 @@ class Trial:
                 self._keep(role_map)
                 return found
         self._keep(max(self.maps[:24], key=self._passed))
-        return self._explained(self.role_map, pairs=True)
+        return self._explained(self.role_map, pairs=True) if pairs else None
 
     def _explained(self, role_map: RoleMap, pairs: bool) -> tuple[str, ...] | None:
         parameters = {name: value.detach() for name, value in role_map.read(self.module).items()}
@@ -360,7 +360,7 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
         return named_problem([part.random(trial)], part.bank, part.steps, lambda _: evidence, part.special)
     found: tuple[str, ...] | None = ()
     if not trial.right:
-        found = trial.explain()
+        found = trial.explain(pairs=not (flags and trial.role_map.surplus))  # else the reading is to blame, not two
     if found is None and not flags:
         if trial.role_map.surplus:
             return _surplus(trial, "and the output depends on them")
