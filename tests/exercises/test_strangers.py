@@ -192,7 +192,8 @@ OUT = 'x = x + F.linear(y, p["o"], p["o_b"])'
         ("enc_half_unused", "MLP", (SECOND, "return x")),
         ("enc_random", "MLP", (SECOND, SECOND.replace("(y,", "(F.dropout(y, 0.5),"))),
         ("enc_random", "attention", (OUT, OUT.replace("(y,", "(F.dropout(y, 0.5),"))),
-        ("input_changed", "parameters", (OUT, OUT.replace("x = x + ", "x += "))),
+        ("input_changed", "first residual", (OUT, OUT.replace("x = x + ", "x += "))),
+        ("input_changed", "second residual", (SECOND, SECOND.replace("return x + ", "x += ") + "\n        return x")),
         ("attn_packing_per_head", "attention", (
             "q, k, v = (heads(t, self.h) for t in F.linear(y, p[\"qkv\"], p[\"qkv_b\"]).chunk(3, -1))",
             "q, k, v = F.linear(y, p[\"qkv\"], p[\"qkv_b\"]).unflatten(2, (self.h, 3, -1)).permute(3, 0, 2, 1, 4)",
@@ -261,7 +262,7 @@ def test_activation_with_a_bound() -> None:
 def test_weights_of_another_shape() -> None:
     text = "def attention(q, k, v):\n    w = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)\n    return w @ v, w.flatten(0, 1)\n"
     problem = assert_wrong("attention", text, None, "softmax")
-    assert problem.what == "the weights do not have the shape (b, h, queries, keys)"
+    assert problem.what == "Your weights have another shape; it should be (b, h, queries, keys)."
 
 
 # matrices that the tokens are multiplied with, from the left or the right
@@ -436,8 +437,8 @@ def test_positions_of_the_patches_alone_beside_a_class_token() -> None:
 
 def test_what_cannot_be_matched_is_no_mistake() -> None:
     problem = assert_wrong("encoder_block", BOTH_NORMS, None, "parameters")
-    assert problem.what.startswith("some of your parameters could not be matched")
-    assert "g, s: no role was found for them, and nothing was found for norm1.weight, norm2.weight;" in problem.evidence
+    assert problem.what.startswith("Your parameters could not all be matched")
+    assert "no role was found for g, s, nothing for norm1.weight, norm2.weight" in problem.evidence
 
 
 def test_layer_scale_is_no_norm() -> None:
@@ -462,7 +463,7 @@ def test_layer_scale_is_no_norm() -> None:
 def test_the_numbers_come_from_the_reading_that_fits(mistake: str | None, step: str, edits: tuple[str, ...]) -> None:
     problem = assert_wrong("multi_head_self_attention", changed(RAW_ATTENTION, *edits), mistake, step)
     module, x = awaken(student(RAW_ATTENTION).MultiHeadSelfAttention(35, 5)), draw(3, 6, 35)
-    found = re.search(r"output = m\(x\): output\[(.*?)\] is .*?; it should be ([-\d.]+)", problem.evidence)
+    found = re.search(r"\(draw\(3, 6, 35\)\)\[(.*?)\] is .*?; it should be ([-\d.]+)", problem.evidence)
     assert found is not None
     place = tuple(map(int, found[1].split(", ")))
     assert module(x)[place].item() == pytest.approx(float(found[2]), rel=1e-6)  # what the right one gives
@@ -474,8 +475,10 @@ def test_the_place_that_is_shown_is_one_that_differs() -> None:
     )
     trial = modules._trial(encoder_block.PART, student(text), encoder_block.PART.sizes[0])
     step, evidence = encoder_block.PART.probes[0](trial) or ("", "")
-    found = re.search(r" is (\S+), it should be .* = (\S+);", evidence)
-    assert step == "second residual" and found is not None and found[1] != found[2]
+    found = re.search(r"u \+ w: (\S+) \+ (\S+) \+ (\S+); yours becomes ([-.\d]+)", evidence)
+    assert step == "second residual" and found is not None
+    x, u, w, out = map(float, found.groups())
+    assert out != pytest.approx(x + u + w, rel=1e-5)
 
 
 def test_a_branch_that_is_dropped_in_eval_mode() -> None:
@@ -500,7 +503,9 @@ LAYERS = "self.layers = nn.ModuleList(EncoderBlock(embed_dim, num_heads, mlp_dim
 )  # fmt: skip
 def test_model_of_the_librarys_parts(mistake: str | None, step: str, edits: tuple[str, ...]) -> None:
     problem = assert_wrong("vision_transformer", changed(NORM_IN_CLASSIFIER, *edits), mistake, step)
-    assert mistake or problem.what == "A picture's logits depend on its neighbours in the batch."
+    assert mistake or problem.what == (
+        "You let a picture's logits depend on its neighbours in the batch; they should not."
+    )
 
 
 def test_another_convolution_in_front_is_no_missing_stride() -> None:

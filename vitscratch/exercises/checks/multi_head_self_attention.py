@@ -7,7 +7,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from vitscratch.exercises.checks import attention, reference
+from vitscratch.exercises.checks import attention, failing, reference
 from vitscratch.exercises.checks.compare import TOLERANCE, draw, same, say
 from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
 from vitscratch.exercises.checks.naming import table
@@ -299,7 +299,7 @@ def _details(trial: Trial, step: str) -> str:
         return ""
     num_heads, d = trial.sizes["num_heads"], trial.sizes["embed_dim"]
     found, evidence = attention.localise(read_weights(trial.probe, trial.parameters, num_heads, d))
-    return f"of four tokens, read off with one-hot values: {evidence}" if evidence and found == step else ""
+    return f"with one-hot values, {evidence}" if evidence and found == step else ""
 
 
 _DIRECT = {
@@ -311,6 +311,17 @@ _DIRECT = {
     "output projection": "Compare the output with the last layer, applied to the merged heads by hand.",
 }
 
+_NAMELESS = {
+    **attention.NAMELESS,
+    "queries, keys and values": "You make queries, keys or values of more, or less, than their layers give; each "
+    "should be a linear function of its own token.",
+    "heads": "You split queries, keys and values into heads in another way; head i should get the i-th slice of "
+    "D / num_heads numbers of every token.",
+    "merging heads": "You merge the heads in another way; a token should get what all heads give for it, head after "
+    "head.",
+    "output projection": "You do something else with the merged heads; one linear layer should be the last step.",
+}
+
 PART = Part(
     name="MultiHeadSelfAttention",
     sizes=({"embed_dim": 35, "num_heads": 5}, {"embed_dim": 22, "num_heads": 2}),
@@ -320,7 +331,10 @@ PART = Part(
     compute=_compute,
     stages=reference.MULTI_HEAD_STAGES,
     missing={"qkv.bias": "attn_no_qkv_bias", "proj.weight": "attn_no_out_proj", "proj.bias": "attn_no_out_bias"},
+    count=lambda sizes: 4 * sizes["embed_dim"] * (sizes["embed_dim"] + 1),
     random=lambda trial: "attn_random",
+    place=failing.in_heads,
+    ends=(("proj", "output projection"),),
     widths=lambda module, sizes: None,
     localise=_localise,
     probes=tuple(
@@ -330,6 +344,7 @@ PART = Part(
         for probe in PROBES
     ),
     details=_details,
+    nameless=_NAMELESS,
     direct={step: (NUDGES[step], _DIRECT[step]) for step in STEPS},
     facts=(
         "queries, keys and values are three linear functions of a token, with bias",

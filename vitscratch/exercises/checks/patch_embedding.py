@@ -15,7 +15,6 @@ from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.projecting import Projection, find_projection
 from vitscratch.exercises.checks.roles import awaken
 from vitscratch.exercises.checks.student import (
-    TOOLS,
     StudentError,
     WrongError,
     construct,
@@ -228,14 +227,17 @@ def _values(cases: list[Case]) -> Iterator[Outcome]:
         (case, tokens[0]) for case, tokens in zip(cases, right, strict=True) if not same(case.tokens, tokens[0])
     )
     evidence = changed or (
-        f"tokens = awaken(PatchEmbedding{_arguments(wrong.sizes)})({drawn(wrong.images)}): "
-        f"{difference(wrong.tokens, expected, 'tokens')} {TOOLS}"
+        difference(wrong.tokens, expected, f"awaken(PatchEmbedding{_arguments(wrong.sizes)})({_drawn(wrong)})")
     )
     for names, project in projecting.wrongs(cases[0].projection):
         if all(same(case.tokens, project(*case.numbers)) for case in cases):
             yield named(MISTAKES, names, evidence)
             return
     yield _unknown(cases[0], evidence, bool(changed) or _pixels_moved(cases[0]))
+
+
+def _drawn(case: Case) -> str:
+    return drawn(case.images.shape, seed=len(case.images))
 
 
 def _rights(case: Case) -> list[Tensor]:

@@ -14,7 +14,16 @@ from vitscratch.exercises.checks.compare import difference, draw, same, say
 from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.prepending import CLASS_TOKEN, POSITION, Table, batch_copies, find_table
 from vitscratch.exercises.checks.roles import awaken
-from vitscratch.exercises.checks.student import TOOLS, WrongError, construct, describe, drawn, shape_of, tensor_in
+from vitscratch.exercises.checks.student import (
+    WrongError,
+    built,
+    construct,
+    describe,
+    differs,
+    drawn,
+    shape_of,
+    tensor_in,
+)
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 MISTAKES: dict[str, Mistake] = prepending.MISTAKES
@@ -64,7 +73,8 @@ def parameters_problem(layer: nn.Module, num_patches: int, width: int) -> Proble
         return named(MISTAKES, name, evidence)
     table = find_table(parameters, num_patches, width)
     if not table.cls or not table.pos:
-        return missing(layer, table, num_patches, width, has, lambda: _try(layer, num_patches, width))
+        code = _code(2, num_patches, width)
+        return missing(layer, table, num_patches, width, has, code, lambda: _try(layer, num_patches, width))
     if surplus_names := [name for name in parameters if name not in table.names]:
         norms = all("Norm" in type(layer.get_submodule(name.rpartition(".")[0])).__name__ for name in surplus_names)
         if norms:
@@ -83,13 +93,21 @@ def parameters_problem(layer: nn.Module, num_patches: int, width: int) -> Proble
 
 
 def missing(
-    layer: nn.Module, table: Table, num_patches: int, width: int, has: str, attempt: Callable[[], Any]
+    layer: nn.Module, table: Table, num_patches: int, width: int, has: str, code: str, attempt: Callable[[], Any]
 ) -> Problem:
-    """Why one of the two is not among the parameters; `attempt` runs the layer, or returns an exception."""
+    """Why class token or positions are not among the parameters.
+
+    Args:
+        layer, table: the student's, and what of it was found.
+        num_patches, width: sizes.
+        has: what its parameters are, for the evidence.
+        code: how a student runs it.
+        attempt: runs it, or returns an exception.
+    """
     layer.eval()
     first, again = attempt(), attempt()
     if isinstance(first, Tensor) and isinstance(again, Tensor) and not torch.equal(first, again):
-        apart = f"two calls with the same input begin {say(first)} and then {say(again)}"
+        apart = differs(code, first, again)
         return named(MISTAKES, "vit_pos_random_each_forward", f"{apart}; {has}")
     tensors = {
         name: thing
@@ -110,7 +128,7 @@ def missing(
     if table.pos and not table.cls:
         return named(MISTAKES, "tok_no_class_token", f"{has}; no vector of {width} numbers for the class token")
     return Problem(
-        "Class token or positions could not be found among the parameters.",
+        "You have no class token, or no positions, among the parameters; both should be there.",
         f"{has}; expected a class token of {width} numbers and positions of ({num_patches + 1}, {width})",
         "parameters",
         (
@@ -118,6 +136,12 @@ def missing(
             "nn.Parameter(torch.zeros(1, 1, embed_dim)) for the one, N + 1 rows for the other.",
         ),
     )
+
+
+def _code(batch: int, num_patches: int, width: int, seed: int = 0) -> str:
+    """How a student computes the tokens."""
+    layer = built("Tokens", {"num_patches": num_patches, "embed_dim": width})
+    return f"awaken({layer})({drawn((batch, num_patches, width), seed)})"
 
 
 def _try(layer: nn.Module, num_patches: int, width: int) -> Any:
@@ -170,8 +194,7 @@ def _values(runs: list[tuple[nn.Module, Tensor, Tensor]]) -> Iterator[Outcome]:
         yield from _gradients(layer, patches)
         return
     evidence = next(
-        f"tokens = awaken(Tokens(num_patches={patches.shape[1]}, embed_dim={patches.shape[2]}))({drawn(patches)}): "
-        f"{difference(tokens, right, 'tokens')} {TOOLS}"
+        difference(tokens, right, _code(len(patches), patches.shape[1], patches.shape[2], len(patches)))
         for (_, patches, tokens), right in zip(runs, expected, strict=True)
         if not same(tokens, right)
     )
@@ -202,7 +225,7 @@ def unknown(tokens: Tensor, expected: Tensor, evidence: str) -> Problem:
     """No known mistake: row 0 tells of the class token, the others of the positions."""
     if not same(tokens[:, 0], expected[:, 0]):
         return Problem(
-            "The first token is not the class token plus its position.",
+            "You make the first token of something else; it should be the class token plus its position.",
             evidence,
             CLASS_TOKEN,
             (
@@ -211,7 +234,7 @@ def unknown(tokens: Tensor, expected: Tensor, evidence: str) -> Problem:
             ),
         )
     return Problem(
-        "The other tokens are not the patches plus their positions.",
+        "You make the patches' tokens of something else; each should be the patch plus its position.",
         evidence,
         POSITION,
         (
