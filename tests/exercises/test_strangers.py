@@ -7,8 +7,9 @@ import pytest
 from tests.exercises.students import answer, assert_wrong, changed, outcomes
 from tests.exercises.students import module as student
 from vitscratch.exercises import Passed
+from vitscratch.exercises.checks import encoder_block, modules
 from vitscratch.exercises.checks.compare import draw
-from vitscratch.exercises.checks.roles import awaken
+from vitscratch.exercises.checks.roles import awaken, block_maps
 
 BARE_PROJECTION = """
 import torch
@@ -441,8 +442,8 @@ def test_what_cannot_be_matched_is_no_mistake() -> None:
 
 
 def test_layer_scale_is_no_norm() -> None:
-    problem = assert_wrong("encoder_block", LAYER_SCALE, "surplus_parameters", "parameters")
-    assert problem.evidence.endswith("too many: scale1.gamma, scale2.gamma")
+    found = block_maps(student(LAYER_SCALE).EncoderBlock(35, 5, 29), 35, 5, 29)[0]
+    assert not found.missing and found.surplus == ("scale1.gamma", "scale2.gamma")
 
 
 @pytest.mark.parametrize(
@@ -465,24 +466,25 @@ def test_the_numbers_come_from_the_reading_that_fits(mistake: str | None, step: 
     found = re.search(r"\(draw\(3, 6, 35\)\)\[(.*?)\] is .*?; it should be ([-\d.]+)", problem.evidence)
     assert found is not None
     place = tuple(map(int, found[1].split(", ")))
-    assert float(module(x)[place]) == pytest.approx(float(found[2]), rel=1e-6)  # what the right one gives
+    assert module(x)[place].item() == pytest.approx(float(found[2]), rel=1e-6)  # what the right one gives
 
 
-@pytest.mark.parametrize(
-    ("mistake", "step", "edits"),
-    [
-        (None, "second residual", (SECOND_SUM, f"y = {SECOND_SUM[7:]}\n        return torch.cat([y[:, :1], x[:, 1:]], 1)")),
-        ("enc_random", "attention", (
-            "self.attn(self.norm1(x))",
-            "self.attn(self.norm1(x)) * x.new_empty(len(x), 1, 1).bernoulli_(0.8)",
-        )),
-    ],
-)  # fmt: skip
-def test_block_of_the_library(mistake: str | None, step: str, edits: tuple[str, str]) -> None:
-    problem = assert_wrong("encoder_block", changed(LIBRARY_BLOCK, *edits), mistake, step)
-    if found := re.search(r"u \+ w: (\S+) \+ (\S+) \+ (\S+); yours becomes (\S+)", problem.evidence):
-        x, u, w, out = map(float, found.groups())
-        assert out != pytest.approx(x + u + w, rel=1e-5)  # the place that is shown is one that differs
+def test_the_place_that_is_shown_is_one_that_differs() -> None:
+    text = changed(
+        LIBRARY_BLOCK, SECOND_SUM, f"y = {SECOND_SUM[7:]}\n        return torch.cat([y[:, :1], x[:, 1:]], 1)"
+    )
+    trial = modules._trial(encoder_block.PART, student(text), encoder_block.PART.sizes[0])
+    step, evidence = encoder_block.PART.probes[0](trial) or ("", "")
+    found = re.search(r"u \+ w: (\S+) \+ (\S+) \+ (\S+); yours becomes ([-.\d]+)", evidence)
+    assert step == "second residual" and found is not None
+    x, u, w, out = map(float, found.groups())
+    assert out != pytest.approx(x + u + w, rel=1e-5)
+
+
+def test_a_branch_that_is_dropped_in_eval_mode() -> None:
+    branch = "self.attn(self.norm1(x))"
+    text = changed(LIBRARY_BLOCK, branch, f"{branch} * x.new_empty(len(x), 1, 1).bernoulli_(0.8)")
+    assert_wrong("encoder_block", text, "enc_random", "attention")
 
 
 LAYERS = "self.layers = nn.ModuleList(EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth))"

@@ -7,7 +7,7 @@ import re
 import sys
 from bdb import BdbQuit
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from pkgutil import iter_modules
@@ -72,7 +72,7 @@ def explain(error: BaseException, student: Path) -> Problem | None:
         return _problem(f"{type(error).__name__}: {error.msg}", where, _SYNTAX)
     if lines:
         what, hints = _describe(error)
-        return _problem(what, lines[-1], hints, notes)
+        return replace(_problem(what, lines[-1], hints, notes), step=getattr(error, "step", STEP))
     if isinstance(error, Exception) and (name := _names_student(error, student)):
         what = f"{name} cannot be used as the exercise does: {_text(error)}"
         if isinstance(error, AttributeError) and error.name in _OF_MODULE:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitscratch.exercises.checks import reference
+from vitscratch.exercises.checks import failing, reference
 from vitscratch.exercises.checks.compare import difference, draw, explain, number, same, say
 from vitscratch.exercises.checks.naming import named_problem, table
 from vitscratch.exercises.checks.student import (
@@ -123,7 +123,7 @@ _LENGTHS = "No length may be taken from q where it belongs to k and v: 2 queries
 def _call(attention: Any, shape: tuple[int, int, int, int, int]) -> tuple[Tensor, list[Tensor]]:
     """The output, and all else that may be the weights (none: not returned), found by shape."""
     b, h, i, j, k = shape
-    with noted(f"attention was called as in {_code(shape)}"):
+    with noted(f"called as in {_code(shape)}", lambda: attention(*inputs(shape)), failing.in_attention):
         result = run(attention, *inputs(shape), step="scores", code=_code(shape))
     things = list(result) if isinstance(result, tuple | list) else [result]
     tensors = [thing for thing in things if isinstance(thing, Tensor)]

@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from vitscratch.exercises.checks import mlp, multi_head_self_attention, reference
+from vitscratch.exercises.checks import failing, mlp, multi_head_self_attention, reference
 from vitscratch.exercises.checks.compare import draw, number, same, say
 from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
 from vitscratch.exercises.checks.naming import table
@@ -345,6 +345,7 @@ PART = Part(
     count=count,
     random=_random,
     special=_IN_THE_SECOND_HALF,
+    place=failing.in_block,
     ends=(("mlp.fc2", "second residual"), ("attn.proj", "first residual")),
     widths=_check_widths,
     localise=_localise,

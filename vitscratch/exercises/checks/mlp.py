@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitscratch.exercises.checks import reference
+from vitscratch.exercises.checks import failing, reference
 from vitscratch.exercises.checks.compare import draw, number, same, say
 from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
 from vitscratch.exercises.checks.naming import table
@@ -166,6 +166,7 @@ PART = Part(
     missing={"fc1.bias": "mlp_no_bias", "fc2.bias": "mlp_no_bias"},
     count=count,
     random=lambda trial: "mlp_random",
+    place=failing.in_mlp,
     ends=(("fc2", "second layer"),),
     widths=check_widths,
     localise=_localise,

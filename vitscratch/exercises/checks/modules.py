@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitscratch.exercises.checks.compare import TOLERANCE, difference, draw, explain, same
+from vitscratch.exercises.checks.failing import Place
 from vitscratch.exercises.checks.naming import named_problem
 from vitscratch.exercises.checks.reference import RIGHT, Flags, Parameters, mistake_name
 from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, hidden_in_containers
@@ -57,6 +58,8 @@ class Part:
     """How many numbers a right one learns."""
     random: Callable[["Trial"], str]
     """The flag of different outputs for the same input."""
+    place: Place
+    """The step in which its code ends with an exception."""
     ends: tuple[tuple[str, str], ...]
     """From the end to the start: a layer, by the library's name, and the step in which what it gives is added."""
     widths: Callable[[nn.Module, Sizes], None]
@@ -112,7 +115,7 @@ class Trial:
         """The student's outputs are right."""
         return self.is_right(self.role_map)
 
-    def explain(self) -> tuple[str, ...] | None:
+    def explain(self, pairs: bool = True) -> tuple[str, ...] | None:
         """The flags that reproduce the outputs: one under any reading of the parameters, else two under the likeliest.
 
         The reading is kept as `role_map`, so that all numbers that are shown come from it.
@@ -122,7 +125,7 @@ class Trial:
                 self._keep(role_map)
                 return found
         self._keep(max(self.maps[:24], key=self._passed))
-        return self._explained(self.role_map, pairs=True)
+        return self._explained(self.role_map, pairs=True) if pairs else None
 
     def _explained(self, role_map: RoleMap, pairs: bool) -> tuple[str, ...] | None:
         parameters = {name: value.detach() for name, value in role_map.read(self.module).items()}
@@ -268,8 +271,9 @@ def _trial(part: Part, student: ModuleType, sizes: Sizes) -> Trial:
     module = construct(student, part.name, sizes)
     step, width = part.steps[0], sizes["embed_dim"]
     codes = [f"awaken({built(part.name, sizes)})({_drawn(i, sizes)})" for i in range(len(INPUTS))]
-    with torch.no_grad(), noted(f"called as in {codes[0]}"):
-        result = run(module.eval(), draw(3, 6, width).float(), step=step, code=codes[0])  # in float32, as it was built
+    x = draw(3, 6, width).float()  # in float32, as it was built
+    with torch.no_grad(), noted(f"called as in {codes[0]}", lambda: module(x), part.place):
+        result = run(module.eval(), x, step=step, code=codes[0])
     if pick_tensor(result, (3, 6, width)) is None:
         raise WrongError(_wrong_shape(part, sizes, result))
     part.widths(module, sizes)
@@ -281,7 +285,7 @@ def _trial(part: Part, student: ModuleType, sizes: Sizes) -> Trial:
     inputs = [draw(b, n, width) * deviation for b, n, deviation in INPUTS]
     outputs = []
     for x, code in zip(inputs, codes, strict=True):
-        with noted(f"called as in {code}"):
+        with torch.no_grad(), noted(f"called as in {code}", lambda x=x: module(x), part.place):  # type: ignore[misc]
             outputs.append(call(module, x, step, code))
     return Trial(part, sizes, module, maps, inputs, outputs)
 
@@ -356,7 +360,7 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
         return named_problem([part.random(trial)], part.bank, part.steps, lambda _: evidence, part.special)
     found: tuple[str, ...] | None = ()
     if not trial.right:
-        found = trial.explain()
+        found = trial.explain(pairs=not (flags and trial.role_map.surplus))  # else the reading is to blame, not two
     if found is None and not flags:
         if trial.role_map.surplus:
             return _surplus(trial, "and the output depends on them")

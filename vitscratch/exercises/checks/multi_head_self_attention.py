@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from vitscratch.exercises.checks import attention, reference
+from vitscratch.exercises.checks import attention, failing, reference
 from vitscratch.exercises.checks.compare import TOLERANCE, draw, same, say
 from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
 from vitscratch.exercises.checks.naming import table
@@ -146,12 +146,12 @@ def _projection(run: Run, parameters: Parameters, num_heads: int, d: int) -> tup
 
 def _constant_values(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[str, str] | None:
     """All weights 0, the values' bias c: whatever the weights are, if they sum to one, every output is c."""
-    c = torch.arange(1, d + 1, dtype=torch.float64) ** 2  # squares: no mean of neighbours is another of them
+    c = torch.arange(1, d + 1, dtype=torch.float64)
     values = _bare(d)
     values["qkv.bias"] = torch.cat([torch.zeros(2 * d, dtype=torch.float64), c])
     x = draw(2, 4, d, seed=6)
     seen = run(x, values)
-    told = "with q = k = 0 and the values' bias at 1, 4, 9, ... every output must be 1, 4, 9, ...; "
+    told = "with q = k = 0 and the values' bias at 1, 2, 3, ... every output must be 1, 2, 3, ...; "
     told += f"yours begins {say(seen[0, 0, :3])}; "
     if "qkv.bias" not in parameters or same(seen, c.expand_as(seen)):
         return None
@@ -167,6 +167,9 @@ def _constant_values(run: Run, parameters: Parameters, num_heads: int, d: int) -
             return "softmax", told
         mean = run(x, {**values, **_projected(parameters, d)})  # something is added to it if tokens differ
         return ("scale" if same(mean, mean[:, :1].expand_as(mean)) else "weighted mean"), told
+    by_head = rearrange(seen, "b n (h k) -> b n h k", h=num_heads)
+    if same(by_head, by_head[..., :1].expand_as(by_head)):  # the mean of a head's numbers: they attend to each other
+        return "heads", told
     known = bool(torch.isclose(seen.unsqueeze(-1), c, rtol=TOLERANCE).any(-1).all())
     if known:
         one = run(draw(1, 1, d, seed=6), values)
@@ -338,6 +341,7 @@ PART = Part(
     missing={"qkv.bias": "attn_no_qkv_bias", "proj.weight": "attn_no_out_proj", "proj.bias": "attn_no_out_bias"},
     count=lambda sizes: 4 * sizes["embed_dim"] * (sizes["embed_dim"] + 1),
     random=lambda trial: "attn_random",
+    place=failing.in_heads,
     ends=(("proj", "output projection"),),
     widths=lambda module, sizes: None,
     localise=_localise,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitscratch.exercises.checks import failing
 from vitscratch.exercises.checks.compare import number
 from vitscratch.exercises.exercise import Problem
 
@@ -41,14 +42,21 @@ def students_code() -> Iterator[None]:
 
 
 @contextmanager
-def noted(note: str) -> Iterator[None]:
-    """Errors of the student's code get a note that says what it was called with."""
+def noted(note: str, again: Callable[[], Any], place: failing.Place) -> Iterator[None]:
+    """Errors of the student's code get a note that says what it was called with, and the step that they happen in.
+
+    Args:
+        note: for the evidence.
+        again: the same call, once more.
+        place: the exercise's steps.
+    """
     try:
         yield
     except WrongError:
         raise
     except Exception as error:
         error.add_note(note)
+        failing.locate(error, again, place)
         raise
 
 

@@ -12,7 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitscratch.exercises.checks import assembling, encoder_block, mlp, prepending, projecting, reference, tokens
+from vitscratch.exercises.checks import (
+    assembling,
+    encoder_block,
+    failing,
+    mlp,
+    prepending,
+    projecting,
+    reference,
+    tokens,
+)
 from vitscratch.exercises.checks.anatomy import Anatomy, Sizes, dissect, grid
 from vitscratch.exercises.checks.assembling import Numbers
 from vitscratch.exercises.checks.compare import difference, draw, same
@@ -279,16 +288,24 @@ def _trial(student: ModuleType, sizes: Sizes) -> Trial:
     awaken(model)
     rows, columns = (side * sizes["patch_size"] for side in grid(sizes))
     images = [draw(batch, sizes["in_channels"], rows, columns, seed=batch) for batch in BATCHES]
-    with students_code(), noted(f"called as in {_code(sizes, images[0])}"):
-        try:
-            logits = [call(model, pictures, sizes) for pictures in images]
-        except WrongError as error:
-            known = dict(model.named_parameters())
-            of_batch = error.problem.mistake == "vit_first_picture"  # as many rows as there are positions?
-            if of_batch and (problem := tokens.taken_for_the_batch(parts.table, known, error.problem.evidence)):
-                raise WrongError(problem) from None
-            raise
+    with (
+        students_code(),
+        noted(f"called as in {_code(sizes, images[0])}", lambda: model(images[0]), failing.in_model(sizes["depth"])),
+    ):
+        logits = _logits(model, parts, images, sizes)
     return Trial(sizes, model, parts, maps, images, logits)
+
+
+def _logits(model: nn.Module, parts: Anatomy, images: list[Tensor], sizes: Sizes) -> list[Tensor]:
+    """Of each batch; a row for each position, where the table's shape explains it, is told as the table's mistake."""
+    try:
+        return [call(model, pictures, sizes) for pictures in images]
+    except WrongError as error:
+        told, known = error.problem, dict(model.named_parameters())
+        problem = tokens.taken_for_the_batch(parts.table, known, told.evidence)
+        if told.mistake != "vit_first_picture" or problem is None:
+            raise
+    raise WrongError(problem)
 
 
 def call(model: nn.Module, images: Tensor, sizes: Sizes) -> Tensor:
@@ -564,8 +581,8 @@ def _incomplete(maps: list[list[RoleMap]], has: str) -> Problem | None:
         if name in encoder_block.PART.missing and name.replace("bias", "weight") not in {*first.missing} - {name}
     ]
     if absent:
-        names = dict.fromkeys(reference.mistake_name(encoder_block.PART.missing[name]) for name in absent)
-        return named(MISTAKES, list(names), f"{has}\nmissing in a block: {', '.join(absent)}")
+        known = dict.fromkeys(reference.mistake_name(encoder_block.PART.missing[name]) for name in absent)
+        return named(MISTAKES, list(known), f"{has}\nmissing in a block: {', '.join(absent)}")
     if first.surplus:
         names = ", ".join(first.surplus)
         hints = ("Which of your layers does no equation ask for?", f"Look at {names}.")
@@ -784,8 +801,8 @@ def _stream_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem |
     """Whether every block is called once, in order, with what the one before it returned."""
     trial, heard = trials[0], traces[0]
     order, depth = [one.number for one in heard], trial.sizes["depth"]
-    wrong = next((one for one in trials if not one.is_right()), trial)
-    evidence = f"{wrong.evidence()}\nthe blocks are called in the order {order}" if order != list(range(depth)) else ""
+    numbers_say = next((one for one in trials if not one.is_right()), trial).evidence()
+    evidence = f"{numbers_say}\nthe blocks are called in the order {order}"
     if order in (list(range(depth - 1)), list(range(1, depth))):
         return named(MISTAKES, "vit_depth_minus_one", evidence)
     if order == list(range(len(order))) and len(order) < depth:
@@ -798,7 +815,7 @@ def _stream_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem |
     for before, after in pairwise(heard):
         if same(after.x, before.out):
             continue
-        evidence = f"{wrong.evidence()}\nblock {after.number} gets another input than block {before.number} returned: "
+        evidence = f"{numbers_say}\nblock {after.number} gets another input than block {before.number} returned: "
         evidence += difference(after.x, before.out, "input") if after.x.shape == before.out.shape else "another shape"
         for name, wrong in (
             ("vit_residual_stream_dropped", heard[0].x),
