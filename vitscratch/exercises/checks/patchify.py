@@ -13,7 +13,7 @@ from torch import Tensor
 from vitscratch.exercises.checks import compare, cutting
 from vitscratch.exercises.checks.compare import difference
 from vitscratch.exercises.checks.naming import named
-from vitscratch.exercises.checks.student import noted, shape_of
+from vitscratch.exercises.checks.student import shape_of
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 SIDE = r"p|ps|size|side|(p|patch|patches)_?(size|sides?|height|width|h|w|len|length)?"  # names for it
@@ -52,12 +52,12 @@ def check(student: ModuleType) -> Iterator[Outcome]:
     found = []
     for images, patch in pictures:
         try:
-            with noted(f"patchify was called with images of shape {tuple(images.shape)} and patch_size {patch}"):
-                found.append(student.patchify(images.clone(), patch))
+            found.append(student.patchify(images.clone(), patch))
         except Exception as error:
             if problem := _is_nowhere(error) or ignores_its_argument(student, images.shape[1]):
                 yield problem
                 return
+            error.add_note(f"patchify was called with images of shape {tuple(images.shape)} and patch_size {patch}")
             raise
     for (images, patch), patches in zip(pictures, found, strict=True):
         expected = cutting.right(images, patch)
