@@ -208,6 +208,30 @@ def test_weights_that_do_not_say_how_pictures_are_prepared_are_refused() -> None
         demo.make_server(SavedModel(saved.model, saved.config, NAMES, {}, {}), 0)
 
 
+def test_what_is_known_of_the_weights_is_said_before_they_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    saved = make_model()
+    told = SavedModel(saved.model, saved.config, NAMES, {}, {"notes": ["its head is drawn at random"]})
+    monkeypatch.setattr("vitscratch.weights.build_from", lambda *_, **__: told)
+    assert main(["demo", "some", "--port", "0", "--device", "cpu"]) == 2
+    note, refusal = capsys.readouterr().err.splitlines()
+    assert note == "vitscratch: some: its head is drawn at random"
+    assert "these weights do not say how their pictures were prepared; `vitscratch convert` keeps it" in refusal
+
+
+def test_a_browser_that_goes_away_is_no_error_and_a_mistake_of_ours_is(
+    server: ThreadingHTTPServer, capsys: pytest.CaptureFixture
+) -> None:
+    for error in (ConnectionResetError("gone"), KeyError("ours")):
+        try:
+            raise error
+        except Exception:
+            server.handle_error(None, (demo.HOST, 1))  # type: ignore[arg-type]
+    printed = capsys.readouterr().err
+    assert "KeyError: 'ours'" in printed and "gone" not in printed and printed.count("Traceback") == 1
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
     model = write(make_model(), tmp_path / "model.safetensors")

@@ -127,6 +127,18 @@ def test_a_bad_picture_is_named_and_the_others_are_shown(
     assert main(command) == 1 and not out.exists()
 
 
+def test_weights_that_do_not_say_how_pictures_are_prepared_show_what_needs_none(
+    run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    saved, bare, out = load_model(run / "model.safetensors"), tmp_path / "bare.safetensors", tmp_path / "out.png"
+    save_model(bare, saved.model, saved.config, saved.class_names, {}, {})
+    assert main(["explain", str(bare), str(pictures), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert f"{bare} does not say how its pictures were prepared; in Python, vitscratch.explain leaves" in error
+    assert error.count("\n") == 1 and not out.exists()
+    assert main(["explain", str(bare), "--what", "positions", "--out", str(out)]) == 0 and is_png(out)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -13,6 +13,7 @@ import pytest
 from tests.exercises import course
 from tests.exercises.course import DOUBLE, HALVE, TRIPLE, Course
 from vitscratch.cli import main
+from vitscratch.cli.check import _touched
 from vitscratch.exercises import EXERCISES
 from vitscratch.exercises.files import SOLUTIONS, STUBS, find_exercises
 from vitscratch.exercises.runner import Runner
@@ -181,6 +182,56 @@ def test_watch_goes_on_when_one_is_right(
     assert "write double" in rounds[0] and "0 of 2 right" in rounds[0]
     assert "01 double                     ok" in rounds[1] and "write triple" in rounds[1]
     assert rounds[2].rstrip().endswith("2 of 2 right")
+
+
+def test_watch_checks_again_what_may_import_the_file_that_changed(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper = folder / "helper.py"
+    helper.write_text("def twice(x):\n    return x\n")
+    (folder / DOUBLE.file_name).write_text("from helper import twice as double\n")
+    (folder / TRIPLE.file_name).write_text("def triple(x):\n    return x\n")
+    capsys.readouterr()
+    todo = [
+        lambda: helper.write_text("def twice(x):\n    return 2 * x\n"),  # the first is right now
+        lambda: helper.write_text("def twice(x):\n    return 2 * x * x\n"),  # and now it is wrong again
+        lambda: solve(folder, DOUBLE, TRIPLE),
+    ]
+    monkeypatch.setattr(time, "sleep", lambda _: todo.pop(0)())
+    assert main(["check", str(folder), "--watch"]) == 0
+    rounds = capsys.readouterr().out.split("waiting for a file to be saved")
+    lines = [[line[30:] for line in one.splitlines() if line[:3] in ("01 ", "02 ")] for one in rounds]
+    assert [[line.partition("  (")[0] for line in one] for one in lines] == [
+        ["wrong", "not checked"], ["ok", "wrong"], ["wrong", "not checked"], ["ok", "ok"]
+    ]  # fmt: skip
+    assert not todo
+
+
+def test_watch_checks_again_only_what_may_be_other_than_it_was() -> None:
+    def stamps(**times: int) -> dict[Path, tuple[int, int] | None]:
+        return {Path(name): (time, 1) for name, time in times.items()}
+
+    paths, before = [Path("b"), Path("a"), Path("c")], stamps(a=1, b=1, c=1, helper=1)
+    assert _touched(paths, before, before | stamps(a=2)) == [Path("a"), Path("c")]
+    assert _touched(paths, before, before | stamps(c=2)) == [Path("c")]
+    for now in (before | stamps(c=2, helper=2), before | stamps(new=1), stamps(a=1, b=1, c=1)):
+        assert _touched(paths, before, now) == paths
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["pipe.py", "patchify.py", "folder"])
+def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / name
+    if name == "folder":
+        path.mkdir()
+        os.mkfifo(path / "pipe.py")
+        says = f"{path}: no exercise in this folder"
+    else:
+        os.mkfifo(path)
+        says = f"{path} is no regular file; expected a file of Python"
+    assert main(["check", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err and captured.err.count("\n") == 1 and not captured.out
 
 
 def test_watch_ends_by_ctrl_c(folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,8 @@ WRONG = {
     "cv_pos_rounding": ((RESIZE, 'scale_factor=(new_grid[0] / rows, new_grid[1] / columns), mode="bicubic"'),),
     "cv_pos_square_only": (("rows, columns = old_grid", "rows = columns = int(math.sqrt(grid.shape[1]))"),),
     "cv_pos_square_only: new": (("size=tuple(new_grid)", "size=(new_grid[0], new_grid[0])"),),
+    "cv_pos_square_only: the shorter side first": (("rows, columns = old_grid", "rows, columns = sorted(old_grid)"),),
+    "cv_pos_rounding: and then it fails": ((RESIZE, 'scale_factor=(new_grid[0] / rows, new_grid[1] / columns), mode="bicubic"'), (FLAT, "grid.permute(0, 2, 3, 1).reshape(1, new_grid[0] * new_grid[1], grid.shape[1])")),
     "cv_pos_axes": (("columns, -1).permute(0, 3, 1, 2)", "columns, -1).permute(0, 3, 2, 1)"),),
     "cv_pos_axes: written": ((FLAT, "grid.permute(0, 3, 2, 1).flatten(1, 2)"),),
     "cv_pos_axes: read": (("reshape(1, rows, columns,", "reshape(1, columns, rows,"),),
@@ -45,10 +47,28 @@ WRONG = {
     "cv_pos_mode: default": ((', mode="bicubic"', ""),),
     "cv_pos_input_changed": (("cls, grid =", "pos_embed *= 1.5\n    cls, grid ="),),
 }  # fmt: skip
+RETURN = f"return {CAT}"
+NOT_SAME = "The same grid does not give the same positions."
+NOT_OLD = "The positions of the patches are not the old ones, interpolated."
 UNKNOWN = {
-    "interpolation: damped": ((CAT, "torch.cat([cls, 0.9 * grid], dim=1)"),),
-    "grid: shuffled": ((CAT, "torch.cat([cls, grid.flip(1)], dim=1)"),),
-    "grid: shape": ((FLAT, "grid.flatten(2)"), (CAT, "grid[:, :, 1:]")),
+    "interpolation: damped": (
+        NOT_OLD,
+        (CAT, "torch.cat([cls, 0.9 * grid], dim=1)"),
+    ),
+    "grid: shuffled": (
+        NOT_OLD,
+        (CAT, "torch.cat([cls, grid.flip(1)], dim=1)"),
+    ),
+    "interpolation: the same grid": (
+        NOT_SAME,
+        (RETURN, "if old_grid == new_grid:\n        grid = 2 * grid\n    " + RETURN),
+    ),
+    "interpolation: nothing for the same grid": (NOT_SAME, (RETURN, "if old_grid != new_grid:\n        " + RETURN)),
+    "grid: shape": (
+        "The result has another shape than (1, 1 + rows * columns, d).",
+        (FLAT, "grid.flatten(2)"),
+        (CAT, "grid[:, :, 1:]"),
+    ),
 }
 
 
@@ -74,8 +94,16 @@ def test_known_mistakes_are_named(name: str) -> None:
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_others_are_placed(name: str) -> None:
-    problem = outcome_of("position_interpolation", edited(RIGHT_ONE, *UNKNOWN[name]))
+    says, *edits = UNKNOWN[name]
+    problem = outcome_of("position_interpolation", edited(RIGHT_ONE, *edits))
     assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
+    assert problem.what.startswith(says)
+
+
+def test_an_error_is_told_where_the_first_grid_is_wrong_too() -> None:
+    text = edited(RIGHT_ONE, (CAT, "torch.cat([cls, grid.view(1, 49, -1)], dim=1)[0]"))
+    with pytest.raises(RuntimeError, match="invalid for input of size"):
+        outcome_of("position_interpolation", text)
 
 
 def test_every_mistake_is_tried() -> None:

@@ -31,6 +31,18 @@ def test_order_of_the_text() -> None:
     ]
 
 
+def test_where_the_tutorials_are_if_they_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `pip install`."""
+    (tmp_path / "01_patches.ipynb").touch()
+    monkeypatch.setattr("vitscratch.exercises.report.TUTORIALS", tmp_path)
+    assert "pip" not in WRONG.text() and WRONG.tutorial in WRONG.text()
+    (tmp_path / "01_patches.ipynb").unlink()
+    for report in (WRONG, replace(WRONG, status="not begun")):
+        *_, named, note = report.text().splitlines()
+        assert named == '  read    tutorials/01_patches.ipynb, section "Twice"'
+        assert note == "          (pip does not install tutorials/: it is a folder of the project's sources)"
+
+
 def test_hints_as_many_as_asked_for() -> None:
     assert "first" not in WRONG.text() and "second" not in WRONG.text()
     assert "hint    1 of 2: first" in WRONG.text(1) and "second" not in WRONG.text(1)

@@ -3,13 +3,15 @@
 import json
 import os
 import select
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.exercises import course
 from tests.exercises.course import DOUBLE, HALVE, TRIPLE, run
-from vitscratch.exercises import Exercise, Passed, check
+from vitscratch.exercises import Exercise, Passed, check, runner
 from vitscratch.exercises.catalog import EXERCISES
 from vitscratch.exercises.child import FORKS
 from vitscratch.exercises.errors import is_students
@@ -169,6 +171,33 @@ def test_no_process_is_left(tmp_path: Path) -> None:
     assert ended
 
 
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only Linux tells the end of a process that is no child")
+def test_ctrl_c_ends_the_students_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes: list[int] = []
+
+    def interrupted(*arguments: Any) -> Iterator[int]:
+        number = next(replies(*arguments))
+        processes.append(os.pidfd_open(number))
+        yield number
+        raise KeyboardInterrupt
+
+    replies = runner._replies
+    monkeypatch.setattr(runner, "_replies", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, "while True: pass\n")
+    assert select.select(processes, [], [], 30)[0]
+    os.close(processes[0])
+    monkeypatch.undo()
+    assert run(tmp_path, "def double(x): return 2 * x\n").ok
+
+
+@pytest.mark.skipif(not FORKS, reason="elsewhere the process that checks is the one that loads torch")
+def test_who_ends_the_process_that_keeps_torch_ready_does_not_pass(tmp_path: Path) -> None:
+    report = run(tmp_path, "import os\ndef double(x):\n    os.kill(os.getppid(), 9)\n    return 2 * x\n")
+    assert report.status == "error" and "or took more than 15 seconds on the clock" in report.failure, report.text()
+    assert run(tmp_path, "def double(x): return 2 * x\n").ok
+
+
 @pytest.mark.skipif(not FORKS, reason="elsewhere waiting is part of the time on the clock")
 def test_code_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(course.runner(), "limits", Limits(1.0, 2.0))
@@ -275,9 +304,22 @@ def test_without_forking_and_in_a_folder_full_of_traps(tmp_path: Path, monkeypat
         assert report.problem is not None and "line 3" in report.problem.evidence
 
 
+def test_without_forking_waiting_ends_by_the_clock(tmp_path: Path) -> None:
+    path = tmp_path / DOUBLE.file_name
+    path.write_text("import time\ndef double(x):\n    time.sleep(999)\n")
+    with Runner(Limits(1.0, 0.5), fork=False) as runner:
+        report = runner.check(path, DOUBLE)
+    assert report.problem is not None, report.failure
+    assert report.problem.what == "the code does not end: stopped after 2 seconds on the clock"
+    assert report.problem.evidence == "01_double.py, line 3: `time.sleep(999)`"
+
+
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such file"):
         check(tmp_path / "01_patchify.py")
     (tmp_path / "mine.py").write_text("x = 1\n")
     with pytest.raises(ValueError, match="expected a file that defines one of patchify, PatchEmbedding"):
         check(tmp_path / "mine.py")
+    for path in (tmp_path, Path(os.devnull)):
+        with pytest.raises(ValueError, match=f"{path} is no regular file; expected a file of Python"):
+            check(path)

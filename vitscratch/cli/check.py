@@ -2,11 +2,11 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import tyro
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vitscratch.exercises.report import Report
     from vitscratch.exercises.runner import Runner
 
+Stamp: TypeAlias = tuple[int, int] | None
 PAUSE = 0.5  # seconds between two looks at the files
 
 
@@ -30,8 +31,8 @@ class Check(Common):
     that one."""
 
     watch: bool = False
-    """Check again whenever a file is saved, and go on to the next exercise when one is right or not begun; Ctrl-C ends
-    it."""
+    """Check again whenever a file of the folder is saved, and go on to the next exercise when one is right or not
+    begun; Ctrl-C ends it."""
 
     hint: bool = False
     """Give a hint; asked again about the same problem, one more."""
@@ -88,9 +89,8 @@ class Check(Common):
             print("\nwaiting for a file to be saved; Ctrl-C ends", flush=True)
             while (now := _stamps(files)) == before or None in now.values():  # editors take files away for a moment
                 time.sleep(PAUSE)
-            for path in files.values():
-                if now[path] != before[path]:
-                    done.pop(path, None)
+            for path in _touched(list(files.values()), before, now):
+                done.pop(path, None)
             print(flush=True)
 
 
@@ -137,14 +137,24 @@ def _check(runner: "Runner", files: "dict[Exercise, Path]", done: "dict[Path, Re
         yield report
 
 
-def _stamps(files: "dict[Exercise, Path]") -> dict[Path, tuple[int, int] | None]:
-    """Time and size of each file, None while an editor has it away."""
+def _stamps(files: "dict[Exercise, Path]") -> dict[Path, Stamp]:
+    """Time and size of each file, None while an editor has it away; and of those beside it, which it may import."""
 
-    def stamp(path: Path) -> tuple[int, int] | None:
+    def stamp(path: Path) -> Stamp:
         try:
             status = path.stat()
         except OSError:
             return None
         return status.st_mtime_ns, status.st_size
 
-    return {path: stamp(path) for path in files.values()}
+    own = {path: stamp(path) for path in files.values()}
+    beside = {path: stamp(path) for folder in {path.parent for path in own} for path in folder.glob("*.py")}
+    return {path: seen for path, seen in beside.items() if seen is not None} | own
+
+
+def _touched(paths: Sequence[Path], before: Mapping[Path, Stamp], now: Mapping[Path, Stamp]) -> Sequence[Path]:
+    """What to check again: an exercise may import earlier ones, and any may import a file that is none."""
+    changed = {path for path in before.keys() | now.keys() if before.get(path) != now.get(path)}
+    if not changed <= set(paths):
+        return paths
+    return paths[min(map(paths.index, changed)) :]

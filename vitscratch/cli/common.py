@@ -6,9 +6,12 @@ import platform
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vitscratch.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -68,6 +71,11 @@ def write_json(data: Any, path: Path) -> None:
     """Write JSON; a reader sees the old file or the whole new one."""
     text = json.dumps(data, indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda file: file.write(text), "w")
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Draw a figure into a PNG; whoever looks sees the old one or the whole new one."""
+    write_atomically(path, lambda file: figure.savefig(file, dpi=110, format="png"))
 
 
 def with_interval(correct: int, total: int) -> str:

@@ -11,6 +11,7 @@ from vitscratch.exercises.reading import where_to_read
 
 Status = Literal["ok", "wrong", "not begun", "not checked", "error"]
 LINES = 8  # of what was printed
+TUTORIALS = Path(__file__).parents[2] / "tutorials"  # beside the package, where it runs from its sources
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Report:
         lines += [f"  right   {outcome.what}" for outcome in self.outcomes if isinstance(outcome, Passed)]
         if self.status == "not begun" and self.problem:
             lines += _indented("to do", [self.problem.what])
-            lines += _indented("read", [self.tutorial])
+            lines += self._read()
         elif self.problem:
             lines += self._about(self.problem, hints)
         elif self.status == "error":
@@ -100,7 +101,12 @@ class Report:
             lines += _indented("hint", ["there are no more; --solution shows the library's code"])
         elif not hints:
             lines += _indented("hint", ["--hint gives one, and one more each time"])
-        return lines + _indented("read", [self.tutorial])
+        return lines + self._read()
+
+    def _read(self) -> list[str]:
+        there = (TUTORIALS / self.exercise.tutorial).is_file()
+        where = [] if there else ["(pip does not install tutorials/: it is a folder of the project's sources)"]
+        return _indented("read", [self.tutorial, *where])
 
     def to_json(self, hints: int = 0) -> dict[str, Any]:
         """The same for programs; hints only as many as were asked for."""

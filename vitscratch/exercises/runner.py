@@ -20,7 +20,7 @@ from vitscratch.exercises.catalog import EXERCISES
 from vitscratch.exercises.child import FORKS, Request
 from vitscratch.exercises.errors import PACKAGE, STEP, explain
 from vitscratch.exercises.exercise import Exercise, Problem
-from vitscratch.exercises.files import exercise_of
+from vitscratch.exercises.files import check_regular, exercise_of
 from vitscratch.exercises.report import Report
 from vitscratch.exercises.verdict import read_report
 
@@ -79,8 +79,7 @@ class Runner:
             ValueError: no such file, or it is about no exercise.
             OSError: it cannot be read.
         """
-        if not path.is_file():
-            raise ValueError(f"{path}: no such file")
+        check_regular(path)
         file = path.resolve()
         exercise = exercise or exercise_of(path)
         if problem := _unreadable(file):

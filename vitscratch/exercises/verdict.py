@@ -105,8 +105,10 @@ def _why(trace: str, code: int | None, request: Request) -> tuple[str, tuple[str
         return f"the code crashes Python: {name}", _CRASH
     if WAITED in trace:
         return f"the code does not end: it has waited for {request.waiting:g} seconds without computing", _LOOP
-    if "Timeout" in trace or code is None:
+    if "Timeout" in trace:
         return f"the code does not end: stopped after {request.clock:g} seconds on the clock", _LOOP
+    if code is None:
+        return f"the process was ended from outside, or took more than {request.clock:g} seconds on the clock", _LOOP
     if trace:
         return f"the code does not end: stopped after {request.seconds:g} seconds of computing", _LOOP
     if code < 0:

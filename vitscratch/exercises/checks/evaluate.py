@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from vitscratch.exercises.checks.naming import bank, problem
 from vitscratch.exercises.checks.spies import (
+    SWAPPED,
     SpiedModel,
     close,
     gradients,
@@ -191,15 +192,7 @@ MISTAKES = bank(
             "Give it the model's output as it is.",
         ),
     ),
-    Mistake(
-        "ev_swapped",
-        "you swap predictions and labels in the call of the loss; predictions should come first",
-        "loss",
-        (
-            "In which order does F.cross_entropy take its two arguments?",
-            "First what the model says, then what is true.",
-        ),
-    ),
+    SWAPPED,
     Mistake(
         "ev_results_swapped",
         "you return loss and accuracy in the other order; the loss should be first",
@@ -304,7 +297,7 @@ def check(student: ModuleType) -> Iterator[Outcome]:
     except Exception as error:
         if not is_swapped_cross_entropy(error):
             raise
-        yield problem(MISTAKES["ev_swapped"], f"cross_entropy got whole numbers first, and failed: {error}")
+        yield problem(SWAPPED, f"cross_entropy got whole numbers first, and failed: {error}")
     finally:
         torch.set_grad_enabled(enabled)  # whatever the student left behind
 

@@ -327,7 +327,6 @@ def _who_learns(model: nn.Module, done: str) -> Iterator[Outcome]:
 def _mode(student: ModuleType) -> Iterator[Outcome]:
     for name, model, images in models():
         _both(student, model)
-        before = [buffer.clone() for buffer in model.buffers()]
         done = f"{name}, after replace_head, freeze and model.train(): "
         try:
             still = _read_by_head(model.eval(), images)
@@ -337,17 +336,12 @@ def _mode(student: ModuleType) -> Iterator[Outcome]:
         except Exception as error:
             yield problem(OTHERWISE["fails"], f"{done}{type(error).__name__}: {error}")
             return
-        moved = [
-            key for (key, buffer), old in zip(model.named_buffers(), before, strict=False) if (buffer != old).any()
-        ]
         if not close(one, other):
             evidence = f"{done}for the same pictures, the head is given numbers that differ by up to "
             yield problem(MISTAKES["tf_frozen_train_mode"], f"{evidence}{(one - other).abs().max():.4f} in two calls")
         if not close(one, still):
             evidence = f"{done}what the head is given differs by up to {(one - still).abs().max():.4f} from eval mode"
             yield problem(MISTAKES["tf_frozen_train_mode"], evidence)
-        if moved:
-            yield problem(MISTAKES["tf_frozen_train_mode"], f"{done}{moved[0]} moved in two forward passes")
     yield Passed("the body stays in eval mode after model.train(): no dropout, and BatchNorm's statistics rest")
 
 

@@ -8,6 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitscratch.exercises.exercise import Mistake
+
+# Of the two exercises that call a loss.
+SWAPPED = Mistake(
+    "ev_swapped",
+    "you swap predictions and labels in the call of the loss; predictions should come first",
+    "loss",
+    (
+        "In which order does F.cross_entropy take its two arguments?",
+        "First what the model says, then what is true.",
+    ),
+)
+
 
 @dataclass
 class Call:

@@ -84,13 +84,11 @@ def parameters_problem(layer: nn.Module, num_patches: int, width: int) -> Proble
 def missing(
     layer: nn.Module, table: Table, num_patches: int, width: int, has: str, attempt: Callable[[], Any]
 ) -> Problem:
-    """Why class token or positions are not among the parameters; `attempt` runs the layer, or returns an exception."""
+    """Why one of the two is not among the parameters; `attempt` runs the layer, or returns an exception."""
     layer.eval()
     first, again = attempt(), attempt()
     if isinstance(first, Tensor) and isinstance(again, Tensor) and not torch.equal(first, again):
         apart = f"two calls with the same input begin {say(first)} and then {say(again)}"
-        if table.pos and table.cls:
-            return named(MISTAKES, "tok_dropout", apart)
         return named(MISTAKES, "vit_pos_random_each_forward", f"{apart}; {has}")
     tensors = {
         name: thing

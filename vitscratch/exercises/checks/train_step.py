@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vitscratch.exercises.checks.compare import say
 from vitscratch.exercises.checks.naming import bank, problem
 from vitscratch.exercises.checks.spies import (
+    SWAPPED,
     SpiedModel,
     SpiedSGD,
     close,
@@ -129,15 +130,7 @@ MISTAKES = bank(
             "Minus the logarithm of the probability that the softmax gives the label.",
         ),
     ),
-    Mistake(
-        "ev_swapped",
-        "you swap predictions and labels in the call of the loss; predictions should come first",
-        "loss",
-        (
-            "In which order does F.cross_entropy take its two arguments?",
-            "First what the model says, then what is true.",
-        ),
-    ),
+    SWAPPED,
     Mistake(
         "ts_no_graph",
         "your loss has no connection to the weights; autograd should be able to follow it back to them",
@@ -365,7 +358,7 @@ def check(student: ModuleType) -> Iterator[Outcome]:
                 return
     except Exception as error:
         if is_swapped_cross_entropy(error):
-            yield problem(MISTAKES["ev_swapped"], f"cross_entropy got whole numbers first, and failed: {error}")
+            yield problem(SWAPPED, f"cross_entropy got whole numbers first, and failed: {error}")
         elif "does not require grad" in str(error):
             yield problem(MISTAKES["ts_no_graph"], f"backward() failed: {error}")
         else:
