@@ -42,6 +42,13 @@ RIGHT = {
     "square only": edited(
         CONV, ("self.proj =", "self.num_patches = (image_size // patch_size) ** 2\n        self.proj =")
     ),
+    "square only, and says so": edited(
+        CONV,
+        (
+            "x = self.proj",
+            "if images.shape[2] != images.shape[3]: raise ValueError('no square')\n        x = self.proj",
+        ),
+    ),
     "einsum": HEAD
     + """
 class PatchEmbedding(nn.Module):
@@ -91,6 +98,11 @@ WRONG = {
     "pe_no_stride": (CONV, (", stride=patch_size", "")),
     "pe_relu": (CONV, ("self.proj(images)", "F.relu(self.proj(images))")),
     "pe_relu: gelu": (LINEAR, ("return self.to_token(", "return F.gelu(self.to_token("), ("q=p)", "q=p))")),
+    "pe_relu: gelu, nearly": (
+        LINEAR,
+        ("return self.to_token(", "return F.gelu(approximate='tanh', input=self.to_token("),
+        ("q=p)", "q=p))"),
+    ),
     "pe_norm": (CONV, (FLAT, FLAT + "\n        return F.layer_norm(y, y.shape[-1:])"), ("return x.", "y = x.")),
     "pe_norm: layer": (
         CONV,
@@ -111,7 +123,10 @@ WRONG = {
 }
 UNKNOWN = {
     "cut: blurred": (CONV, ("self.proj(images)", "self.proj(images + images.roll(1, 3))")),
+    "cut: one picture for all": (CONV, ("self.proj(images)", "self.proj(images[:1].expand_as(images))")),
+    "cut: pixels backwards": (LINEAR, ("q=p)", "q=p).flip(-1)")),
     "projection: squared": (CONV, (FLAT, FLAT + " ** 2")),
+    "projection: a little too much": (CONV, (FLAT, FLAT + " * 1.0001")),
     "cut: shape": (CONV, (FLAT, "x.flatten(2)")),
     "parameters: too many": (
         CONV,

@@ -42,11 +42,15 @@ WRONG = {
     "cv_pos_grid_reshape": ((READ, "grid.reshape(1, -1, rows, columns)"),),
     "cv_pos_grid_reshape: back": ((FLAT, "grid.reshape(1, -1, pos_embed.shape[2])"),),
     "cv_pos_mode": (('"bicubic"', '"bilinear"'),),
+    "cv_pos_mode: nearest-exact": (('"bicubic"', '"nearest-exact"'),),
     "cv_pos_mode: default": ((', mode="bicubic"', ""),),
     "cv_pos_input_changed": (("cls, grid =", "pos_embed *= 1.5\n    cls, grid ="),),
 }  # fmt: skip
 UNKNOWN = {
     "interpolation: damped": ((CAT, "torch.cat([cls, 0.9 * grid], dim=1)"),),
+    "interpolation: the same grid": (
+        ("cls, grid =", "if tuple(old_grid) == tuple(new_grid):\n        return 1.01 * pos_embed\n    cls, grid ="),
+    ),
     "grid: shuffled": ((CAT, "torch.cat([cls, grid.flip(1)], dim=1)"),),
     "grid: shape": ((FLAT, "grid.flatten(2)"), (CAT, "grid[:, :, 1:]")),
 }

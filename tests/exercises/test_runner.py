@@ -35,7 +35,7 @@ def test_known_mistake(tmp_path: Path) -> None:
 
 # What the file does; what the report says; the line, and the text, that it names.
 HOSTILE = {
-    "loops": ("def double(x):\n    while True:\n        pass\n", "does not end", (2, 3)),
+    "loops": ("def double(x):\n    while True:\n        pass\n", "stopped after 1 seconds of computing", (2, 3)),
     "loops in C": ("def double(x):\n    return sum(range(10**15))\n", "does not end", (2,)),
     "loops at import": ("n = 1\nwhile n:\n    n += 1\n", "does not end", (2, 3)),
     "exits": ("import sys\ndef double(x):\n    sys.exit(0)\n", "ends the program", (3,)),
@@ -107,8 +107,9 @@ HARMLESS = {
     "breaks builtins at import": "import builtins\nbuiltins.len = None\ndel builtins.open\n"
     "def double(x): return 2 * x\n",
     "breaks torch at import": "import torch\ntorch.randn = None\ntorch.set_default_dtype(torch.float64)\n"
-    "torch.set_grad_enabled(False)\ntorch.set_default_device('meta')\n"
-    "def double(x):\n    assert torch.zeros(1).dtype == torch.float32\n"
+    "torch.set_grad_enabled(False)\ntorch.manual_seed(7)\ntorch.set_default_device('meta')\n"
+    "def double(x):\n    assert torch.zeros(1, requires_grad=True).exp().requires_grad\n"
+    "    assert torch.zeros(1).dtype == torch.float32 and torch.initial_seed() == 0\n"
     "    return int(2 * x + torch.randn(1).isnan())\n",
     "unicode": "# ünï\ndef double(größe):\n    return größe * 2\n",
     "runs things as a program": "def double(x): return 2 * x\nif __name__ == '__main__': exit(1)\n",
@@ -176,6 +177,15 @@ def test_code_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert report.problem is not None
     assert report.problem.what == "the code does not end: it has waited for 2 seconds without computing"
     assert report.problem.evidence == "01_double.py, line 3: `time.sleep(999)`"
+
+
+@pytest.mark.skipif(not FORKS, reason="only Linux tells how much memory is taken, so only there it is limited")
+def test_memory_is_limited_whatever_the_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(course.runner(), "limits", Limits(1.0, memory=2**28))
+    code = "import torch\ndef double(x):\n    torch.empty({}, dtype=torch.uint8)\n    return 2 * x\n"
+    report = run(tmp_path, code.format(2**29))  # nothing is written to it: it takes no memory
+    assert report.problem is not None and "more memory than the checker gives: 0.5 GiB" in report.problem.what
+    assert run(tmp_path, code.format(2**27)).ok
 
 
 def test_a_failure_of_the_check_is_nobodys_mistake_and_no_success(tmp_path: Path) -> None:

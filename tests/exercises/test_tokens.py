@@ -49,6 +49,7 @@ WRONG = {
     "vit_pos_random_each_forward: nowhere": ((ADD, "return x + torch.randn(1, x.shape[1], x.shape[2])"), (POS, "None")),
     "vit_cls_added": ((POS, FEW), (CAT, "x + self.cls_token")),
     "vit_cls_added: too": ((CAT, "torch.cat([cls, x + self.cls_token], dim=1)"),),
+    "vit_cls_added: to a copy, too": ((CAT, "torch.cat([x[:, :1], x], dim=1) + self.cls_token"),),
     "vit_cls_appended": ((CAT, "torch.cat([x, cls], dim=1)"),),
     "tok_not_parameter": ((POS, "torch.zeros(1, num_patches + 1, embed_dim)"),),
     "tok_not_parameter: class token": ((CLS, "torch.zeros(1, 1, embed_dim)"),),
@@ -66,6 +67,7 @@ WRONG = {
     "tok_scaled": ((ADD, "return x + self.pos_embed * x.shape[-1] ** 0.5"),),
     "tok_scaled: patches": ((CAT, "torch.cat([cls, x * x.shape[-1] ** 0.5], dim=1)"),),
     "tok_norm": ((ADD, "return F.layer_norm(x + self.pos_embed, x.shape[-1:])"),),
+    "tok_norm: tanh": ((ADD, "return torch.tanh(x + self.pos_embed)"),),
     "tok_norm: layer": (("super().__init__()", "super().__init__()\n        self.norm = nn.LayerNorm(embed_dim)"), (ADD, "return self.norm(x + self.pos_embed)")),
     "tok_dropout": ((ADD, "return F.dropout(x + self.pos_embed, 0.2)"),),
     "vit_cls_appended + tok_pos_twice": ((CAT, "torch.cat([x, cls], dim=1)"), (ADD, "return x + 2 * self.pos_embed")),
@@ -74,6 +76,11 @@ WRONG = {
 UNKNOWN = {
     "class token: cubed": ((EXPAND, "(self.cls_token ** 3).expand(x.shape[0], -1, -1)"),),
     "position embedding: cubed": ((CAT, "torch.cat([cls, x ** 3], dim=1)"),),
+    "class token: a little too much": ((EXPAND, "1.0001 * self.cls_token.expand(x.shape[0], -1, -1)"),),
+    "position embedding: a little too much": (
+        (ADD, "return x + 1.0001 * torch.cat([0.9999 * self.pos_embed[:, :1], self.pos_embed[:, 1:]], 1)"),
+    ),
+    "class token: one picture has no batch": ((ADD, "return (x + self.pos_embed).squeeze(0)"),),
     "class token: shape": ((CAT, "torch.cat([cls, cls, x], dim=1)[:, :]"), (ADD, "return x")),
     "parameters: more": (("super().__init__()", "super().__init__()\n        self.more = nn.Linear(embed_dim, 3)"),),
 }
@@ -88,6 +95,14 @@ def test_what_is_right_passes(name: str) -> None:
 def test_known_mistakes_are_named(name: str) -> None:
     problem = outcome_of("tokens", edited(RIGHT_ONE, *WRONG[name]))
     assert problem and problem.mistake == name.partition(":")[0] and problem.evidence and len(problem.hints) > 1
+
+
+def test_where_only_the_class_token_is_random_it_is_named_as_the_step() -> None:
+    problem = outcome_of("tokens", edited(RIGHT_ONE, (EXPAND, "torch.randn_like(x[:, :1]) + 0 * self.cls_token")))
+    assert problem and problem.mistake == "vit_pos_random_each_forward" and problem.step == "class token"
+    assert "tokens[0, 0] begins" in problem.evidence
+    problem = outcome_of("tokens", edited(RIGHT_ONE, (ADD, "return x + torch.randn_like(self.pos_embed)")))
+    assert problem and problem.step == "position embedding"
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
