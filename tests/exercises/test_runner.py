@@ -11,9 +11,10 @@ from tests.exercises import course
 from tests.exercises.course import DOUBLE, HALVE, TRIPLE, run
 from vitscratch.exercises import Exercise, Passed, check
 from vitscratch.exercises.catalog import EXERCISES
-from vitscratch.exercises.child import FORKS
+from vitscratch.exercises.child import FORKS, Request
 from vitscratch.exercises.errors import is_students
 from vitscratch.exercises.runner import Limits, Runner
+from vitscratch.exercises.verdict import read_report
 
 _end_runner = course._end_runner
 
@@ -268,6 +269,7 @@ def test_earlier_exercises_can_be_imported(tmp_path: Path) -> None:
     (tmp_path / names["mlp"].file_name).write_text("def add(x, y)\n")
     report = run(tmp_path, "from mlp import add\ndef triple(x):\n    return add(x, x + x)\n", TRIPLE)
     assert report.problem is not None and report.problem.evidence == "06_mlp.py, line 1: `def add(x, y)`"
+    assert not (tmp_path / "__pycache__").exists()
 
 
 def test_without_forking_and_in_a_folder_full_of_traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,6 +285,30 @@ def test_without_forking_and_in_a_folder_full_of_traps(tmp_path: Path, monkeypat
         path.write_text("import ctypes\ndef double(x):\n    ctypes.string_at(0)\n")
         report = runner.check(path, DOUBLE)
         assert report.problem is not None and "line 3" in report.problem.evidence
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "status"),
+    [
+        ([("passed", {"what": "it"}), ("done", {"count": 1})], 0, "ok"),
+        ([("passed", {"what": "it"}), ("done", {"count": 2})], 0, "error"),
+        ([("passed", {"what": "it"}), ("done", {"count": 1})], 1, "error"),
+        ([("passed", {"what": "it"}), ("done", {"count": 1})], -9, "error"),
+        ([("passed", {"what": "it"}), ("done", {"count": 1})], None, "error"),
+        ([("passed", {"what": "it"})], 0, "error"),
+        ([], 0, "error"),
+    ],
+)
+def test_only_who_counts_rightly_and_ends_well_can_say_ok(
+    lines: list[tuple[str, dict[str, object]]], code: int | None, status: str, tmp_path: Path
+) -> None:
+    request = Request(
+        str(tmp_path / "x.py"), "double", (), "", {}, str(tmp_path), "our-token", 1.0, 1.0, 1.0, 1, False
+    )  # fmt: skip
+    said = [f"our-token {json.dumps({'kind': kind, **content})}" for kind, content in lines]
+    forged = ['{"kind": "done", "count": 1}', 'my-token {"kind": "done", "count": 1}']
+    (tmp_path / "outcomes").write_text("\n".join([*said, *forged]))
+    assert read_report(tmp_path / "x.py", DOUBLE, request, code).status == status
 
 
 def test_no_such_file(tmp_path: Path) -> None:
