@@ -171,6 +171,13 @@ def test_no_process_is_left(tmp_path: Path) -> None:
     assert ended
 
 
+@pytest.mark.skipif(not hasattr(os, "getsid"), reason="sessions of POSIX")
+def test_what_a_terminal_sends_does_not_reach_the_code(tmp_path: Path) -> None:
+    code = "import os\nprint(os.getsid(0))\ndef double(x): return 2 * x\n"
+    report = run(tmp_path, code)
+    assert report.ok and int(report.printed) != os.getsid(0)
+
+
 @pytest.mark.skipif(not FORKS, reason="elsewhere waiting is part of the time on the clock")
 def test_code_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(course.runner(), "limits", Limits(1.0, 2.0))
@@ -277,9 +284,14 @@ def test_without_forking_and_in_a_folder_full_of_traps(tmp_path: Path, monkeypat
     (tmp_path / "random.py").write_text("raise RuntimeError('the trap')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend("")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     path = tmp_path / DOUBLE.file_name
     with Runner(Limits(1.0), fork=False) as runner:
-        path.write_text("print(1)\ndef double(x):\n    return 2 * x\n")
+        path.write_text(
+            "import os, torch\nassert torch.get_num_threads() == 1 and not os.environ['CUDA_VISIBLE_DEVICES']\n"
+            "print(1)\ndef double(x):\n    return 2 * x\n"
+        )
         report = runner.check(path, DOUBLE)
         assert report.ok and report.printed_size == 2, report.text()
         path.write_text("import ctypes\ndef double(x):\n    ctypes.string_at(0)\n")

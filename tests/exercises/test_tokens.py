@@ -97,14 +97,6 @@ def test_known_mistakes_are_named(name: str) -> None:
     assert problem and problem.mistake == name.partition(":")[0] and problem.evidence and len(problem.hints) > 1
 
 
-def test_where_only_the_class_token_is_random_it_is_named_as_the_step() -> None:
-    problem = outcome_of("tokens", edited(RIGHT_ONE, (EXPAND, "torch.randn_like(x[:, :1]) + 0 * self.cls_token")))
-    assert problem and problem.mistake == "vit_pos_random_each_forward" and problem.step == "class token"
-    assert "tokens[0, 0] begins" in problem.evidence
-    problem = outcome_of("tokens", edited(RIGHT_ONE, (ADD, "return x + torch.randn_like(self.pos_embed)")))
-    assert problem and problem.step == "position embedding"
-
-
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_others_are_placed(name: str) -> None:
     problem = outcome_of("tokens", edited(RIGHT_ONE, *UNKNOWN[name]))
