@@ -13,7 +13,7 @@ from vitscratch.exercises import Exercise, Passed, check
 from vitscratch.exercises.catalog import EXERCISES
 from vitscratch.exercises.child import FORKS, Request
 from vitscratch.exercises.errors import is_students
-from vitscratch.exercises.runner import Limits, Runner
+from vitscratch.exercises.runner import Limits, Runner, _start
 from vitscratch.exercises.verdict import read_report
 
 _end_runner = course._end_runner
@@ -146,6 +146,14 @@ def test_nobody_passes_by_ending_well(code: str, tmp_path: Path) -> None:
     assert not run(tmp_path, code).ok
 
 
+def test_nobody_can_know_how_our_lines_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens: list[str] = []
+    monkeypatch.setattr(Runner, "_run", lambda _, request: tokens.append(request.token))
+    for _ in range(2):
+        run(tmp_path, "def double(x): return 2 * x\n")
+    assert tokens[0] != tokens[1] and min(map(len, tokens)) >= 16
+
+
 def test_prints_are_counted_and_shortened(tmp_path: Path) -> None:
     code = "print('first')\nprint('é' * 2**19)\nprint('last \\x1b[31m')\ndef double(x): return 2 * x\n"
     report = run(tmp_path, code)
@@ -169,6 +177,12 @@ def test_no_process_is_left(tmp_path: Path) -> None:
     ended = select.select([process], [], [], 30)[0]
     os.close(process)
     assert ended
+
+
+def test_the_process_that_keeps_torch_ready_ends_with_the_block() -> None:
+    with Runner() as runner:
+        runner._server = server = _start()
+    assert server.returncode is not None and server.stdout is not None and server.stdout.closed
 
 
 @pytest.mark.skipif(not hasattr(os, "getsid"), reason="sessions of POSIX")
