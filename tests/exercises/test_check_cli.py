@@ -71,6 +71,8 @@ def test_list(capsys: pytest.CaptureFixture) -> None:
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split() == ["exercise", "defines", "minutes", "difficulty", "tutorial"]
     assert [line.split()[:2] for line in lines] == [[f"{one.number:02}", one.name] for one in EXERCISES]
+    last = [[str(one.minutes), "*" * one.difficulty, one.tutorial] for one in EXERCISES]
+    assert [line.split()[-3:] for line in lines] == last
 
 
 def test_a_new_folder_is_not_begun(folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -128,7 +130,9 @@ def test_hints_and_then_the_solution(folder: Path, capsys: pytest.CaptureFixture
 
     assert "twice?" not in printed()
     assert "1 of 2: twice?" in (first := printed("--hint")) and "not times itself" not in first
-    assert "2 of 2: not times itself" in printed("--hint")
+    assert "2 of 2: not times itself" in printed("--hint", "--json", str(folder / "out.json"))
+    (found,) = json.loads((folder / "out.json").read_text())["files"]
+    assert found["problem"]["hints"] == ["twice?", "not times itself"]
     assert "there are no more; --solution" in (last := printed("--hint")) and "return x * 2" not in last
     assert "return x * 2" in printed("--solution")
 
@@ -139,6 +143,16 @@ def test_one_file(folder: Path, capsys: pytest.CaptureFixture) -> None:
     capsys.readouterr()
     assert main(["check", str(folder.parent / "mine.py")]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == ["  right   0 stays 0", "  right   3 becomes 9"]
+    assert main(["check", str(folder.parent / "mine.py"), "--solution"]) == 0
+    assert "return x * 3" in capsys.readouterr().out
+
+
+def test_of_a_right_one_among_others_what_it_printed_is_shown(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    (folder / DOUBLE.file_name).write_text("print('hello')\ndef double(x):\n    return 2 * x\n")
+    capsys.readouterr()
+    assert main(["check", str(folder)]) == 1
+    printed = capsys.readouterr().out
+    assert "01 double                     ok" in printed and "hello" in printed
 
 
 @pytest.mark.parametrize(
@@ -232,6 +246,31 @@ def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path, capsys: pytest.Capt
     assert main(["check", str(path)]) == 2
     captured = capsys.readouterr()
     assert says in captured.err and captured.err.count("\n") == 1 and not captured.out
+
+
+def test_watch_checks_again_what_was_saved_and_nothing_that_was_right(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(exercise: Course, factor: int) -> None:  # always as many bytes
+        (folder / exercise.file_name).write_text(f"def {exercise.name}(x):\n    return x * {factor}\n")
+
+    checked, check = [], Runner.check
+    monkeypatch.setattr(Runner, "check", lambda runner, path, *rest: checked.append(path) or check(runner, path, *rest))
+    save(DOUBLE, 2)
+    save(TRIPLE, 2)
+    saved = iter([(DOUBLE, 9), (DOUBLE, 2), (TRIPLE, 3)])
+    monkeypatch.setattr(time, "sleep", lambda _: save(*next(saved)))
+    assert main(["check", str(folder), "--watch"]) == 0
+    assert [path.name[:2] for path in checked] == ["01", "02", "01", "01", "02", "02"]
+
+
+def test_watch_of_a_file_does_not_go_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(_: float) -> None:
+        raise AssertionError("it waits for the exercise before")
+
+    monkeypatch.setattr(time, "sleep", waits)
+    solve(folder, TRIPLE)
+    assert main(["check", str(folder / TRIPLE.file_name), "--watch"]) == 0
 
 
 def test_watch_ends_by_ctrl_c(folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

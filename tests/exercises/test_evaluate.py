@@ -121,7 +121,10 @@ WRONG: dict[str, list[tuple[str, ...]]] = {
         (EVAL, EVAL + "    for p in model.parameters():\n        p.mul_(0.99)\n"),
         (NO_GRAD, "", EVAL, EVAL + "    model.requires_grad_(False)\n"),
     ],
-    "ev_argmax_axis": [("argmax(dim=1)", "argmax(dim=0)")],
+    "ev_argmax_axis": [
+        ("argmax(dim=1)", "argmax(dim=0)"),
+        ("argmax(dim=1)", "argmax(dim=0)", RETURN, "    return loss / total, 100 * correct / total\n"),
+    ],
     "ev_metric_object": [
         (
             SUMS,

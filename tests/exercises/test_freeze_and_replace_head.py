@@ -125,7 +125,11 @@ WRONG: dict[str, list[str]] = {
             WAKE, "    for child in model.children():\n        child.requires_grad = False\n"
         ),
     ],
-    "th_nothing_frozen": [changed(RIGHT, SLEEP, ""), changed(RIGHT, "requires_grad_(False)", "requires_grad_(True)")],
+    "th_nothing_frozen": [
+        changed(RIGHT, SLEEP, ""),
+        changed(RIGHT, "requires_grad_(False)", "requires_grad_(True)"),
+        changed(RIGHT, f"model.head = {NEW}", f"model.head = {NEW}\n    model.requires_grad_(True)"),
+    ],
     "th_head_frozen": [changed(RIGHT, WAKE, "")],
     "th_partly_frozen": [
         changed(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from vitscratch.exercises import pytest_plugin
+
 ROOT = Path(__file__).parents[2]
 
 # The plugin in another pytest, with the small course in place of the real exercises.
@@ -68,6 +70,16 @@ def test_files_without_folders_and_a_class_that_is_right(tmp_path: Path) -> None
     write(tmp_path / "ada", "return 2 * x", "return 3 * x")
     done = run(tmp_path, "--vitscratch-exercises", "ada", "-q")
     assert done.returncode == 0 and "ada: 2 of 2 right" in done.stdout and "2 passed" in done.stdout
+
+
+def test_the_table_is_made_from_what_other_processes_send() -> None:
+    """pytest-xdist sends properties as JSON does: tuples arrive as lists."""
+    one = pytest_plugin._Class(Path())
+    for when in ("setup", "call", "teardown"):
+        sent = {"vitscratch_exercise": ["ada", "01 double ok"], "another plugin's": 1}
+        report = pytest.TestReport("ada: 01", ("", None, ""), {}, "passed", None, when, user_properties=sent.items())
+        one.pytest_runtest_logreport(report)
+    assert one.table == {"ada": ["01 double ok"]}
 
 
 @pytest.mark.parametrize(("folder", "says"), [("nowhere", "no such folder"), ("empty", "no exercise there")])

@@ -44,6 +44,7 @@ WRONG = {
     "cv_pos_grid_reshape": ((READ, "grid.reshape(1, -1, rows, columns)"),),
     "cv_pos_grid_reshape: back": ((FLAT, "grid.reshape(1, -1, pos_embed.shape[2])"),),
     "cv_pos_mode": (('"bicubic"', '"bilinear"'),),
+    "cv_pos_mode: nearest-exact": (('"bicubic"', '"nearest-exact"'),),
     "cv_pos_mode: default": ((', mode="bicubic"', ""),),
     "cv_pos_input_changed": (("cls, grid =", "pos_embed *= 1.5\n    cls, grid ="),),
 }  # fmt: skip
@@ -68,6 +69,10 @@ UNKNOWN = {
         "The result has another shape than (1, 1 + rows * columns, d).",
         (FLAT, "grid.flatten(2)"),
         (CAT, "grid[:, :, 1:]"),
+    ),
+    "interpolation: the same grid is scaled": (
+        NOT_SAME,
+        ("cls, grid =", "if tuple(old_grid) == tuple(new_grid):\n        return 1.01 * pos_embed\n    cls, grid ="),
     ),
 }
 

@@ -133,6 +133,26 @@ def split(labels, fraction, seed):
             return numbers[cut:], numbers[:cut]
 """
 
+# Right for labels that are sorted, and for no others.
+RUNS = """
+import random
+from itertools import groupby
+
+def split(labels, fraction, seed):
+    runs = {label: list(numbers) for label, numbers in groupby(range(len(labels)), key=lambda n: labels[n])}
+    train, held_out = [], []
+    for numbers in runs.values():
+        random.Random(seed).shuffle(numbers)
+        cut = round(fraction * len(numbers))
+        train, held_out = train + numbers[cut:], held_out + numbers[:cut]
+    return train, held_out
+"""
+COUNTED = RUNS.replace(
+    "    runs = {label: list(numbers) for label, numbers in groupby(range(len(labels)), key=lambda n: labels[n])}\n",
+    "    runs, n = {}, 0\n    for label in sorted(set(labels)):\n"
+    "        runs[label] = list(range(n, n := n + labels.count(label)))\n",
+)
+
 WRONG: dict[str, list[str]] = {
     "sp_returns_nothing": [changed(RIGHT, RETURN, "")],
     "sp_labels_returned": [
@@ -153,6 +173,7 @@ WRONG: dict[str, list[str]] = {
         changed(RIGHT, "train += numbers[cut:]", "train += numbers[cut + 1 :]"),
         changed(RIGHT, "train += numbers[cut:]", "train += numbers[cut:-1]"),
         changed(RIGHT, "in enumerate(labels)", "in enumerate(labels[:-1])"),
+        RUNS,
     ],
     "sp_from_one": [changed(RIGHT, "in enumerate(labels)", "in enumerate(labels, start=1)")],
     "da_ordered_split": [
@@ -161,7 +182,7 @@ WRONG: dict[str, list[str]] = {
         SHUFFLED.replace("    random.Random(seed).shuffle(numbers)\n", ""),
         SKLEARN.replace("random_state=seed, stratify=labels", "shuffle=False"),
     ],
-    "da_class_missing": [SHUFFLED, SKLEARN.replace(", stratify=labels", "")],
+    "da_class_missing": [SHUFFLED, COUNTED, SKLEARN.replace(", stratify=labels", "")],
     "sp_equal_counts": [
         changed(RIGHT, CUT, "round(fraction * len(labels) / 3)"),
     ],

@@ -206,6 +206,7 @@ def test_numbers_can_be_reproduced() -> None:
     assert f"|g| is {length:.4f}" in problem.evidence and length > 4 * train_step.CLIP
     problem = assert_wrong(NAME, changed(RIGHT, RETURN, "    return 2 * loss.item()\n"), None)
     assert f"returned {2 * loss:.4f}; the loss is {loss:.4f}" in problem.evidence
+    assert problem.evidence.endswith(f"Try it: {CASE}")
 
 
 def test_students_errors_pass() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.exercises.students import edited, outcome_of
+from tests.exercises.students import edited, outcome_of, outcomes
 from vitscratch.exercises.checks.weight_conversion import MISTAKES
 
 RIGHT_ONE = """
@@ -68,6 +68,7 @@ WRONG = {
     "cv_block_number": (("([0-9]+)[.](.*)", "([0-9])[0-9]*[.](.*)"),),
     "cv_input_changed": ((ASSIGN, "ours[rename(name)] = tensor\n    state_dict.clear()"),),
     "cv_input_changed: in place": ((ASSIGN, "ours[rename(name)] = tensor.mul_(2)"),),
+    "cv_input_changed: added": ((ASSIGN, "ours[rename(name)] = tensor\n    state_dict['more'] = tensor"),),
     "cv_kernel_layout": (only("tensor.ndim == 4", "tensor.permute(2, 3, 1, 0)"),),
     "cv_kernel_layout: square": (only("tensor.ndim == 4", "tensor.mT"),),
     "cv_transposed": (only("'attn.proj.weight' in new", "tensor.T"),),
@@ -130,6 +131,27 @@ def test_others_are_placed(name: str) -> None:
     problem = outcome_of("weight_conversion", edited(RIGHT_ONE, *edits))
     assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
     assert problem.what.startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("cv_qkv_order", "its thirds are k, q, v"),
+        ("cv_qkv_order: per head", "the numbers are the right ones, in another order"),
+        ("cv_wrong_source", "these are the values that belong to blocks.0.norm1.weight"),
+        ("cv_input_changed: added", "the given dict differs in more"),
+    ],
+)
+def test_the_evidence_says_where_the_values_come_from(name: str, says: str) -> None:
+    problem = outcome_of("weight_conversion", edited(RIGHT_ONE, *WRONG[name]))
+    assert problem and problem.evidence.endswith(says)
+
+
+def test_what_is_right_was_loaded_and_gave_the_same_logits() -> None:
+    assert any(
+        "loaded with strict=True, the logits of both models" in one.what
+        for one in outcomes("weight_conversion", RIGHT_ONE)
+    )
 
 
 def test_every_mistake_is_tried() -> None:
