@@ -2,6 +2,7 @@
 empty cache of its own."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core already; thre
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 install_import_hook("vitscratch", "beartype.beartype")  # before the first import of the package
+# Not the exercises' checks: they write no shapes, and call small functions a hundred thousand times for one file.
+HOOK = sys.meta_path[0]
+HOOK.should_instrument = (  # type: ignore[attr-defined]
+    lambda name: name.split(".")[0] == "vitscratch" and not name.startswith("vitscratch.exercises.checks.")
+)
 
 import torch  # noqa: E402
 
