@@ -1,6 +1,9 @@
+import re
+
 import pytest
 
-from tests.exercises.students import edited, outcome_of
+from tests.exercises.students import edited, module, outcome_of
+from vitscratch.exercises.checks.compare import say
 from vitscratch.exercises.checks.position_interpolation import MISTAKES, rounded_sizes
 
 RIGHT_ONE = """
@@ -46,6 +49,9 @@ WRONG = {
     "cv_pos_mode": (('"bicubic"', '"bilinear"'),),
     "cv_pos_mode: nearest-exact": (('"bicubic"', '"nearest-exact"'),),
     "cv_pos_mode: default": ((', mode="bicubic"', ""),),
+    "cv_pos_same_count": (("cls, grid =", "if pos_embed.shape[1] - 1 == new_grid[0] * new_grid[1]:\n        return pos_embed\n    cls, grid ="),),
+    "cv_pos_scale": ((RESIZE, 'scale_factor=((new_grid[0] + 0.1) / rows, (new_grid[1] + 0.1) / columns), mode="bicubic"'),),
+    "cv_pos_scale: timm's": ((RESIZE, 'scale_factor=((new_grid[0] + 0.1) / rows, (new_grid[1] + 0.1) / columns), mode="bicubic", antialias=True'),),
     "cv_pos_input_changed": (("cls, grid =", "pos_embed *= 1.5\n    cls, grid ="),),
 }  # fmt: skip
 RETURN = f"return {CAT}"
@@ -109,6 +115,18 @@ def test_an_error_is_told_where_the_first_grid_is_wrong_too() -> None:
     text = edited(RIGHT_ONE, (CAT, "torch.cat([cls, grid.view(1, 49, -1)], dim=1)[0]"))
     with pytest.raises(RuntimeError, match="invalid for input of size"):
         outcome_of("position_interpolation", text)
+
+
+@pytest.mark.parametrize("name", ["cv_pos_mode", "cv_pos_scale", "cv_pos_same_count", "cv_pos_cls_last", "cv_pos_axes"])
+def test_the_evidence_can_be_typed(name: str) -> None:
+    text = edited(RIGHT_ONE, *WRONG[name])
+    problem = outcome_of("position_interpolation", text)
+    assert problem
+    call, _, says = problem.evidence.partition(": ")
+    there = vars(module(text))
+    exec(call, there)
+    claims = re.findall(r"((?:found|pos_embed)\[\d+, \d+\]).*?(-?\d\.\d+)", says)
+    assert claims and all(say(eval(where, there)).startswith(begins) for where, begins in claims), problem.evidence
 
 
 def test_every_mistake_is_tried() -> None:
