@@ -93,6 +93,29 @@ def split(labels, fraction, seed):
     return train, held_out
 """
 
+FOLDS = """
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+
+def split(labels, fraction, seed):
+    folds = StratifiedKFold(round(1 / fraction), shuffle=True, random_state=seed)
+    return next(folds.split(np.zeros(len(labels)), labels))
+"""
+PLACES = """
+import numpy as np
+
+def split(labels, fraction, seed):
+    labels, rng = np.asarray(labels), np.random.default_rng(seed)
+    train, held_out = [], []
+    for label in np.unique(labels):
+        numbers = np.flatnonzero(labels == label)
+        drawn = rng.permutation(len(numbers))
+        cut = round(fraction * len(numbers))
+        train.extend(drawn[cut:])
+        held_out.extend(drawn[:cut])
+    return train, held_out
+"""
+
 VARIANTS = {
     "as it is": RIGHT,
     "numpy, rounded down": NUMPY,
@@ -157,6 +180,16 @@ WRONG: dict[str, list[str]] = {
     "sp_returns_nothing": [changed(RIGHT, RETURN, "")],
     "sp_labels_returned": [
         changed(RIGHT, RETURN, "    return [labels[n] for n in train], [labels[n] for n in held_out]\n")
+    ],
+    "sp_whole_folds": [
+        FOLDS,
+        FOLDS.replace("round(1 / fraction)", "int(1 / fraction)"),
+        FOLDS.replace("round(1 / fraction)", "-int(-1 / fraction // 1)"),
+    ],
+    "sp_class_positions": [PLACES, PLACES.replace("train.extend(drawn[cut:])", "train += list(numbers)")],
+    "sp_rounded_past": [
+        changed(RIGHT, CUT, "int(fraction * len(numbers)) + 1"),
+        changed(RIGHT, CUT, "-int(-fraction * len(numbers) // 1) - 1 + (len(numbers) != 5)"),
     ],
     "sp_parts_swapped": [
         changed(RIGHT, RETURN, "    return held_out, train\n"),
