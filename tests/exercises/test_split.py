@@ -189,7 +189,7 @@ WRONG: dict[str, list[str]] = {
     "sp_class_positions": [PLACES, PLACES.replace("train.extend(drawn[cut:])", "train += list(numbers)")],
     "sp_rounded_past": [
         changed(RIGHT, CUT, "int(fraction * len(numbers)) + 1"),
-        changed(RIGHT, CUT, "-int(-fraction * len(numbers) // 1) - 1 + (len(numbers) != 5)"),
+        changed(RIGHT, CUT, "max(1, -int(-fraction * len(numbers) // 1) - 1)"),
     ],
     "sp_parts_swapped": [
         changed(RIGHT, RETURN, "    return held_out, train\n"),

@@ -1,6 +1,9 @@
+import re
+
 import pytest
 
-from tests.exercises.students import edited, outcome_of, outcomes
+from tests.exercises.students import edited, module, outcome_of, outcomes
+from vitscratch.exercises.checks.compare import say
 from vitscratch.exercises.checks.weight_conversion import MISTAKES
 
 RIGHT_ONE = """
@@ -144,7 +147,26 @@ def test_others_are_placed(name: str) -> None:
 )
 def test_the_evidence_says_where_the_values_come_from(name: str, says: str) -> None:
     problem = outcome_of("weight_conversion", edited(RIGHT_ONE, *WRONG[name]))
-    assert problem and problem.evidence.endswith(says)
+    assert problem and problem.evidence.partition(". Try it: ")[0].endswith(says)
+
+
+@pytest.mark.parametrize("name", ["cv_transposed", "cv_norms_swapped", "cv_qkv_order"])
+def test_the_evidence_can_be_typed(name: str) -> None:
+    text = edited(RIGHT_ONE, *WRONG[name])
+    problem = outcome_of("weight_conversion", text)
+    assert problem
+    says, _, typed = problem.evidence.partition(". Try it: ")
+    names = dict(vars(module(text)))
+    exec(typed, names)
+    claim = re.match(r"in a model of 2 blocks, ([\w.]+) begins (.*?); expected", says)
+    assert claim and say(names["found"][claim[1]]) == claim[2]
+
+
+def test_a_model_of_two_blocks_is_not_one_of_twelve() -> None:
+    twelve = "ours[rename(name)] = tensor\n    state_dict['encoder.layers.encoder_layer_11.ln_1.bias']"
+    with pytest.raises(KeyError) as caught:
+        outcome_of("weight_conversion", edited(RIGHT_ONE, (ASSIGN, twelve)))
+    assert "in a model of 2 blocks" in caught.value.__notes__[0]
 
 
 def test_what_is_right_was_loaded_and_gave_the_same_logits() -> None:
