@@ -2,10 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -222,7 +223,7 @@ def test_watch_checks_again_what_may_import_the_file_that_changed(
 
 
 def test_watch_checks_again_only_what_may_be_other_than_it_was() -> None:
-    def stamps(**times: int) -> dict[Path, tuple[int, int] | None]:
+    def stamps(**times: int) -> dict[Path, tuple[int, int]]:
         return {Path(name): (time, 1) for name, time in times.items()}
 
     paths, before = [Path("b"), Path("a"), Path("c")], stamps(a=1, b=1, c=1, helper=1)
@@ -262,6 +263,61 @@ def test_watch_checks_again_what_was_saved_and_nothing_that_was_right(
     monkeypatch.setattr(time, "sleep", lambda _: save(*next(saved)))
     assert main(["check", str(folder), "--watch"]) == 0
     assert [path.name[:2] for path in checked] == ["01", "02", "01", "01", "02", "02"]
+
+
+def test_watch_goes_on_when_files_are_deleted_renamed_and_added(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double, triple = folder / DOUBLE.file_name, folder / TRIPLE.file_name
+    for path in (double, triple):
+        path.write_text("def double(x): return x\ndef triple(x): return x\n")
+    capsys.readouterr()
+
+    def nothing() -> None:
+        """Time goes by."""
+
+    todo: list[Callable[[], object]] = [
+        double.unlink, nothing, nothing,  # deleted: for a second it may be an editor's doing
+        lambda: double.write_text("def double(x): return 2 * x\n"),  # new
+        lambda: triple.rename(folder / "mine.py"), nothing, nothing,  # renamed: another file is the exercise's
+        lambda: (folder / "mine.py").write_text("def triple(x): return 3 * x\n"),
+    ]  # fmt: skip
+    monkeypatch.setattr(time, "sleep", lambda _: todo.pop(0)())
+    assert main(["check", str(folder), "--watch"]) == 0
+    assert not todo
+    rounds = capsys.readouterr().out.split("waiting for a file to be saved")
+    said = [[line[:35].strip() for line in one.splitlines() if line[:3] in ("01 ", "02 ")] for one in rounds]
+    first, second = "01 double                     ", "02 triple                     "
+    right, wrong, later = first + "ok", second + "wrong", second + "not c"
+    assert said == [[first + "wrong", later], [wrong], [right, wrong], [right, wrong], [right, second + "ok"]]
+
+
+def test_watch_waits_for_a_folder_that_was_deleted(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def back() -> None:
+        folder.mkdir()
+        solve(folder, DOUBLE, TRIPLE)
+
+    looks = iter([lambda: shutil.rmtree(folder), int, int, int, back])
+    monkeypatch.setattr(time, "sleep", lambda _: next(looks)())
+    capsys.readouterr()
+    assert main(["check", str(folder), "--watch"]) == 0
+    assert f"{folder}: no such file or folder" in capsys.readouterr().out and next(looks, None) is None
+
+
+def test_a_second_file_of_an_exercise_is_told(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    solve(folder, DOUBLE, TRIPLE)
+    (folder / "01_double_old.py").write_text("def double(x): return x\n")
+    (folder / "triple.py").write_text("def triple(x): return x\n")
+    (folder / "notes.py").write_text("notes = 1\n")
+    capsys.readouterr()
+    assert main(["check", str(folder)]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "not checked" in line]
+    assert told == [
+        f"01_double_old.py is not checked: {DOUBLE.file_name} is the file of exercise double",
+        f"triple.py is not checked: {TRIPLE.file_name} is the file of exercise triple",
+    ]
 
 
 def test_watch_of_a_file_does_not_go_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,12 @@ HOSTILE = {
     "exits at once": ("import os\ndef double(x):\n    os._exit(0)\n", "ends the whole process", (3,)),
     "waits for input": ("def double(x):\n    return 2 * int(input())\n", "waits for input", (2,)),
     "debugs": ("def double(x):\n    breakpoint()\n    return 2 * x\n", "breakpoint()", (2, 3)),
+    "debugs by hand": (
+        "import pdb\ndef double(x):\n    try:\n        pdb.set_trace()\n    except OSError:\n        pass\n    return 2 * x\n",
+        "breakpoint()",
+        (4,),
+    ),
+    "debugs at the end": ("def double(x):\n    y = 2 * x\n    if x:\n        return y\n    breakpoint()\n", "breakpoint()", (5,)),
     "50 GB": ("import torch\ndef double(x):\n    torch.ones(50, 1000, 1000, 250)\n", "46.6 GiB at once", (3,)),
     "a long list": ("def double(x):\n    return [0] * 10**10\n", "more memory", (2,)),
     "segfault": ("import ctypes\ndef double(x):\n    ctypes.string_at(0)\n", "crashes Python: SIGSEGV", (3,)),
@@ -76,7 +82,10 @@ HOSTILE = {
     "kills itself": ("import os\ndef double(x):\n    os.kill(os.getpid(), 9)\n", "SIGKILL (the system", ()),
     "ends itself": ("import os\ndef double(x):\n    os.kill(os.getpid(), 15)\n", "SIGTERM", ()),
     "null byte": ("def double(x): return 2 * x\0", "null bytes", ()),
-    "no text": (b"\xff\xfe\x00d", "", ()),
+    "no text": (b"\xff\xfe\x00d", "not saved as UTF-8", ()),
+    "UTF-16": ("def double(x): return 2 * x\n".encode("utf-16"), "not saved as UTF-8 (it looks like UTF-16)", ()),
+    "Latin-1": ("\n\ndef double(x):\n    return 2 * x  # né\n".encode("latin-1"), "not saved as UTF-8", (4,)),
+    "unknown encoding": ("# -*- coding: martian -*-\ndef double(x): return 2 * x\n", "not saved as UTF-8", ()),
     "nothing in it": ("", "defines no double", ()),
 }  # fmt: skip
 
@@ -114,6 +123,8 @@ HARMLESS = {
     "def double(x):\n    assert torch.zeros(1, requires_grad=True).exp().requires_grad\n"
     "    assert torch.zeros(1).dtype == torch.float32 and torch.initial_seed() == 0\n"
     "    return int(2 * x + torch.randn(1).isnan())\n",
+    "forks a process in every call": "import os\ndef double(x):\n    for _ in range(5):\n        os.fork()\n"
+    "        os.write(1, b'.')\n    return 2 * x\n",
     "unicode": "# ünï\ndef double(größe):\n    return größe * 2\n",
     "runs things as a program": "def double(x): return 2 * x\nif __name__ == '__main__': exit(1)\n",
     "another default folder": "import os\nos.chdir('/')\ndef double(x): return 2 * x\n",
@@ -125,6 +136,17 @@ def test_harmless(name: str, tmp_path: Path) -> None:
     report = run(tmp_path, HARMLESS[name])
     assert report.ok, report.text()
     assert report.outcomes == (Passed("0 stays 0"), Passed("3 becomes 6"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_forks_do_not_double_with_every_call(tmp_path: Path) -> None:
+    report = run(tmp_path, HARMLESS["forks a process in every call"])
+    assert report.ok and 5 * 5 <= report.printed_size <= 5 * 5 * 2
+
+
+def test_a_file_that_says_its_encoding_may_have_it(tmp_path: Path) -> None:
+    code = "# -*- coding: latin-1 -*-\ndef double(x):\n    return 2 * x  # né\n"
+    assert run(tmp_path, code.encode("latin-1")).ok
 
 
 def test_what_one_file_changes_no_other_sees(tmp_path: Path) -> None:
