@@ -138,6 +138,32 @@ def test_hints_and_then_the_solution(folder: Path, capsys: pytest.CaptureFixture
     assert "return x * 2" in printed("--solution")
 
 
+def test_a_hint_that_cannot_be_remembered_says_so(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    (folder / DOUBLE.file_name).write_text("def double(x):\n    return x * x\n")
+    says = "cannot be written to, so the next hint will be this one again"
+    assert main(["check", str(folder / DOUBLE.file_name), "--hint"]) == 1
+    assert says not in capsys.readouterr().out
+    (folder / ".vitscratch.json").unlink()
+    (folder / ".vitscratch.json").mkdir()
+    for options, told in ((["--hint"], True), ([], False)):
+        assert main(["check", str(folder / DOUBLE.file_name), *options]) == 1
+        assert (f"({folder} {says})" in capsys.readouterr().out) == told
+
+
+def test_stubs_go_nowhere_without_a_name_and_names_are_quoted(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = folder / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    capsys.readouterr()
+    assert main(["exercises", "new", ""]) == 2
+    assert "DIR is empty; expected the name of a folder" in capsys.readouterr().err and not list(empty.iterdir())
+    assert main(["exercises", "new", "with space é"]) == 0
+    assert "then `vitscratch check 'with space é'`" in capsys.readouterr().out
+    assert main(["exercises", "new", "."]) == 0 and (empty / "README.md").exists()
+
+
 def test_one_file(folder: Path, capsys: pytest.CaptureFixture) -> None:
     solve(folder, TRIPLE)
     (folder / TRIPLE.file_name).rename(folder.parent / "mine.py")
@@ -165,6 +191,10 @@ def test_of_a_right_one_among_others_what_it_printed_is_shown(folder: Path, caps
         (["empty/x.py"], "expected a file that defines one of double, triple"),
         (["mine", "--json", "nowhere/out.json"], "--json nowhere/out.json: expected a file in a folder that exists"),
         (["mine", "--hnit"], "--hnit is no option here; nearest: --hint"),
+        (["--bogus"], "--bogus is no option here"),
+        (["--hnit", "mine"], "--hnit is no option here; nearest: --hint"),
+        (["mine", "yours"], "yours is one word too many"),
+        (["my folder"], "`vitscratch exercises new 'my folder'` writes them"),
     ],
 )
 def test_wrong_usage(
@@ -172,6 +202,7 @@ def test_wrong_usage(
 ) -> None:
     monkeypatch.chdir(folder.parent)
     Path("empty").mkdir()
+    Path("my folder").mkdir()
     Path("empty/notes.txt").write_text("dear diary")
     capsys.readouterr()
     if "x.py" in arguments[0]:

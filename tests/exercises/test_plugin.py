@@ -1,6 +1,7 @@
 """`pytest --vitscratch-exercises DIR`: what a teacher runs over a class."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -59,8 +60,9 @@ def test_a_table_for_each_student(tmp_path: Path) -> None:
         "02 triple                     ok",
         "01 double                     wrong: squared",
         "02 triple                     not begun",
-        "01 double                     wrong",
+        "01 double                     wrong: the code ends the whole process: os._exit()",
     ]
+    assert re.search(r"FAILED .*bob: 01_double - squared", text), text
     assert "bob: 0 of 2 right" in tables and "cy: 0 of 1 right" in tables
     assert "double(3) is 9, expected 6" in text and "ends the whole process: os._exit()" in text
     assert "Traceback" not in text and "pytest_plugin.py" not in text

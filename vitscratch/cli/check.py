@@ -1,5 +1,6 @@
 """`vitscratch check`: is a student's exercise right, and if not, which line of thought went wrong?"""
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,7 +60,7 @@ class Check(Common):
     def _once(self, runner: "Runner", files: "dict[Exercise, Path]", done: "dict[Path, Report]") -> int:
         """Check up to the first that is not right, and print; `done` need not be checked again."""
         from vitscratch.exercises.files import solution
-        from vitscratch.exercises.hints import next_hint
+        from vitscratch.exercises.hints import is_remembered, next_hint
         from vitscratch.exercises.report import to_json
 
         reports, hints = [], {}
@@ -73,6 +74,8 @@ class Check(Common):
             hints[report.file] = next_hint(report, self.hint)
             quiet = report.ok and len(files) > 1 and not report.printed_size
             print(report.line() if quiet else report.text(hints[report.file]), flush=True)
+            if not is_remembered(report, hints[report.file]):
+                print(f"{'':10}({report.file.parent} cannot be written to, so the next hint will be this one again)")
         right = sum(report.ok for report in reports)
         if len(files) > 1:
             print(f"\n{right} of {len(files)} right")
@@ -114,7 +117,8 @@ def _files(path: Path, onwards: bool) -> "dict[Exercise, Path]":
     if path.is_dir():
         files = find_exercises(path)
         if not files:
-            raise ValueError(f"{path}: no exercise in this folder; `vitscratch exercises new {path}` writes them")
+            new = f"vitscratch exercises new {shlex.quote(str(path))}"
+            raise ValueError(f"{path}: no exercise in this folder; `{new}` writes them")
         return files
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; `vitscratch exercises new DIR` makes one")
