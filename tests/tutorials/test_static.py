@@ -92,6 +92,7 @@ FAULTS: dict[str, tuple[Callable[[Any], None], str]] = {
     "a heading that is a comment": (in_text(8, "## What comes next", "```\n## What comes next\n```"), "sections end"),
     "no minutes": (in_text(0, "**Minutes**", "Minutes"), "the beginning says"),
     "too long": (in_text(0, "20", "50"), "15 to 40 minutes, not 50"),
+    "too short": (in_text(0, "20", "9"), "15 to 40 minutes, not 9"),
     "no question": (in_text(1, "**Before you run it:**", "So,"), "questions"),
     "a question at the end": (in_text(8, "next", "next\n\n**Before you run it:** what?"), "questions"),
     "nothing goes wrong": (lambda n: n.cells.pop(4), "nothing goes wrong"),
@@ -115,6 +116,7 @@ FAULTS: dict[str, tuple[Callable[[Any], None], str]] = {
     ),
     "a path in the code": (in_code(2, "2 * 3", "'/home/me/a.png'"), "/home/me"),
     "a path in an output": (output(2, output_type="stream", name="stdout", text="in /tmp/x1"), "of one machine: '/tmp"),
+    "a file of a library": (in_text(3, "wrong", "wrong in lib/site-packages/x.py"), "of one machine: 'site-packages"),
     "a drive": (in_text(3, "wrong", "wrong in C:\\data"), "of one machine"),
     "an address in memory": (
         output(2, output_type="execute_result", data={"text/plain": "<A at 0x7f3a5c0d>"}),
