@@ -16,6 +16,7 @@ from vitscratch.exercises import Exercise, Passed, check, child, runner
 from vitscratch.exercises.catalog import EXERCISES
 from vitscratch.exercises.child import FORKS, Request
 from vitscratch.exercises.errors import is_students
+from vitscratch.exercises.report import Report
 from vitscratch.exercises.runner import Limits, Runner, _start
 from vitscratch.exercises.verdict import read_report
 
@@ -410,6 +411,18 @@ def test_only_who_counts_rightly_and_ends_well_can_say_ok(
     forged = ['{"kind": "done", "count": 1}', 'my-token {"kind": "done", "count": 1}']
     (tmp_path / "outcomes").write_text("\n".join([*said, *forged]))
     assert read_report(tmp_path / "x.py", DOUBLE, request, code).status == status
+
+
+def test_the_seconds_that_are_given_are_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    def noted(runner: Runner, path: Path) -> Report:
+        given.append(runner.limits.seconds)
+        return Report(path, DOUBLE, "ok")
+
+    monkeypatch.setattr(Runner, "check", noted)
+    assert check(tmp_path / "x.py", seconds=7.0).ok and check(str(tmp_path / "x.py")).ok
+    assert given == [7.0, 20.0]
 
 
 def test_no_such_file(tmp_path: Path) -> None:
