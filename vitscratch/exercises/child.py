@@ -192,7 +192,7 @@ def _shut_off(request: Request) -> None:
         faulthandler.register(signal.SIGXCPU, trace, chain=True)  # and then it ends, as it would without
     faulthandler.dump_traceback_later(request.clock, exit=True, file=trace)
     _record_exit(trace.name)
-    sys.breakpointhook = pdb.set_trace = pdb.Pdb.set_trace = _no_debugger  # type: ignore[assignment, method-assign]
+    sys.breakpointhook = pdb.set_trace = pdb.Pdb.set_trace = _no_debugger  # type: ignore[method-assign]
     _limit_forks()
 
 
