@@ -50,6 +50,7 @@ NAMES = {one.name: one for one in EXERCISES}
         ("mine.py", "def evaluate(): ...\ndef train_step(): ...", "evaluate"),
         ("mine.py", "from vitscratch import MLP\nclass PatchEmbedding: ...", "patch_embedding"),
         ("mine.py", "from vitscratch import MLP", "mlp"),
+        ("mine.py", "from vitscratch import VisionTransformer\ndef prepare(): ...", "freeze_and_replace_head"),
         ("mine.py", "import mine\nattention = mine.attend", "attention"),
         ("mine.py", "if True:\n    attention: object = print\nelse:\n    attention = max", "attention"),
         ("mine.py", "def freeze(): ...", "freeze_and_replace_head"),
@@ -98,6 +99,14 @@ def test_what_is_no_python_is_no_stub(text: str | bytes, stubs: Path, tmp_path: 
     assert not is_stub(path, NAMES["mlp"])
     path.write_text(f"# mine\n{(stubs / '06_mlp.py').read_text()}\n")
     assert is_stub(path, NAMES["mlp"])
+
+
+def test_a_stub_is_one_whatever_stands_in_its_comments(stubs: Path, tmp_path: Path) -> None:
+    path, exercise = tmp_path / "mine.py", NAMES["mlp"]
+    text = (stubs / exercise.file_name).read_text()
+    for content, untouched in ((f"# mine\n\n{text}", True), (text.replace("write", "wrote"), False), ("def (", False)):
+        path.write_text(content)
+        assert is_stub(path, exercise) == untouched
 
 
 def test_readme_names_the_commands() -> None:

@@ -42,6 +42,13 @@ RIGHT = {
     "square only": edited(
         CONV, ("self.proj =", "self.num_patches = (image_size // patch_size) ** 2\n        self.proj =")
     ),
+    "square only, and says so": edited(
+        CONV,
+        (
+            "x = self.proj",
+            "if images.shape[2] != images.shape[3]: raise ValueError('no square')\n        x = self.proj",
+        ),
+    ),
     "einsum": HEAD
     + """
 class PatchEmbedding(nn.Module):
@@ -95,6 +102,11 @@ WRONG = {
     ),
     "pe_relu": (CONV, ("self.proj(images)", "F.relu(self.proj(images))")),
     "pe_relu: gelu": (LINEAR, ("return self.to_token(", "return F.gelu(self.to_token("), ("q=p)", "q=p))")),
+    "pe_relu: gelu, nearly": (
+        LINEAR,
+        ("return self.to_token(", "return F.gelu(approximate='tanh', input=self.to_token("),
+        ("q=p)", "q=p))"),
+    ),
     "pe_norm": (CONV, (FLAT, FLAT + "\n        return F.layer_norm(y, y.shape[-1:])"), ("return x.", "y = x.")),
     "pe_norm: layer": (
         CONV,
@@ -137,6 +149,21 @@ UNKNOWN = {
     ),
     "projection: squared": ("The tokens are not patch times weight plus bias.", CONV, (FLAT, FLAT + " ** 2")),
     "cut: shape": ("The result has another shape than (batch, patches, embed_dim).", CONV, (FLAT, "x.flatten(2)")),
+    "cut: one picture for all": (
+        "A token is not made of its own patch, pixel by pixel.",
+        CONV,
+        ("self.proj(images)", "self.proj(images[:1].expand_as(images))"),
+    ),
+    "cut: pixels backwards": (
+        "A token is not made of its own patch, pixel by pixel.",
+        LINEAR,
+        ("q=p)", "q=p).flip(-1)"),
+    ),
+    "projection: a little too much": (
+        "The tokens are not patch times weight plus bias.",
+        CONV,
+        (FLAT, FLAT + " * 1.0001"),
+    ),
     "parameters: too many": (
         "There are more parameters than the projection's weight and bias.",
         CONV,

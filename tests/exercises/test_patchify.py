@@ -109,6 +109,11 @@ def test_known_mistakes_are_named(name: str) -> None:
     assert problem and problem.mistake == name.partition(":")[0] and problem.evidence and len(problem.hints) > 1
 
 
+def test_a_name_that_is_nowhere_is_told() -> None:
+    problem = outcome_of("patchify", edited(VIEW, ("p = patch_size", "p = PATCH_SIZE")))
+    assert problem and problem.evidence.endswith("; PATCH_SIZE is not among the arguments")
+
+
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_others_are_placed(name: str) -> None:
     says, source, *edits = UNKNOWN[name]

@@ -1,6 +1,9 @@
+import re
+
 import pytest
 
-from tests.exercises.students import edited, outcome_of
+from tests.exercises.students import edited, module, outcome_of
+from vitscratch.exercises.checks.compare import say
 from vitscratch.exercises.checks.position_interpolation import MISTAKES, rounded_sizes
 
 RIGHT_ONE = """
@@ -44,12 +47,16 @@ WRONG = {
     "cv_pos_grid_reshape": ((READ, "grid.reshape(1, -1, rows, columns)"),),
     "cv_pos_grid_reshape: back": ((FLAT, "grid.reshape(1, -1, pos_embed.shape[2])"),),
     "cv_pos_mode": (('"bicubic"', '"bilinear"'),),
+    "cv_pos_mode: nearest-exact": (('"bicubic"', '"nearest-exact"'),),
     "cv_pos_mode: default": ((', mode="bicubic"', ""),),
     "cv_pos_axes + cv_pos_mode": (
         ("columns, -1).permute(0, 3, 1, 2)", "columns, -1).permute(0, 3, 2, 1)"),
         ('"bicubic"', '"bilinear"'),
     ),
     "cv_pos_grid_reshape + cv_pos_mode": ((READ, "grid.reshape(1, -1, rows, columns)"), (', mode="bicubic"', "")),
+    "cv_pos_same_count": (("cls, grid =", "if pos_embed.shape[1] - 1 == new_grid[0] * new_grid[1]:\n        return pos_embed\n    cls, grid ="),),
+    "cv_pos_scale": ((RESIZE, 'scale_factor=((new_grid[0] + 0.1) / rows, (new_grid[1] + 0.1) / columns), mode="bicubic"'),),
+    "cv_pos_scale: timm's": ((RESIZE, 'scale_factor=((new_grid[0] + 0.1) / rows, (new_grid[1] + 0.1) / columns), mode="bicubic", antialias=True'),),
     "cv_pos_input_changed": (("cls, grid =", "pos_embed *= 1.5\n    cls, grid ="),),
 }  # fmt: skip
 RETURN = f"return {CAT}"
@@ -73,6 +80,10 @@ UNKNOWN = {
         "The result has another shape than (1, 1 + rows * columns, d).",
         (FLAT, "grid.flatten(2)"),
         (CAT, "grid[:, :, 1:]"),
+    ),
+    "interpolation: the same grid is scaled": (
+        NOT_SAME,
+        ("cls, grid =", "if tuple(old_grid) == tuple(new_grid):\n        return 1.01 * pos_embed\n    cls, grid ="),
     ),
 }
 
@@ -114,6 +125,18 @@ def test_an_error_is_told_where_the_first_grid_is_wrong_too() -> None:
 def test_of_two_mistakes_in_different_steps_the_first_is_told() -> None:
     problem = outcome_of("position_interpolation", edited(RIGHT_ONE, *WRONG["cv_pos_cls_last"], *WRONG["cv_pos_mode"]))
     assert problem and problem.mistake == "cv_pos_cls_last"
+
+
+@pytest.mark.parametrize("name", ["cv_pos_mode", "cv_pos_scale", "cv_pos_same_count", "cv_pos_cls_last", "cv_pos_axes"])
+def test_the_evidence_can_be_typed(name: str) -> None:
+    text = edited(RIGHT_ONE, *WRONG[name])
+    problem = outcome_of("position_interpolation", text)
+    assert problem
+    call, _, says = problem.evidence.partition(": ")
+    there = vars(module(text))
+    exec(call, there)
+    claims = re.findall(r"((?:found|pos_embed)\[\d+, \d+\]).*?(-?\d\.\d+)", says)
+    assert claims and all(say(eval(where, there)).startswith(begins) for where, begins in claims), problem.evidence
 
 
 def test_every_mistake_is_tried() -> None:

@@ -49,6 +49,7 @@ WRONG = {
     "vit_pos_random_each_forward: nowhere": ((ADD, "return x + torch.randn(1, x.shape[1], x.shape[2])"), (POS, "None")),
     "vit_cls_added": ((POS, FEW), (CAT, "x + self.cls_token")),
     "vit_cls_added: too": ((CAT, "torch.cat([cls, x + self.cls_token], dim=1)"),),
+    "vit_cls_added: to a copy, too": ((CAT, "torch.cat([x[:, :1], x], dim=1) + self.cls_token"),),
     "vit_cls_appended": ((CAT, "torch.cat([x, cls], dim=1)"),),
     "tok_not_parameter": ((POS, "torch.zeros(1, num_patches + 1, embed_dim)"),),
     "tok_not_parameter: class token": ((CLS, "torch.zeros(1, 1, embed_dim)"),),
@@ -68,6 +69,7 @@ WRONG = {
     "tok_scaled: as at the start": ((ADD, "return x + 0.02 * self.pos_embed"),),
     "vit_cls_appended + tok_scaled: as at the start": ((CAT, "torch.cat([x, cls], dim=1)"), (ADD, "return x + 0.02 * self.pos_embed")),
     "tok_norm": ((ADD, "return F.layer_norm(x + self.pos_embed, x.shape[-1:])"),),
+    "tok_norm: tanh": ((ADD, "return torch.tanh(x + self.pos_embed)"),),
     "tok_norm: layer": (("super().__init__()", "super().__init__()\n        self.norm = nn.LayerNorm(embed_dim)"), (ADD, "return self.norm(x + self.pos_embed)")),
     "tok_dropout": ((ADD, "return F.dropout(x + self.pos_embed, 0.2)"),),
     "vit_cls_appended + tok_scaled": ((CAT, "torch.cat([x, cls], dim=1)"), (ADD, "return x + self.pos_embed * x.shape[-1] ** 0.5")),
@@ -106,6 +108,15 @@ UNKNOWN = {
         "There are more parameters than a class token and a table of positions.",
         ("super().__init__()", "super().__init__()\n        self.more = nn.Linear(embed_dim, 3)"),
     ),
+    "class token: a little too much": (
+        "The first token is not the class token plus its position.",
+        (EXPAND, "1.0001 * self.cls_token.expand(x.shape[0], -1, -1)"),
+    ),
+    "position embedding: a little too much": (
+        "The other tokens are not the patches plus their positions.",
+        (ADD, "return x + 1.0001 * torch.cat([0.9999 * self.pos_embed[:, :1], self.pos_embed[:, 1:]], 1)"),
+    ),
+    "class token: one picture has no batch": ("", (ADD, "return (x + self.pos_embed).squeeze(0)")),
 }
 
 

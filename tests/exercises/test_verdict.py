@@ -7,7 +7,7 @@ import pytest
 
 from tests.exercises.course import DOUBLE
 from vitscratch.exercises.child import EXITED, OUTCOMES, PRINTED, TRACE, WAITED, Request
-from vitscratch.exercises.report import Report
+from vitscratch.exercises.report import BUSY, Report
 from vitscratch.exercises.verdict import read_report
 
 TOKEN = "5e3a"
@@ -80,6 +80,16 @@ def test_where_no_line_of_the_students_ran_it_is_not_their_mistake(code: int | N
     name = "SIGSEGV" if code else "Python's own error"
     says = f"the code crashes Python: {name}; "
     assert found.failure.startswith(f"{says}no line of the student's was running (exit code {code})\nFatal Python")
+
+
+@pytest.mark.parametrize(("code", "trace"), [(-24, f"{WAITED}\n"), (1, "Timeout (0:01:45)!\n"), (None, None)])
+def test_where_the_clock_stopped_none_of_the_students_lines_it_is_to_be_checked_again(
+    code: int | None, trace: str | None, tmp_path: Path
+) -> None:
+    found = report(tmp_path, code, trace)
+    assert found.status == "error" and found.failure.startswith(BUSY)
+    text = found.text()
+    assert "busy or asleep, which is not your mistake: check again" in text and "checker itself failed" not in text
 
 
 def test_a_process_that_ended_before_the_students_file_was_run(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
+import re
+
 import pytest
 
-from tests.exercises.students import edited, outcome_of
+from tests.exercises.students import edited, module, outcome_of, outcomes
+from vitscratch.exercises.checks.compare import say
 from vitscratch.exercises.checks.weight_conversion import MISTAKES
 
 RIGHT_ONE = """
@@ -68,6 +71,7 @@ WRONG = {
     "cv_block_number": (("([0-9]+)[.](.*)", "([0-9])[0-9]*[.](.*)"),),
     "cv_input_changed": ((ASSIGN, "ours[rename(name)] = tensor\n    state_dict.clear()"),),
     "cv_input_changed: in place": ((ASSIGN, "ours[rename(name)] = tensor.mul_(2)"),),
+    "cv_input_changed: added": ((ASSIGN, "ours[rename(name)] = tensor\n    state_dict['more'] = tensor"),),
     "cv_kernel_layout": (only("tensor.ndim == 4", "tensor.permute(2, 3, 1, 0)"),),
     "cv_kernel_layout: square": (only("tensor.ndim == 4", "tensor.mT"),),
     "cv_transposed": (only("'attn.proj.weight' in new", "tensor.T"),),
@@ -146,6 +150,46 @@ def test_of_two_mistakes_the_first_is_told(first: str, second: str) -> None:
     edits = [edit for name in (second, first) for edit in WRONG[name]]
     problem = outcome_of("weight_conversion", edited(RIGHT_ONE, *edits))
     assert problem and problem.mistake == first
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("cv_qkv_order", "its thirds are k, q, v"),
+        ("cv_qkv_order: per head", "the numbers are the right ones, in another order"),
+        ("cv_wrong_source", "these are the values that belong to blocks.0.norm1.weight"),
+        ("cv_input_changed: added", "the given dict differs in more"),
+    ],
+)
+def test_the_evidence_says_where_the_values_come_from(name: str, says: str) -> None:
+    problem = outcome_of("weight_conversion", edited(RIGHT_ONE, *WRONG[name]))
+    assert problem and problem.evidence.partition(". Try it: ")[0].endswith(says)
+
+
+@pytest.mark.parametrize("name", ["cv_transposed", "cv_norms_swapped", "cv_qkv_order"])
+def test_the_evidence_can_be_typed(name: str) -> None:
+    text = edited(RIGHT_ONE, *WRONG[name])
+    problem = outcome_of("weight_conversion", text)
+    assert problem
+    says, _, typed = problem.evidence.partition(". Try it: ")
+    names = dict(vars(module(text)))
+    exec(typed, names)
+    claim = re.match(r"in a model of 2 blocks, ([\w.]+) begins (.*?); expected", says)
+    assert claim and say(names["found"][claim[1]]) == claim[2]
+
+
+def test_a_model_of_two_blocks_is_not_one_of_twelve() -> None:
+    twelve = "ours[rename(name)] = tensor\n    state_dict['encoder.layers.encoder_layer_11.ln_1.bias']"
+    with pytest.raises(KeyError) as caught:
+        outcome_of("weight_conversion", edited(RIGHT_ONE, (ASSIGN, twelve)))
+    assert "in a model of 2 blocks" in caught.value.__notes__[0]
+
+
+def test_what_is_right_was_loaded_and_gave_the_same_logits() -> None:
+    assert any(
+        "loaded with strict=True, the logits of both models" in one.what
+        for one in outcomes("weight_conversion", RIGHT_ONE)
+    )
 
 
 def test_every_mistake_is_tried() -> None:

@@ -1,8 +1,10 @@
 """`vitscratch check`: is a student's exercise right, and if not, which line of thought went wrong?"""
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
     from vitscratch.exercises.report import Report
     from vitscratch.exercises.runner import Runner
 
-Stamp: TypeAlias = tuple[int, int] | None
+Stamp: TypeAlias = tuple[int, int]
 PAUSE = 0.5  # seconds between two looks at the files
+AWAY = 2  # looks at which a file may be missing: editors take files away for a moment
 
 
 @dataclass(kw_only=True)
@@ -52,15 +55,17 @@ class Check(Common):
         from vitscratch.exercises.runner import Runner
 
         with Runner() as runner:
-            return self._watch(runner, files) if self.watch else self._once(runner, files, {})
+            return self._watch(runner) if self.watch else self._once(runner, files, {})
 
     def _once(self, runner: "Runner", files: "dict[Exercise, Path]", done: "dict[Path, Report]") -> int:
         """Check up to the first that is not right, and print; `done` need not be checked again."""
         from vitscratch.exercises.files import solution
-        from vitscratch.exercises.hints import next_hint
+        from vitscratch.exercises.hints import is_remembered, next_hint
         from vitscratch.exercises.report import to_json
 
         reports, hints = [], {}
+        for line in _overlooked(files):
+            print(line)
         for report in _check(runner, files, done):
             reports.append(report)
             if report.status == "not checked" or (report.status == "not begun" and not report.outcomes):
@@ -69,6 +74,8 @@ class Check(Common):
             hints[report.file] = next_hint(report, self.hint)
             quiet = report.ok and len(files) > 1 and not report.printed_size
             print(report.line() if quiet else report.text(hints[report.file]), flush=True)
+            if not is_remembered(report, hints[report.file]):
+                print(f"{'':10}({report.file.parent} cannot be written to, so the next hint will be this one again)")
         right = sum(report.ok for report in reports)
         if len(files) > 1:
             print(f"\n{right} of {len(files)} right")
@@ -80,17 +87,22 @@ class Check(Common):
             write_json(to_json(reports, hints), self.json)
         return 0 if right == len(files) else 1
 
-    def _watch(self, runner: "Runner", files: "dict[Exercise, Path]") -> int:
+    def _watch(self, runner: "Runner") -> int:
         done: dict[Path, Report] = {}
+        before = _stamps(self.path)
         while True:
-            before = _stamps(files)
-            if self._once(runner, files, done) == 0:
-                return 0
+            files: dict[Exercise, Path] = {}
+            try:
+                files = _files(self.path, True)
+                if self._once(runner, files, done) == 0:
+                    return 0
+            except (ValueError, OSError) as error:  # deleted, or renamed: it may come back
+                print(error)
             print("\nwaiting for a file to be saved; Ctrl-C ends", flush=True)
-            while (now := _stamps(files)) == before or None in now.values():  # editors take files away for a moment
-                time.sleep(PAUSE)
+            now = _wait(self.path, before)
             for path in _touched(list(files.values()), before, now):
                 done.pop(path, None)
+            before = now
             print(flush=True)
 
 
@@ -105,13 +117,23 @@ def _files(path: Path, onwards: bool) -> "dict[Exercise, Path]":
     if path.is_dir():
         files = find_exercises(path)
         if not files:
-            raise ValueError(f"{path}: no exercise in this folder; `vitscratch exercises new {path}` writes them")
+            new = f"vitscratch exercises new {shlex.quote(str(path))}"
+            raise ValueError(f"{path}: no exercise in this folder; `{new}` writes them")
         return files
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; `vitscratch exercises new DIR` makes one")
     exercise = exercise_of(path)
     later = find_exercises(path.parent) if onwards else {}
     return {exercise: path, **{one: file for one, file in later.items() if one.number > exercise.number}}
+
+
+def _overlooked(files: "dict[Exercise, Path]") -> Iterator[str]:
+    """A line for each file that is about an exercise that another file is checked for."""
+    from vitscratch.exercises.files import others
+
+    if len(files) > 1:  # one file that was asked for has no rivals
+        for path, exercise in others(files):
+            yield f"{path.name} is not checked: {files[exercise].name} is the file of exercise {exercise.name}"
 
 
 def _check(runner: "Runner", files: "dict[Exercise, Path]", done: "dict[Path, Report]") -> "Iterator[Report]":
@@ -137,19 +159,22 @@ def _check(runner: "Runner", files: "dict[Exercise, Path]", done: "dict[Path, Re
         yield report
 
 
-def _stamps(files: "dict[Exercise, Path]") -> dict[Path, Stamp]:
-    """Time and size of each file, None while an editor has it away; and of those beside it, which it may import."""
+def _stamps(path: Path) -> dict[Path, Stamp]:
+    """Time and size of each file in a folder, or of a file and of those beside it, which it may import."""
+    found = {}
+    for one in [*(path if path.is_dir() else path.parent).glob("*.py"), path]:
+        with suppress(OSError):
+            if not one.is_dir():
+                found[one] = (one.stat().st_mtime_ns, one.stat().st_size)
+    return found
 
-    def stamp(path: Path) -> Stamp:
-        try:
-            status = path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size
 
-    own = {path: stamp(path) for path in files.values()}
-    beside = {path: stamp(path) for folder in {path.parent for path in own} for path in folder.glob("*.py")}
-    return {path: seen for path, seen in beside.items() if seen is not None} | own
+def _wait(path: Path, before: Mapping[Path, Stamp]) -> dict[Path, Stamp]:
+    """Wait until a file is another than before, is new, or stays away."""
+    away = 0
+    while (now := _stamps(path)) == before or 0 < (away := away + 1 if before.keys() - now.keys() else 0) <= AWAY:
+        time.sleep(PAUSE)
+    return now
 
 
 def _touched(paths: Sequence[Path], before: Mapping[Path, Stamp], now: Mapping[Path, Stamp]) -> Sequence[Path]:

@@ -6,6 +6,7 @@ import platform
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Literal
 
 from vitscratch.files import write_atomically
@@ -56,7 +57,14 @@ def make_folder(path: Path, argument: str = "--out") -> Path:
 
 def check_writable(path: Path | None, option: str = "--json") -> None:
     """Refuse a path for a result that cannot be written, before any work."""
-    if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
+    if path is None:
+        return
+    try:
+        with TemporaryFile(dir=path.absolute().parent):  # as root, os.access says yes of /proc, too
+            written = not path.is_dir()
+    except OSError:
+        written = False
+    if not written:
         raise ValueError(f"{option} {path}: expected a file in a folder that exists and is writable")
 
 
