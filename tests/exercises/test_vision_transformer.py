@@ -190,6 +190,7 @@ MODEL = {  # mistakes of the model; edits of LIBRARY
     "vit_max_pool": (("x[:, 0]", "x.amax(dim=1)"),),
     "vit_sum_pool": (("x[:, 0]", "x.sum(dim=1)"),),
     "vit_other_token": (("x[:, 0]", "x[:, -1]"),),
+    "vit_other_token: the third": (("x[:, 0]", "x[:, 2]"),),
     "vit_first_picture": (("x[:, 0]", "x[:1, 0].expand(len(x), -1)"),),
     "vit_head_all_tokens": (("x[:, 0]", "x.flatten(1)"), ("nn.Linear(embed_dim, num_classes)", "nn.Linear(embed_dim * self.pos_embed.shape[1], num_classes)")),
     "vit_head_no_bias": (("nn.Linear(embed_dim, num_classes)", "nn.Linear(embed_dim, num_classes, bias=False)"),),
@@ -299,6 +300,14 @@ def test_of_two_mistakes_the_first_is_named(first: str, then: str) -> None:
 @pytest.mark.parametrize(
     "two",
     [
+        ("vit_no_final_norm", "vit_mean_with_cls"),
+        ("vit_no_final_norm", "vit_softmax"),
+        ("vit_no_final_norm", "vit_head_no_bias"),
+        ("vit_mean_with_cls", "vit_head_no_bias"),
+        ("enc_eps_1e-5", "vit_mean_with_cls"),
+        ("enc_eps_1e-5", "vit_other_token"),
+        ("enc_eps_1e-5", "vit_softmax"),
+        ("vit_no_final_norm: unused", "vit_other_token: the third"),
         ("vit_no_final_norm: unused", "vit_mean_with_cls"),
         ("vit_no_final_norm: unused", "vit_softmax"),
         ("vit_final_norm_twice", "vit_max_pool"),
