@@ -184,7 +184,6 @@ WRONG: dict[str, list[str]] = {
 
 TRAIN = "    def train(mode: bool = True) -> nn.Module:\n        type(model).train(model, mode)\n"
 UNLISTED = {
-    "no bias": [changed(RIGHT, NEW, NEW.replace("num_classes,", "num_classes, bias=False,"))],
     "no gradient": [changed(RIGHT, WAKE, WAKE + "    model.forward = torch.no_grad()(model.forward)\n")],
     "head fails": [
         changed(RIGHT, NEW, NEW + "\n    model.head.weight = nn.Parameter(model.head.weight[:, 1:].detach())")

@@ -167,12 +167,6 @@ OTHERWISE = {
             "Only the number of outputs is another one: the rest is as in the old head.",
         ),
     ),
-    "no bias": Mistake(
-        "",
-        "your new head has no bias; it should have one, as the old head has",
-        "head",
-        ("How many parameters has the new head?", "W y + b: nn.Linear has a bias unless it is told otherwise."),
-    ),
     "no gradient": Mistake(
         "",
         "no gradient reaches the head, so that it cannot learn",
@@ -284,8 +278,6 @@ def _head(student: ModuleType) -> Iterator[Outcome]:
         if shape != (len(images), NEW_CLASSES):
             evidence = f"{after}logits of {len(images)} pictures have shape {shape}; expected {(6, NEW_CLASSES)}"
             yield problem(MISTAKES["th_not_replaced"], evidence)
-        if len(list(new.parameters())) < len(kept):
-            yield problem(OTHERWISE["no bias"], f"{after}model.head is {_line(new)}")
     yield from _place(student)
     yield Passed("the new head reads what the old one read, and lives on its device, in its dtype")
 
