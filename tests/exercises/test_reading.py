@@ -24,6 +24,12 @@ def test_every_mistake_leads_to_a_heading(exercise: Exercise) -> None:
         assert (section or mistake.section) in headings(tutorial or exercise.tutorial), name
 
 
+@pytest.mark.parametrize("exercise", EXERCISES[:8], ids=lambda one: one.name)
+def test_every_mistake_of_the_model_has_a_place_of_its_own(exercise: Exercise) -> None:
+    names = {name for name in exercise.load().MISTAKES if where_to_read(name) == ("", "")}
+    assert names <= {"tok_global_name"}  # sizes: wherever they are asked for
+
+
 def test_the_first_of_two_counts_and_others_are_read_in_the_exercises_own_tutorial() -> None:
     assert where_to_read("pe_no_stride + vit_softmax") == ("01_patches.ipynb", "The same layer as a convolution")
     assert where_to_read("enc_norm_unbiased") == ("04_encoder_block.ipynb", "LayerNorm, token by token")
