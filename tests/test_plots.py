@@ -145,21 +145,33 @@ def test_class_token_attention_has_a_row_for_each_picture_and_a_column_for_each_
     gaze = maps[1, 0, :, 0, 1:].mean(dim=0)
     shown = torch.as_tensor(figure.axes[2].images[1].get_array())[::2, ::2]
     torch.testing.assert_close(shown.flatten(), gaze / gaze.mean())
+    assert [axes.get_title() for axes in figure.axes[:4]] == ["picture", "block 1", "block 2", "block 3"]
+    assert figure.get_suptitle().startswith("Attention of the class token")
     assert png(figure).startswith(b"\x89PNG")
 
 
 def test_gaze_lays_each_map_over_its_own_picture() -> None:
     seen = torch.rand(2, 3, 6)
-    figure = plots.gaze(torch.rand(2, 3, 4, 9), seen, (2, 3), ("a $ b", "c"), ("x", "y", "z"), "A heading " * 9)
+    titles = (r"a $\no$ b", "c")  # no formula
+    figure = plots.gaze(torch.rand(2, 3, 4, 9), seen, (2, 3), titles, ("x", "y", "z"), "A heading " * 9)
     panels = figure.axes[:-1]
     assert [axes.get_title() for axes in panels[:4]] == ["picture", "x", "y", "z"]
-    assert [panels[i].get_ylabel() for i in (0, 4)] == ["a $ b", "c"]
+    assert [panels[i].get_ylabel() for i in (0, 4)] == list(titles)
+    assert figure.get_suptitle().split() == 9 * ["A", "heading"]
+    assert "on a patch / even on all patches" in " ".join(figure.axes[-1].get_ylabel().split())
     for i in range(2):
         for j in range(3):
             shown = torch.as_tensor(panels[4 * i + j + 1].images[1].get_array())
             torch.testing.assert_close(shown[::2, ::3].flatten(), seen[i, j])
     assert {axes.images[1].norm.vmax for axes in (panels[1], panels[7])} == {1.0}  # an even gaze is never the brightest
     assert png(figure).startswith(b"\x89PNG")
+
+
+def test_gaze_beside_a_very_bright_patch_shows_the_others() -> None:
+    for most, shade in ((7.9, 1 / 7.9), (32.0, (1 / 32) ** 0.5)):
+        seen = torch.tensor([[[1.0, most, 0.0]]])
+        figure = plots.gaze(torch.rand(1, 1, 2, 6), seen, (1, 3), ("a",), ("x",), "A heading")
+        assert float(figure.axes[1].images[1].norm(1.0)) == pytest.approx(shade)
 
 
 @pytest.mark.parametrize(("channels", "colours"), [(1, 1), (3, 3), (5, 1)])
@@ -176,13 +188,15 @@ def test_patch_filters_has_a_picture_for_each_component(channels: int, colours: 
 
 def test_token_trajectories_has_a_line_for_each_token() -> None:
     norms, kept, to_answer = torch.rand(3, 4, 7)
-    figure = plots.token_trajectories(norms, kept, to_answer, "a $ b")
+    figure = plots.token_trajectories(norms, kept, to_answer, r"a $\no$ b")
     for axes, values in zip(figure.axes, (norms, kept, to_answer), strict=True):
         drawn = [torch.as_tensor(line.get_ydata()) for line in axes.lines]
         assert len(drawn) == 6 + 2
         torch.testing.assert_close(torch.stack(drawn[:6]), values[:, 1:].T)
         torch.testing.assert_close(drawn[6], values[:, 1:].mean(dim=1))
         torch.testing.assert_close(drawn[7], values[:, 0])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mean of the patches", "class token"]
+    assert figure.axes[0].get_ylim()[0] == 0  # lengths can be compared by eye
     assert png(figure).startswith(b"\x89PNG")
 
 

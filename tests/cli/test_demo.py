@@ -11,8 +11,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -31,9 +33,9 @@ PREPROCESSING = Preprocessing((6, 9), 3, (0.3, 0.4, 0.5), (0.2, 0.3, 0.4))
 NAMES = ("cat", "<script>alert(1)</script>", "eel", "cat", "ox", "yak", "ant")
 
 
-def make_model() -> SavedModel:
+def make_model(pool: Literal["cls", "mean"] = "cls") -> SavedModel:
     torch.manual_seed(3)
-    config = ViTConfig((6, 9), 3, 3, 7, embed_dim=10, depth=2, num_heads=2, mlp_dim=11)
+    config = ViTConfig((6, 9), 3, 3, 7, embed_dim=10, depth=2, num_heads=2, mlp_dim=11, pool=pool)
     model = VisionTransformer.from_config(config).eval()
     awaken(model)
     return SavedModel(model, config, NAMES, PREPROCESSING.to_dict(), {})
@@ -81,6 +83,13 @@ def test_a_picture_gets_its_classes_and_its_rollout(server: ThreadingHTTPServer)
         )
 
 
+def test_the_rollout_is_that_of_what_the_head_reads() -> None:
+    saved, file = make_model("mean"), encoded(picture(5, (31, 17)))
+    maps = attention_maps(saved.model, PREPROCESSING.to_tensor(open_picture(file))[None])
+    expected = gaze(attention_rollout(maps), "mean")[0].view(2, 3)
+    torch.testing.assert_close(torch.tensor(demo.Onlooker(saved, "cpu").look(file)["rollout"]), expected)
+
+
 def test_the_page_needs_nothing_from_elsewhere(server: ThreadingHTTPServer) -> None:
     response, text = ask(server, "GET", "/")
     assert response.status == 200 and text == demo.PAGE.read_text()
@@ -88,6 +97,9 @@ def test_the_page_needs_nothing_from_elsewhere(server: ThreadingHTTPServer) -> N
     assert "innerHTML" not in text  # names of classes are shown as text
     policy = response.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+    sources = {source for directive in policy.split(";") for source in directive.split()[1:]}
+    assert sources == {"'none'", "'self'", "'unsafe-inline'", "data:"}
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
 @pytest.mark.parametrize("name", [demo.HOST, "localhost"])
@@ -128,6 +140,7 @@ def test_what_is_refused_gets_one_line(
 ) -> None:
     response, text = ask(server, method, path, body, **headers)
     assert response.status == status and text.startswith(line) and "\n" not in text
+    assert response.headers["Content-Type"].startswith("text/plain")
     assert ask(server, "GET", "/")[0].status == 200  # and it goes on
 
 
@@ -163,6 +176,29 @@ def test_an_upload_that_breaks_off_is_no_picture(server: ThreadingHTTPServer) ->
         line.sendall(b"POST /look HTTP/1.0\r\nHost: 127.0.0.1:1\r\nContent-Length: 1000\r\n\r\nonly this")
         line.shutdown(socket.SHUT_WR)
         assert b"the picture broke off after 9 of 1,000 bytes" in line.makefile("rb").read()
+
+
+def test_who_sends_nothing_is_not_waited_for_without_an_end(
+    server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    assert server.RequestHandlerClass.timeout == demo.PATIENCE  # type: ignore[attr-defined]
+    monkeypatch.setattr(server.RequestHandlerClass, "timeout", 0.05)
+    with socket.create_connection((demo.HOST, server.server_port), timeout=60) as line:
+        line.sendall(b"POST /look HTTP/1.0\r\nHost: 127.0.0.1:1\r\nContent-Length: 1000\r\n\r\nonly this")
+        assert line.makefile("rb").read() == b""  # closed from there
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, BrokenPipeError, ZeroDivisionError])
+def test_only_a_browser_that_went_away_is_no_error(
+    error: type[Exception], server: ThreadingHTTPServer, capsys: pytest.CaptureFixture
+) -> None:
+    try:
+        raise error
+    except error:
+        server.handle_error(None, (demo.HOST, 1))  # type: ignore[arg-type]
+    assert ("Traceback" in capsys.readouterr().err) == (error is ZeroDivisionError)
 
 
 def test_several_at_once_do_not_mix_their_answers(server: ThreadingHTTPServer) -> None:
@@ -206,6 +242,51 @@ def test_weights_that_do_not_say_how_pictures_are_prepared_are_refused() -> None
     saved = make_model()
     with pytest.raises(ValueError, match="do not say how their pictures were prepared"):
         demo.make_server(SavedModel(saved.model, saved.config, NAMES, {}, {}), 0)
+
+
+def test_what_is_known_of_the_weights_is_said_before_they_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    saved = make_model()
+    told = SavedModel(saved.model, saved.config, NAMES, {}, {"notes": ["its head is drawn at random"]})
+    monkeypatch.setattr("vitscratch.weights.build_from", lambda *_, **__: told)
+    assert main(["demo", "some", "--port", "0", "--device", "cpu"]) == 2
+    note, refusal = capsys.readouterr().err.splitlines()
+    assert note == "vitscratch: some: its head is drawn at random"
+    assert "these weights do not say how their pictures were prepared; `vitscratch convert` keeps it" in refusal
+
+
+def test_a_browser_that_goes_away_is_no_error_and_a_mistake_of_ours_is(
+    server: ThreadingHTTPServer, capsys: pytest.CaptureFixture
+) -> None:
+    for error in (ConnectionResetError("gone"), KeyError("ours")):
+        try:
+            raise error
+        except Exception:
+            server.handle_error(None, (demo.HOST, 1))  # type: ignore[arg-type]
+    printed = capsys.readouterr().err
+    assert "KeyError: 'ours'" in printed and "gone" not in printed and printed.count("Traceback") == 1
+
+
+def test_options_reach_the_model_and_its_notes_the_user(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    saved, asked = replace(make_model(), provenance={"notes": ["beware"]}), list[Any]()
+
+    def build(name: str, **options: Any) -> SavedModel:
+        asked.append((name, options))
+        return saved
+
+    def serve(*arguments: Any) -> None:
+        asked.append(arguments)
+        raise ValueError("no server in this test")
+
+    monkeypatch.setattr("vitscratch.weights.build_from", build)
+    monkeypatch.setattr(demo, "make_server", serve)
+    options = ["--port", "0", "--num-heads", "5", "--pool", "mean", "--device", "cpu"]
+    assert main(["demo", "some", *options]) == 2
+    assert asked == [("some", {"num_heads": 5, "pool": "mean"}), (saved, 0, "cpu")]
+    assert "vitscratch: some: beware\n" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")

@@ -2,10 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests.exercises import course
 from tests.exercises.course import DOUBLE, HALVE, TRIPLE, Course
 from vitscratch.cli import main
+from vitscratch.cli.check import _touched
 from vitscratch.exercises import EXERCISES
 from vitscratch.exercises.files import SOLUTIONS, STUBS, find_exercises
 from vitscratch.exercises.runner import Runner
@@ -70,6 +72,8 @@ def test_list(capsys: pytest.CaptureFixture) -> None:
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split() == ["exercise", "defines", "minutes", "difficulty", "tutorial"]
     assert [line.split()[:2] for line in lines] == [[f"{one.number:02}", one.name] for one in EXERCISES]
+    last = [[str(one.minutes), "*" * one.difficulty, one.tutorial] for one in EXERCISES]
+    assert [line.split()[-3:] for line in lines] == last
 
 
 def test_a_new_folder_is_not_begun(folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -127,9 +131,37 @@ def test_hints_and_then_the_solution(folder: Path, capsys: pytest.CaptureFixture
 
     assert "twice?" not in printed()
     assert "1 of 2: twice?" in (first := printed("--hint")) and "not times itself" not in first
-    assert "2 of 2: not times itself" in printed("--hint")
+    assert "2 of 2: not times itself" in printed("--hint", "--json", str(folder / "out.json"))
+    (found,) = json.loads((folder / "out.json").read_text())["files"]
+    assert found["problem"]["hints"] == ["twice?", "not times itself"]
     assert "there are no more; --solution" in (last := printed("--hint")) and "return x * 2" not in last
     assert "return x * 2" in printed("--solution")
+
+
+def test_a_hint_that_cannot_be_remembered_says_so(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    (folder / DOUBLE.file_name).write_text("def double(x):\n    return x * x\n")
+    says = "cannot be written to, so the next hint will be this one again"
+    assert main(["check", str(folder / DOUBLE.file_name), "--hint"]) == 1
+    assert says not in capsys.readouterr().out
+    (folder / ".vitscratch.json").unlink()
+    (folder / ".vitscratch.json").mkdir()
+    for options, told in ((["--hint"], True), ([], False)):
+        assert main(["check", str(folder / DOUBLE.file_name), *options]) == 1
+        assert (f"({folder} {says})" in capsys.readouterr().out) == told
+
+
+def test_stubs_go_nowhere_without_a_name_and_names_are_quoted(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = folder / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    capsys.readouterr()
+    assert main(["exercises", "new", ""]) == 2
+    assert "DIR is empty; expected the name of a folder" in capsys.readouterr().err and not list(empty.iterdir())
+    assert main(["exercises", "new", "with space é"]) == 0
+    assert "then `vitscratch check 'with space é'`" in capsys.readouterr().out
+    assert main(["exercises", "new", "."]) == 0 and (empty / "README.md").exists()
 
 
 def test_one_file(folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -138,6 +170,16 @@ def test_one_file(folder: Path, capsys: pytest.CaptureFixture) -> None:
     capsys.readouterr()
     assert main(["check", str(folder.parent / "mine.py")]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == ["  right   0 stays 0", "  right   3 becomes 9"]
+    assert main(["check", str(folder.parent / "mine.py"), "--solution"]) == 0
+    assert "return x * 3" in capsys.readouterr().out
+
+
+def test_of_a_right_one_among_others_what_it_printed_is_shown(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    (folder / DOUBLE.file_name).write_text("print('hello')\ndef double(x):\n    return 2 * x\n")
+    capsys.readouterr()
+    assert main(["check", str(folder)]) == 1
+    printed = capsys.readouterr().out
+    assert "01 double                     ok" in printed and "hello" in printed
 
 
 @pytest.mark.parametrize(
@@ -149,6 +191,10 @@ def test_one_file(folder: Path, capsys: pytest.CaptureFixture) -> None:
         (["empty/x.py"], "expected a file that defines one of double, triple"),
         (["mine", "--json", "nowhere/out.json"], "--json nowhere/out.json: expected a file in a folder that exists"),
         (["mine", "--hnit"], "--hnit is no option here; nearest: --hint"),
+        (["--bogus"], "--bogus is no option here"),
+        (["--hnit", "mine"], "--hnit is no option here; nearest: --hint"),
+        (["mine", "yours"], "yours is one word too many"),
+        (["my folder"], "`vitscratch exercises new 'my folder'` writes them"),
     ],
 )
 def test_wrong_usage(
@@ -156,6 +202,7 @@ def test_wrong_usage(
 ) -> None:
     monkeypatch.chdir(folder.parent)
     Path("empty").mkdir()
+    Path("my folder").mkdir()
     Path("empty/notes.txt").write_text("dear diary")
     capsys.readouterr()
     if "x.py" in arguments[0]:
@@ -181,6 +228,136 @@ def test_watch_goes_on_when_one_is_right(
     assert "write double" in rounds[0] and "0 of 2 right" in rounds[0]
     assert "01 double                     ok" in rounds[1] and "write triple" in rounds[1]
     assert rounds[2].rstrip().endswith("2 of 2 right")
+
+
+def test_watch_checks_again_what_may_import_the_file_that_changed(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper = folder / "helper.py"
+    helper.write_text("def twice(x):\n    return x\n")
+    (folder / DOUBLE.file_name).write_text("from helper import twice as double\n")
+    (folder / TRIPLE.file_name).write_text("def triple(x):\n    return x\n")
+    capsys.readouterr()
+    todo = [
+        lambda: helper.write_text("def twice(x):\n    return 2 * x\n"),  # the first is right now
+        lambda: helper.write_text("def twice(x):\n    return 2 * x * x\n"),  # and now it is wrong again
+        lambda: solve(folder, DOUBLE, TRIPLE),
+    ]
+    monkeypatch.setattr(time, "sleep", lambda _: todo.pop(0)())
+    assert main(["check", str(folder), "--watch"]) == 0
+    rounds = capsys.readouterr().out.split("waiting for a file to be saved")
+    lines = [[line[30:] for line in one.splitlines() if line[:3] in ("01 ", "02 ")] for one in rounds]
+    assert [[line.partition("  (")[0] for line in one] for one in lines] == [
+        ["wrong", "not checked"], ["ok", "wrong"], ["wrong", "not checked"], ["ok", "ok"]
+    ]  # fmt: skip
+    assert not todo
+
+
+def test_watch_checks_again_only_what_may_be_other_than_it_was() -> None:
+    def stamps(**times: int) -> dict[Path, tuple[int, int]]:
+        return {Path(name): (time, 1) for name, time in times.items()}
+
+    paths, before = [Path("b"), Path("a"), Path("c")], stamps(a=1, b=1, c=1, helper=1)
+    assert _touched(paths, before, before | stamps(a=2)) == [Path("a"), Path("c")]
+    assert _touched(paths, before, before | stamps(c=2)) == [Path("c")]
+    for now in (before | stamps(c=2, helper=2), before | stamps(new=1), stamps(a=1, b=1, c=1)):
+        assert _touched(paths, before, now) == paths
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["pipe.py", "patchify.py", "folder"])
+def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / name
+    if name == "folder":
+        path.mkdir()
+        os.mkfifo(path / "pipe.py")
+        says = f"{path}: no exercise in this folder"
+    else:
+        os.mkfifo(path)
+        says = f"{path} is no regular file; expected a file of Python"
+    assert main(["check", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err and captured.err.count("\n") == 1 and not captured.out
+
+
+def test_watch_checks_again_what_was_saved_and_nothing_that_was_right(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(exercise: Course, factor: int) -> None:  # always as many bytes
+        (folder / exercise.file_name).write_text(f"def {exercise.name}(x):\n    return x * {factor}\n")
+
+    checked, check = [], Runner.check
+    monkeypatch.setattr(Runner, "check", lambda runner, path, *rest: checked.append(path) or check(runner, path, *rest))
+    save(DOUBLE, 2)
+    save(TRIPLE, 2)
+    saved = iter([(DOUBLE, 9), (DOUBLE, 2), (TRIPLE, 3)])
+    monkeypatch.setattr(time, "sleep", lambda _: save(*next(saved)))
+    assert main(["check", str(folder), "--watch"]) == 0
+    assert [path.name[:2] for path in checked] == ["01", "02", "01", "01", "02", "02"]
+
+
+def test_watch_goes_on_when_files_are_deleted_renamed_and_added(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double, triple = folder / DOUBLE.file_name, folder / TRIPLE.file_name
+    for path in (double, triple):
+        path.write_text("def double(x): return x\ndef triple(x): return x\n")
+    capsys.readouterr()
+
+    def nothing() -> None:
+        """Time goes by."""
+
+    todo: list[Callable[[], object]] = [
+        double.unlink, nothing, nothing,  # deleted: for a second it may be an editor's doing
+        lambda: double.write_text("def double(x): return 2 * x\n"),  # new
+        lambda: triple.rename(folder / "mine.py"), nothing, nothing,  # renamed: another file is the exercise's
+        lambda: (folder / "mine.py").write_text("def triple(x): return 3 * x\n"),
+    ]  # fmt: skip
+    monkeypatch.setattr(time, "sleep", lambda _: todo.pop(0)())
+    assert main(["check", str(folder), "--watch"]) == 0
+    assert not todo
+    rounds = capsys.readouterr().out.split("waiting for a file to be saved")
+    said = [[line[:35].strip() for line in one.splitlines() if line[:3] in ("01 ", "02 ")] for one in rounds]
+    first, second = "01 double                     ", "02 triple                     "
+    right, wrong, later = first + "ok", second + "wrong", second + "not c"
+    assert said == [[first + "wrong", later], [wrong], [right, wrong], [right, wrong], [right, second + "ok"]]
+
+
+def test_watch_waits_for_a_folder_that_was_deleted(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def back() -> None:
+        folder.mkdir()
+        solve(folder, DOUBLE, TRIPLE)
+
+    looks = iter([lambda: shutil.rmtree(folder), int, int, int, back])
+    monkeypatch.setattr(time, "sleep", lambda _: next(looks)())
+    capsys.readouterr()
+    assert main(["check", str(folder), "--watch"]) == 0
+    assert f"{folder}: no such file or folder" in capsys.readouterr().out and next(looks, None) is None
+
+
+def test_a_second_file_of_an_exercise_is_told(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    solve(folder, DOUBLE, TRIPLE)
+    (folder / "01_double_old.py").write_text("def double(x): return x\n")
+    (folder / "triple.py").write_text("def triple(x): return x\n")
+    (folder / "notes.py").write_text("notes = 1\n")
+    capsys.readouterr()
+    assert main(["check", str(folder)]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "not checked" in line]
+    assert told == [
+        f"01_double_old.py is not checked: {DOUBLE.file_name} is the file of exercise double",
+        f"triple.py is not checked: {TRIPLE.file_name} is the file of exercise triple",
+    ]
+
+
+def test_watch_of_a_file_does_not_go_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(_: float) -> None:
+        raise AssertionError("it waits for the exercise before")
+
+    monkeypatch.setattr(time, "sleep", waits)
+    solve(folder, TRIPLE)
+    assert main(["check", str(folder / TRIPLE.file_name), "--watch"]) == 0
 
 
 def test_watch_ends_by_ctrl_c(folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,15 @@ MEANS = (
 )
 MEAN_OF = "    return sum(losses) / len(losses), sum(accuracies) / len(accuracies)\n"
 
+# Images in one pass, labels in the next.
+TWO_LOOPS = (
+    SUMS + "    for images, labels in batches:\n        logits = model(images)\n"
+    f"        loss += {LOSS}\n    {CORRECT}        total += len(labels)\n",
+    "    logits = torch.cat([model(images) for images, _ in batches])\n"
+    "    labels = torch.cat([labels for _, labels in batches])\n"
+    "    loss, correct, total = F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean(), 1\n",
+)
+
 CONCATENATED = """
 @torch.inference_mode()
 def evaluate(model, batches):
@@ -100,7 +109,7 @@ VARIANTS = {
         "    n = sum(sizes)\n    return sum(a * b for a, b in zip(losses, sizes)) / n, "
         "sum(a * b for a, b in zip(accuracies, sizes)) / n\n",
     ),
-    "size of the set": changed(RIGHT, RETURN, "    total = len(batches.dataset)\n" + RETURN),
+    "of a copy": changed(RIGHT, EVAL, "    import copy\n    model = copy.deepcopy(model).eval()\n", BACK, ""),
     "tensors": changed(RIGHT, LOSS, 'F.cross_entropy(logits, labels, reduction="sum")', ".sum().item()", ".sum()"),
     "mode back, if it was": changed(RIGHT, BACK, "    if was_training:\n        model.train()\n"),
     "and counts": changed(RIGHT, RETURN, "    return loss / total, correct / total, total\n"),
@@ -121,7 +130,10 @@ WRONG: dict[str, list[tuple[str, ...]]] = {
         (EVAL, EVAL + "    for p in model.parameters():\n        p.mul_(0.99)\n"),
         (NO_GRAD, "", EVAL, EVAL + "    model.requires_grad_(False)\n"),
     ],
-    "ev_argmax_axis": [("argmax(dim=1)", "argmax(dim=0)")],
+    "ev_argmax_axis": [
+        ("argmax(dim=1)", "argmax(dim=0)"),
+        ("argmax(dim=1)", "argmax(dim=0)", RETURN, "    return loss / total, 100 * correct / total\n"),
+    ],
     "ev_metric_object": [
         (
             SUMS,
@@ -151,6 +163,22 @@ WRONG: dict[str, list[tuple[str, ...]]] = {
     ],
     "ev_first_batch": [(RETURN, "        break\n" + RETURN, BACK + "        break", "        break\n" + BACK)],
     "ev_batch_size_assumed": [(RETURN, "    total = len(batches) * batches.batch_size\n" + RETURN)],
+    "ev_two_passes": [
+        TWO_LOOPS,
+        (LOOP, "in list(batches):\n", EVAL, EVAL + "    next(iter(batches))\n"),
+        (SUMS, SUMS + "    total = sum(len(labels) for _, labels in batches)\n", "        total += len(labels)\n", ""),
+    ],
+    "ev_needs_loader": [
+        (RETURN, "    total = len(batches.dataset)\n" + RETURN),
+        (LOOP, "in [batches.dataset[:]]:\n"),
+        (EVAL, EVAL + "    print(len(batches))\n"),
+        (
+            f"for images, labels {LOOP}",
+            "for (images, _), labels in zip(batches, batches.dataset[:][1].split(batches.batch_size)):\n",
+        ),
+    ],
+    "ts_nll_of_logits": [(LOSS, 'F.nll_loss(logits, labels, reduction="sum").item()')],
+    "ts_nll_of_probabilities": [(LOSS, 'F.nll_loss(logits.softmax(1), labels, reduction="sum").item()')],
     "ev_percent": [(RETURN, "    return loss / total, 100 * correct / total\n")],
     "ev_error_rate": [("== labels", "!= labels")],
     "ev_softmax_first": [("F.cross_entropy(logits,", "F.cross_entropy(logits.softmax(dim=1),")],
@@ -170,7 +198,6 @@ UNLISTED = {
         ("    return loss / total, correct / total", "    return loss / total, correct / (total - 1)"),
     ],
     "loss": [
-        (LOSS, 'F.nll_loss(logits.softmax(1), labels, reduction="sum").item()'),
         (RETURN, "    return (loss / total) ** 0.5, correct / total\n"),
         (LOSS, 'F.cross_entropy(logits, labels, reduction="sum", label_smoothing=0.1).item()'),
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vitscratch.exercises import EXERCISES
-from vitscratch.exercises.files import STUBS, exercise_of, find_exercises, write_stubs
+from vitscratch.exercises.files import STUBS, exercise_of, find_exercises, is_stub, write_stubs
 
 
 @pytest.fixture
@@ -50,6 +50,7 @@ NAMES = {one.name: one for one in EXERCISES}
         ("mine.py", "def evaluate(): ...\ndef train_step(): ...", "evaluate"),
         ("mine.py", "from vitscratch import MLP\nclass PatchEmbedding: ...", "patch_embedding"),
         ("mine.py", "from vitscratch import MLP", "mlp"),
+        ("mine.py", "from vitscratch import VisionTransformer\ndef prepare(): ...", "freeze_and_replace_head"),
         ("mine.py", "import mine\nattention = mine.attend", "attention"),
         ("mine.py", "if True:\n    attention: object = print\nelse:\n    attention = max", "attention"),
         ("mine.py", "def freeze(): ...", "freeze_and_replace_head"),
@@ -89,6 +90,23 @@ def test_exercises_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def (")
     found = {exercise.name: path.name for exercise, path in find_exercises(tmp_path).items()}
     assert list(found.items()) == [("attention", "a.py"), ("mlp", "06_mlp.py"), ("evaluate", "12_evaluate.py")]
+
+
+@pytest.mark.parametrize("text", ["def double(:\n", "x = '\0'", "(" * 10_000, b"\xff\xfe"])
+def test_what_is_no_python_is_no_stub(text: str | bytes, stubs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "06_mlp.py"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    assert not is_stub(path, NAMES["mlp"])
+    path.write_text(f"# mine\n{(stubs / '06_mlp.py').read_text()}\n")
+    assert is_stub(path, NAMES["mlp"])
+
+
+def test_a_stub_is_one_whatever_stands_in_its_comments(stubs: Path, tmp_path: Path) -> None:
+    path, exercise = tmp_path / "mine.py", NAMES["mlp"]
+    text = (stubs / exercise.file_name).read_text()
+    for content, untouched in ((f"# mine\n\n{text}", True), (text.replace("write", "wrote"), False), ("def (", False)):
+        path.write_text(content)
+        assert is_stub(path, exercise) == untouched
 
 
 def test_readme_names_the_commands() -> None:

@@ -47,19 +47,22 @@ def prepare(model, num_classes, learning_rate):
     return torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=learning_rate)
 """
 
+BY_NAME = changed(
+    RIGHT,
+    f"    for parameter in model.parameters():\n{SLEEP}{FORGET}{WAKE}",
+    "    for name, parameter in model.named_parameters():\n"
+    "        parameter.requires_grad = name.startswith('head.')\n"
+    "        if not parameter.requires_grad:\n            parameter.grad = None\n",
+)
+BY_NAME_IN = BY_NAME.replace("name.startswith('head.')", "'head' in name")
+
 VARIANTS = {
     "as it is": RIGHT,
     "the library's": OURS.replace("parameter_groups, ", ""),
     "hook": changed(RIGHT, BODY, HOOK),
     "subclass, returns the model": changed(RIGHT, BODY, SUBCLASS),
     "every layer deaf": changed(RIGHT, BODY, DEAF),
-    "by name": changed(
-        RIGHT,
-        f"    for parameter in model.parameters():\n{SLEEP}{FORGET}{WAKE}",
-        "    for name, parameter in model.named_parameters():\n"
-        "        parameter.requires_grad = name.startswith('head.')\n"
-        "        if not parameter.requires_grad:\n            parameter.grad = None\n",
-    ),
+    "by name": BY_NAME,
     "module.requires_grad_": changed(
         RIGHT,
         f"    for parameter in model.parameters():\n{SLEEP}{FORGET}",
@@ -67,21 +70,12 @@ VARIANTS = {
     ),
     "moved with to": changed(RIGHT, NEW, "nn.Linear(old.in_features, num_classes).to(old.weight)"),
     "zero head": changed(RIGHT, NEW, NEW + "\n    nn.init.zeros_(model.head.weight)"),
-    "head without bias": changed(RIGHT, "num_classes, device", "num_classes, bias=False, device"),
-    "head with dropout": changed(
-        RIGHT,
-        "    old = model.head\n    assert isinstance(old, nn.Linear)\n",
-        "    old = model.head\n    if isinstance(old, nn.Sequential):\n        old = old[-1]\n",
-        f"model.head = {NEW}",
-        f"model.head = nn.Sequential(nn.Dropout(0.1), {NEW})",
-    ),
     "new weights for the old layer": changed(
         RIGHT,
         f"model.head = {NEW}",
         f"fresh = {NEW}\n    old.weight, old.bias, old.out_features = fresh.weight, fresh.bias, num_classes",
     ),
     "frozen first": changed(RIGHT, BOTH, "    freeze(model)\n    replace_head(model, num_classes)\n"),
-    "optimizer of all": changed(RIGHT, LEARNING, "model.parameters()"),
     "filtered": changed(RIGHT, LEARNING, "filter(lambda p: p.requires_grad, model.parameters())"),
     "the head's": changed(RIGHT, LEARNING, "model.head.parameters()"),
     "SGD with groups": changed(
@@ -109,6 +103,19 @@ WRONG: dict[str, list[str]] = {
         changed(RIGHT, "(old.in_features, num_classes,", "(num_classes, old.in_features,"),
         changed(RIGHT, "nn.Linear(old.in_features", "nn.Linear(old.out_features"),
     ],
+    "th_not_linear": [
+        changed(
+            RIGHT,
+            "    old = model.head\n    assert isinstance(old, nn.Linear)\n",
+            "    old = model.head\n    if isinstance(old, nn.Sequential):\n        old = old[-1]\n",
+            f"model.head = {NEW}",
+            f"model.head = nn.Sequential(nn.LayerNorm(old.in_features), {NEW})",
+        )
+    ],
+    "th_no_bias": [changed(RIGHT, "num_classes, device", "num_classes, bias=False, device")],
+    "th_by_name": [BY_NAME.replace("startswith('head.')", "startswith('head')"), BY_NAME_IN],
+    "th_train_returns_nothing": [changed(RIGHT, "        return model\n\n    model.train", "\n    model.train")],
+    "th_optimizer_of_all": [changed(RIGHT, LEARNING, "model.parameters()")],
     "th_head_stacked": [
         changed(
             RIGHT, f"model.head = {NEW}", "model.head = nn.Sequential(old, nn.Linear(old.out_features, num_classes))"
@@ -125,7 +132,11 @@ WRONG: dict[str, list[str]] = {
             WAKE, "    for child in model.children():\n        child.requires_grad = False\n"
         ),
     ],
-    "th_nothing_frozen": [changed(RIGHT, SLEEP, ""), changed(RIGHT, "requires_grad_(False)", "requires_grad_(True)")],
+    "th_nothing_frozen": [
+        changed(RIGHT, SLEEP, ""),
+        changed(RIGHT, "requires_grad_(False)", "requires_grad_(True)"),
+        changed(RIGHT, f"model.head = {NEW}", f"model.head = {NEW}\n    model.requires_grad_(True)"),
+    ],
     "th_head_frozen": [changed(RIGHT, WAKE, "")],
     "th_partly_frozen": [
         changed(
@@ -228,11 +239,25 @@ def test_other_mistakes_are_localised(key: str) -> None:
         assert problem.what == OTHERWISE[key].what
 
 
+@pytest.mark.parametrize(
+    ("first", "pairs"),
+    [
+        ("th_not_replaced", (f"model.head = {NEW}", f"head = {NEW}", SLEEP, "")),
+        ("tf_head_cpu", (NEW, "nn.Linear(old.in_features, num_classes)", FORGET, "")),
+        ("th_nothing_frozen", (SLEEP, "", BODY, "    model.eval()\n")),
+        ("th_gradients_kept", (FORGET, "", ", lr=learning_rate", "")),
+        ("tf_frozen_train_mode", (BODY, "    model.eval()\n", ", lr=learning_rate", "")),
+    ],
+)
+def test_of_two_mistakes_the_first_is_told(first: str, pairs: tuple[str, ...]) -> None:
+    assert_wrong(NAME, changed(RIGHT, *pairs), first)
+
+
 def test_the_evidence_is_small() -> None:
     problem = assert_wrong(NAME, changed(RIGHT, NEW, "nn.Linear(old.in_features, num_classes)"), "tf_head_cpu")
     assert "the old head was torch.float64 on cpu, the new one is torch.float32 on cpu" in problem.evidence
     problem = assert_wrong(NAME, WRONG["th_partly_frozen"][0], "th_partly_frozen")
-    assert problem.evidence.endswith("requires_grad is True for shift")
+    assert "requires_grad is True for shift (" in problem.evidence
     problem = assert_wrong(NAME, WRONG["tf_opt_before_head"][0], "tf_opt_before_head")
     assert "2 of 2 parameters of model.head are not in the optimizer, 2 of the old head are" in problem.evidence
     problem = assert_wrong(NAME, WRONG["th_head_inputs"][0], "th_head_inputs")

@@ -42,6 +42,13 @@ RIGHT = {
     "square only": edited(
         CONV, ("self.proj =", "self.num_patches = (image_size // patch_size) ** 2\n        self.proj =")
     ),
+    "square only, and says so": edited(
+        CONV,
+        (
+            "x = self.proj",
+            "if images.shape[2] != images.shape[3]: raise ValueError('no square')\n        x = self.proj",
+        ),
+    ),
     "einsum": HEAD
     + """
 class PatchEmbedding(nn.Module):
@@ -89,8 +96,17 @@ WRONG = {
         ("self.proj =", "assert image_size == int(image_size)\n        self.proj ="),
     ),
     "pe_no_stride": (CONV, (", stride=patch_size", "")),
+    "pe_no_stride: unfold": (
+        LINEAR,
+        ('rearrange(images, "b c (r p) (s q) -> b (r s) (p q c)", p=p, q=p)', "F.unfold(images, p).mT"),
+    ),
     "pe_relu": (CONV, ("self.proj(images)", "F.relu(self.proj(images))")),
     "pe_relu: gelu": (LINEAR, ("return self.to_token(", "return F.gelu(self.to_token("), ("q=p)", "q=p))")),
+    "pe_relu: gelu, nearly": (
+        LINEAR,
+        ("return self.to_token(", "return F.gelu(approximate='tanh', input=self.to_token("),
+        ("q=p)", "q=p))"),
+    ),
     "pe_norm": (CONV, (FLAT, FLAT + "\n        return F.layer_norm(y, y.shape[-1:])"), ("return x.", "y = x.")),
     "pe_norm: layer": (
         CONV,
@@ -108,16 +124,53 @@ WRONG = {
     "tok_global_name: layer": (CONV, ("kernel_size=patch_size, stride=patch_size", "kernel_size=16, stride=16")),
     "tok_global_name: stride": (CONV, ("stride=patch_size", "stride=16")),
     "pe_column_major + pe_relu": (CONV, (FLAT, "x.mT.flatten(2).transpose(1, 2).relu()")),
+    "pe_column_major + pe_scaled": (CONV, (FLAT, "x.mT.flatten(2).transpose(1, 2) / x.shape[1] ** 0.5")),
+    "pe_reshape_not_transpose + pe_norm": (
+        CONV,
+        (FLAT, "F.layer_norm(x.reshape(x.shape[0], -1, x.shape[1]), x.shape[1:2])"),
+    ),
+    "pe_pixels_transposed + pe_relu": (
+        LINEAR,
+        ("(p q c)", "(q p c)"),
+        ("return self.to_token(", "return F.relu(self.to_token("),
+        ("q=p)", "q=p))"),
+    ),
+    "pe_picture_transposed + pe_scaled": (
+        CONV,
+        ("self.proj(images)", "self.proj(images.mT / 255)"),
+        ("self.proj =", "assert image_size == int(image_size)\n        self.proj ="),
+    ),
 }
 UNKNOWN = {
-    "cut: blurred": (CONV, ("self.proj(images)", "self.proj(images + images.roll(1, 3))")),
-    "projection: squared": (CONV, (FLAT, FLAT + " ** 2")),
-    "cut: shape": (CONV, (FLAT, "x.flatten(2)")),
+    "cut: blurred": (
+        "A token is not made of its own patch, pixel by pixel.",
+        CONV,
+        ("self.proj(images)", "self.proj(images + images.roll(1, 3))"),
+    ),
+    "projection: squared": ("The tokens are not patch times weight plus bias.", CONV, (FLAT, FLAT + " ** 2")),
+    "cut: shape": ("The result has another shape than (batch, patches, embed_dim).", CONV, (FLAT, "x.flatten(2)")),
+    "cut: one picture for all": (
+        "A token is not made of its own patch, pixel by pixel.",
+        CONV,
+        ("self.proj(images)", "self.proj(images[:1].expand_as(images))"),
+    ),
+    "cut: pixels backwards": (
+        "A token is not made of its own patch, pixel by pixel.",
+        LINEAR,
+        ("q=p)", "q=p).flip(-1)"),
+    ),
+    "projection: a little too much": (
+        "The tokens are not patch times weight plus bias.",
+        CONV,
+        (FLAT, FLAT + " * 1.0001"),
+    ),
     "parameters: too many": (
+        "There are more parameters than the projection's weight and bias.",
         CONV,
         ("self.proj =", "self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))\n        self.proj ="),
     ),
     "parameters: a list": (
+        "No parameter has the size of the projection.",
         CONV,
         ("self.proj =", "self.proj, = [None]\n        self.layers ="),
         ("stride=patch_size)", "stride=patch_size),"),
@@ -140,9 +193,38 @@ def test_known_mistakes_are_named(name: str) -> None:
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_others_are_placed(name: str) -> None:
-    source, *edits = UNKNOWN[name]
+    says, source, *edits = UNKNOWN[name]
     problem = outcome_of("patch_embedding", edited(source, *edits))
     assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
+    assert problem.what.startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "edit", "evidence"),
+    [
+        (
+            "signature",
+            ("image_size, patch_size,", "size, patch_size,"),
+            "PatchEmbedding(image_size=15, patch_size=5, in_channels=2, embed_dim=7) gives: missing a required "
+            "argument: 'size'; yours takes (size, patch_size, in_channels, embed_dim)",
+        ),
+        (
+            "no_module",
+            ("(nn.Module):", ":"),
+            "isinstance(PatchEmbedding(image_size=15, patch_size=5, in_channels=2, embed_dim=7), nn.Module) is False",
+        ),
+    ],
+)
+def test_what_is_no_layer_is_told(mistake: str, edit: tuple[str, str], evidence: str) -> None:
+    problem = outcome_of("patch_embedding", edited(CONV, edit))
+    assert problem and (problem.mistake, problem.step, problem.evidence) == (mistake, "parameters", evidence)
+
+
+def test_an_error_with_pictures_that_are_not_square_is_the_students() -> None:
+    side = "side = image_size if isinstance(image_size, int) else image_size[0]"
+    text = edited(CONV, ("self.proj =", f"{side}\n        self.n = (side // patch_size) ** 2\n        self.proj ="))
+    with pytest.raises(RuntimeError, match="is invalid for input of size"):
+        outcome_of("patch_embedding", edited(text, (FLAT, "x.reshape(len(x), -1, self.n).mT")))
 
 
 def test_every_mistake_is_tried() -> None:

@@ -74,13 +74,26 @@ WRONG = {
     "tok_global_name: of the file": (VIEW, ("p = patch_size", "p = size"), ("def ", "size = 16\ndef ")),
     "pe_detached": (VIEW, ("images.reshape", "images.detach().reshape")),
 }
-UNKNOWN = {  # the step that is wrong
-    "cut: rolled": (EINOPS, ("rearrange(images", "rearrange(images.roll(1, 3)")),
-    "cut: one picture for all": (EINOPS, ("rearrange(images", "rearrange(images[:1].expand_as(images)")),
-    "cut: no batch": (EINOPS, ("b (r s) (c p q)", "(b r s) (c p q)")),
-    "order of patches: backwards": (EINOPS, ("q=patch_size)", "q=patch_size).flip(1)")),
-    "order of pixels: upside down": (EINOPS, ("q=patch_size)", "q=patch_size).flip(2)")),
-    "cut: doubled": (EINOPS, ("q=patch_size)", "q=patch_size) * 2")),
+NOT_ITS = "A patch holds numbers that are not those of its place in the picture."
+UNKNOWN = {  # the step that is wrong; what is said, the right file, and edits
+    "cut: rolled": (NOT_ITS, EINOPS, ("rearrange(images", "rearrange(images.roll(1, 3)")),
+    "cut: one picture for all": (NOT_ITS, EINOPS, ("rearrange(images", "rearrange(images[:1].expand_as(images)")),
+    "cut: no batch": (
+        "The result has another shape than (batch, patches, numbers",
+        EINOPS,
+        ("b (r s) (c p q)", "(b r s) (c p q)"),
+    ),
+    "order of patches: backwards": (
+        "The patches are the right ones, in a wrong order.",
+        EINOPS,
+        ("q=patch_size)", "q=patch_size).flip(1)"),
+    ),
+    "order of pixels: upside down": (
+        "The numbers of each patch are the right ones, in a wrong",
+        EINOPS,
+        ("q=patch_size)", "q=patch_size).flip(2)"),
+    ),
+    "cut: doubled": (NOT_ITS, EINOPS, ("q=patch_size)", "q=patch_size) * 2")),
 }
 
 
@@ -96,11 +109,17 @@ def test_known_mistakes_are_named(name: str) -> None:
     assert problem and problem.mistake == name.partition(":")[0] and problem.evidence and len(problem.hints) > 1
 
 
+def test_a_name_that_is_nowhere_is_told() -> None:
+    problem = outcome_of("patchify", edited(VIEW, ("p = patch_size", "p = PATCH_SIZE")))
+    assert problem and problem.evidence.endswith("; PATCH_SIZE is not among the arguments")
+
+
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_others_are_placed(name: str) -> None:
-    source, *edits = UNKNOWN[name]
+    says, source, *edits = UNKNOWN[name]
     problem = outcome_of("patchify", edited(source, *edits))
     assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
+    assert problem.what.startswith(says)
 
 
 def test_every_mistake_is_tried() -> None:

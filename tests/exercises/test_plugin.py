@@ -1,12 +1,15 @@
 """`pytest --vitscratch-exercises DIR`: what a teacher runs over a class."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from vitscratch.exercises import pytest_plugin
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,8 +60,9 @@ def test_a_table_for_each_student(tmp_path: Path) -> None:
         "02 triple                     ok",
         "01 double                     wrong: squared",
         "02 triple                     not begun",
-        "01 double                     wrong",
+        "01 double                     wrong: the code ends the whole process: os._exit()",
     ]
+    assert re.search(r"FAILED .*bob: 01_double - squared", text), text
     assert "bob: 0 of 2 right" in tables and "cy: 0 of 1 right" in tables
     assert "double(3) is 9, expected 6" in text and "ends the whole process: os._exit()" in text
     assert "Traceback" not in text and "pytest_plugin.py" not in text
@@ -68,6 +72,16 @@ def test_files_without_folders_and_a_class_that_is_right(tmp_path: Path) -> None
     write(tmp_path / "ada", "return 2 * x", "return 3 * x")
     done = run(tmp_path, "--vitscratch-exercises", "ada", "-q")
     assert done.returncode == 0 and "ada: 2 of 2 right" in done.stdout and "2 passed" in done.stdout
+
+
+def test_the_table_is_made_from_what_other_processes_send() -> None:
+    """pytest-xdist sends properties as JSON does: tuples arrive as lists."""
+    one = pytest_plugin._Class(Path())
+    for when in ("setup", "call", "teardown"):
+        sent = {"vitscratch_exercise": ["ada", "01 double ok"], "another plugin's": 1}
+        report = pytest.TestReport("ada: 01", ("", None, ""), {}, "passed", None, when, user_properties=sent.items())
+        one.pytest_runtest_logreport(report)
+    assert one.table == {"ada": ["01 double ok"]}
 
 
 @pytest.mark.parametrize(("folder", "says"), [("nowhere", "no such folder"), ("empty", "no exercise there")])

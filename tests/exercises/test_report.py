@@ -31,6 +31,18 @@ def test_order_of_the_text() -> None:
     ]
 
 
+def test_where_the_tutorials_are_if_they_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `pip install`."""
+    (tmp_path / "01_patches.ipynb").touch()
+    monkeypatch.setattr("vitscratch.exercises.report.TUTORIALS", tmp_path)
+    assert "pip" not in WRONG.text() and WRONG.tutorial in WRONG.text()
+    (tmp_path / "01_patches.ipynb").unlink()
+    for report in (WRONG, replace(WRONG, status="not begun")):
+        *_, named, note = report.text().splitlines()
+        assert named == '  read    tutorials/01_patches.ipynb, section "Twice"'
+        assert note == "          (pip does not install tutorials/: it is a folder of the project's sources)"
+
+
 def test_hints_as_many_as_asked_for() -> None:
     assert "first" not in WRONG.text() and "second" not in WRONG.text()
     assert "hint    1 of 2: first" in WRONG.text(1) and "second" not in WRONG.text(1)
@@ -82,6 +94,25 @@ def test_nothing_reaches_a_terminal_that_it_would_obey() -> None:
     assert r"a\x1b[2Jb\rc\udc80" in text and r"\x07" in text and "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 110
     json.dumps(report.to_json(), ensure_ascii=False).encode()
+    everywhere = replace(report, file=Path("a\x1b\udc80.py"), status="error", failure="\x1b[1m", printed="\x07\udc80")
+    found = json.dumps(everywhere.to_json(), ensure_ascii=False)
+    found.encode()
+    for control in ("\\u001b", "\\u0007"):  # as JSON writes one that is left
+        assert control not in found
+    assert everywhere.to_json()["failure"] == r"\x1b[1m"
+
+
+def test_of_what_was_printed_the_end_is_shown() -> None:
+    report = replace(OK, printed="".join(f"line {i}\n" for i in range(11)), printed_size=123_456)
+    *_, head, first, _, _, _, _, _, _, last = report.text().splitlines()
+    assert head == "  printed 123,456 bytes; the end of it:" and (first.strip(), last.strip()) == ("line 3", "line 10")
+    assert report.to_json()["printed"] == {"bytes": 123_456, "end": report.printed}
+
+
+def test_a_known_mistake_of_the_model_is_read_about_where_it_is_explained() -> None:
+    elsewhere = replace(WRONG, outcomes=(replace(PROBLEM, mistake="pe_column_major"),))
+    assert elsewhere.tutorial == 'tutorials/01_patches.ipynb, section "How this goes wrong"'
+    assert elsewhere.to_json()["read"] == elsewhere.tutorial
 
 
 @pytest.fixture
@@ -101,6 +132,8 @@ def test_another_problem_begins_anew(wrong: Report) -> None:
     assert [next_hint(one, True) for one in (wrong, wrong, other, other, wrong)] == [1, 2, 1, 2, 1]
     assert next_hint(other, False) == 0
     assert next_hint(wrong, True) == 1  # the other one was seen in between
+    third = replace(wrong, outcomes=(replace(PROBLEM, mistake=None, what="5 is wrong"),))  # in the same step
+    assert [next_hint(one, True) for one in (other, other, third)] == [1, 2, 1]
 
 
 def test_each_file_has_its_own_count(wrong: Report) -> None:

@@ -4,17 +4,21 @@ import json
 import os
 import select
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.exercises import course
 from tests.exercises.course import DOUBLE, HALVE, TRIPLE, run
-from vitscratch.exercises import Exercise, Passed, check, child
+from vitscratch.exercises import Exercise, Passed, check, child, runner
 from vitscratch.exercises.catalog import EXERCISES
-from vitscratch.exercises.child import FORKS
+from vitscratch.exercises.child import FORKS, Request
 from vitscratch.exercises.errors import is_students
-from vitscratch.exercises.runner import Limits, Runner
+from vitscratch.exercises.report import Report
+from vitscratch.exercises.runner import Limits, Runner, _start
+from vitscratch.exercises.verdict import read_report
 
 _end_runner = course._end_runner
 
@@ -36,7 +40,7 @@ def test_known_mistake(tmp_path: Path) -> None:
 
 # What the file does; what the report says; the line, and the text, that it names.
 HOSTILE = {
-    "loops": ("def double(x):\n    while True:\n        pass\n", "does not end", (2, 3)),
+    "loops": ("def double(x):\n    while True:\n        pass\n", "stopped after 1 seconds of computing", (2, 3)),
     "loops in C": ("def double(x):\n    return sum(range(10**15))\n", "does not end", (2,)),
     "loops at import": ("n = 1\nwhile n:\n    n += 1\n", "does not end", (2, 3)),
     "exits": ("import sys\ndef double(x):\n    sys.exit(0)\n", "ends the program", (3,)),
@@ -44,6 +48,12 @@ HOSTILE = {
     "exits at once": ("import os\ndef double(x):\n    os._exit(0)\n", "ends the whole process", (3,)),
     "waits for input": ("def double(x):\n    return 2 * int(input())\n", "waits for input", (2,)),
     "debugs": ("def double(x):\n    breakpoint()\n    return 2 * x\n", "breakpoint()", (2, 3)),
+    "debugs by hand": (
+        "import pdb\ndef double(x):\n    try:\n        pdb.set_trace()\n    except OSError:\n        pass\n    return 2 * x\n",
+        "breakpoint()",
+        (4,),
+    ),
+    "debugs at the end": ("def double(x):\n    y = 2 * x\n    if x:\n        return y\n    breakpoint()\n", "breakpoint()", (5,)),
     "50 GB": ("import torch\ndef double(x):\n    torch.ones(50, 1000, 1000, 250)\n", "46.6 GiB at once", (3,)),
     "a long list": ("def double(x):\n    return [0] * 10**10\n", "more memory", (2,)),
     "segfault": ("import ctypes\ndef double(x):\n    ctypes.string_at(0)\n", "crashes Python: SIGSEGV", (3,)),
@@ -74,7 +84,10 @@ HOSTILE = {
     "kills itself": ("import os\ndef double(x):\n    os.kill(os.getpid(), 9)\n", "SIGKILL (the system", ()),
     "ends itself": ("import os\ndef double(x):\n    os.kill(os.getpid(), 15)\n", "SIGTERM", ()),
     "null byte": ("def double(x): return 2 * x\0", "null bytes", ()),
-    "no text": (b"\xff\xfe\x00d", "", ()),
+    "no text": (b"\xff\xfe\x00d", "not saved as UTF-8", ()),
+    "UTF-16": ("def double(x): return 2 * x\n".encode("utf-16"), "not saved as UTF-8 (it looks like UTF-16)", ()),
+    "Latin-1": ("\n\ndef double(x):\n    return 2 * x  # né\n".encode("latin-1"), "not saved as UTF-8", (4,)),
+    "unknown encoding": ("# -*- coding: martian -*-\ndef double(x): return 2 * x\n", "not saved as UTF-8", ()),
     "nothing in it": ("", "defines no double", ()),
 }  # fmt: skip
 
@@ -108,9 +121,12 @@ HARMLESS = {
     "breaks builtins at import": "import builtins\nbuiltins.len = None\ndel builtins.open\n"
     "def double(x): return 2 * x\n",
     "breaks torch at import": "import torch\ntorch.randn = None\ntorch.set_default_dtype(torch.float64)\n"
-    "torch.set_grad_enabled(False)\ntorch.set_default_device('meta')\n"
-    "def double(x):\n    assert torch.zeros(1).dtype == torch.float32\n"
+    "torch.set_grad_enabled(False)\ntorch.manual_seed(7)\ntorch.set_default_device('meta')\n"
+    "def double(x):\n    assert torch.zeros(1, requires_grad=True).exp().requires_grad\n"
+    "    assert torch.zeros(1).dtype == torch.float32 and torch.initial_seed() == 0\n"
     "    return int(2 * x + torch.randn(1).isnan())\n",
+    "forks a process in every call": "import os\ndef double(x):\n    for _ in range(5):\n        os.fork()\n"
+    "        os.write(1, b'.')\n    return 2 * x\n",
     "unicode": "# ünï\ndef double(größe):\n    return größe * 2\n",
     "runs things as a program": "def double(x): return 2 * x\nif __name__ == '__main__': exit(1)\n",
     "another default folder": "import os\nos.chdir('/')\ndef double(x): return 2 * x\n",
@@ -122,6 +138,17 @@ def test_harmless(name: str, tmp_path: Path) -> None:
     report = run(tmp_path, HARMLESS[name])
     assert report.ok, report.text()
     assert report.outcomes == (Passed("0 stays 0"), Passed("3 becomes 6"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_forks_do_not_double_with_every_call(tmp_path: Path) -> None:
+    report = run(tmp_path, HARMLESS["forks a process in every call"])
+    assert report.ok and 5 * 5 <= report.printed_size <= 5 * 5 * 2
+
+
+def test_a_file_that_says_its_encoding_may_have_it(tmp_path: Path) -> None:
+    code = "# -*- coding: latin-1 -*-\ndef double(x):\n    return 2 * x  # né\n"
+    assert run(tmp_path, code.encode("latin-1")).ok
 
 
 def test_what_one_file_changes_no_other_sees(tmp_path: Path) -> None:
@@ -143,6 +170,14 @@ def test_what_one_file_changes_no_other_sees(tmp_path: Path) -> None:
 )
 def test_nobody_passes_by_ending_well(code: str, tmp_path: Path) -> None:
     assert not run(tmp_path, code).ok
+
+
+def test_nobody_can_know_how_our_lines_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens: list[str] = []
+    monkeypatch.setattr(Runner, "_run", lambda _, request: tokens.append(request.token))
+    for _ in range(2):
+        run(tmp_path, "def double(x): return 2 * x\n")
+    assert tokens[0] != tokens[1] and min(map(len, tokens)) >= 16
 
 
 def test_prints_are_counted_and_shortened(tmp_path: Path) -> None:
@@ -170,6 +205,46 @@ def test_no_process_is_left(tmp_path: Path) -> None:
     assert ended
 
 
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only Linux tells the end of a process that is no child")
+def test_ctrl_c_ends_the_students_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes: list[int] = []
+
+    def interrupted(*arguments: Any) -> Iterator[int]:
+        number = next(replies(*arguments))
+        processes.append(os.pidfd_open(number))
+        yield number
+        raise KeyboardInterrupt
+
+    replies = runner._replies
+    monkeypatch.setattr(runner, "_replies", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, "while True: pass\n")
+    assert select.select(processes, [], [], 30)[0]
+    os.close(processes[0])
+    monkeypatch.undo()
+    assert run(tmp_path, "def double(x): return 2 * x\n").ok
+
+
+@pytest.mark.skipif(not FORKS, reason="elsewhere the process that checks is the one that loads torch")
+def test_who_ends_the_process_that_keeps_torch_ready_does_not_pass(tmp_path: Path) -> None:
+    report = run(tmp_path, "import os\ndef double(x):\n    os.kill(os.getppid(), 9)\n    return 2 * x\n")
+    assert report.status == "error" and "or took more than 15 seconds on the clock" in report.failure, report.text()
+    assert run(tmp_path, "def double(x): return 2 * x\n").ok
+
+
+def test_the_process_that_keeps_torch_ready_ends_with_the_block() -> None:
+    with Runner() as runner:
+        runner._server = server = _start()
+    assert server.returncode is not None and server.stdout is not None and server.stdout.closed
+
+
+@pytest.mark.skipif(not hasattr(os, "getsid"), reason="sessions of POSIX")
+def test_what_a_terminal_sends_does_not_reach_the_code(tmp_path: Path) -> None:
+    code = "import os\nprint(os.getsid(0))\ndef double(x): return 2 * x\n"
+    report = run(tmp_path, code)
+    assert report.ok and int(report.printed) != os.getsid(0)
+
+
 @pytest.mark.skipif(not FORKS, reason="elsewhere waiting is part of the time on the clock")
 def test_code_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(course.runner(), "limits", Limits(1.0, 2.0))
@@ -190,6 +265,15 @@ def test_who_gets_no_core_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None
             pass
         os._exit(7)
     assert os.waitstatus_to_exitcode(child._wait(process, request)) == 7
+
+
+@pytest.mark.skipif(not FORKS, reason="only Linux tells how much memory is taken, so only there it is limited")
+def test_memory_is_limited_whatever_the_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(course.runner(), "limits", Limits(1.0, memory=2**28))
+    code = "import torch\ndef double(x):\n    torch.empty({}, dtype=torch.uint8)\n    return 2 * x\n"
+    report = run(tmp_path, code.format(2**29))  # nothing is written to it: it takes no memory
+    assert report.problem is not None and "more memory than the checker gives: 0.5 GiB" in report.problem.what
+    assert run(tmp_path, code.format(2**27)).ok
 
 
 def test_a_failure_of_the_check_is_nobodys_mistake_and_no_success(tmp_path: Path) -> None:
@@ -272,6 +356,7 @@ def test_earlier_exercises_can_be_imported(tmp_path: Path) -> None:
     (tmp_path / names["mlp"].file_name).write_text("def add(x, y)\n")
     report = run(tmp_path, "from mlp import add\ndef triple(x):\n    return add(x, x + x)\n", TRIPLE)
     assert report.problem is not None and report.problem.evidence == "06_mlp.py, line 1: `def add(x, y)`"
+    assert not (tmp_path / "__pycache__").exists()
 
 
 def test_without_forking_and_in_a_folder_full_of_traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,14 +364,65 @@ def test_without_forking_and_in_a_folder_full_of_traps(tmp_path: Path, monkeypat
     (tmp_path / "random.py").write_text("raise RuntimeError('the trap')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend("")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     path = tmp_path / DOUBLE.file_name
     with Runner(Limits(1.0), fork=False) as runner:
-        path.write_text("print(1)\ndef double(x):\n    return 2 * x\n")
+        path.write_text(
+            "import os, torch\nassert torch.get_num_threads() == 1 and not os.environ['CUDA_VISIBLE_DEVICES']\n"
+            "print(1)\ndef double(x):\n    return 2 * x\n"
+        )
         report = runner.check(path, DOUBLE)
         assert report.ok and report.printed_size == 2, report.text()
         path.write_text("import ctypes\ndef double(x):\n    ctypes.string_at(0)\n")
         report = runner.check(path, DOUBLE)
         assert report.problem is not None and "line 3" in report.problem.evidence
+
+
+def test_without_forking_waiting_ends_by_the_clock(tmp_path: Path) -> None:
+    path = tmp_path / DOUBLE.file_name
+    path.write_text("import time\ndef double(x):\n    time.sleep(999)\n")
+    with Runner(Limits(1.0, 0.5), fork=False) as runner:
+        report = runner.check(path, DOUBLE)
+    assert report.problem is not None, report.failure
+    assert report.problem.what == "the code does not end: stopped after 2 seconds on the clock"
+    assert report.problem.evidence == "01_double.py, line 3: `time.sleep(999)`"
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "status"),
+    [
+        ([("passed", {"what": "it"}), ("done", {"count": 1})], 0, "ok"),
+        ([("passed", {"what": "it"}), ("done", {"count": 2})], 0, "error"),
+        ([("passed", {"what": "it"}), ("done", {"count": 1})], 1, "error"),
+        ([("passed", {"what": "it"}), ("done", {"count": 1})], -9, "error"),
+        ([("passed", {"what": "it"}), ("done", {"count": 1})], None, "error"),
+        ([("passed", {"what": "it"})], 0, "error"),
+        ([], 0, "error"),
+    ],
+)
+def test_only_who_counts_rightly_and_ends_well_can_say_ok(
+    lines: list[tuple[str, dict[str, object]]], code: int | None, status: str, tmp_path: Path
+) -> None:
+    request = Request(
+        str(tmp_path / "x.py"), "double", (), "", {}, str(tmp_path), "our-token", 1.0, 1.0, 1.0, 1, False
+    )  # fmt: skip
+    said = [f"our-token {json.dumps({'kind': kind, **content})}" for kind, content in lines]
+    forged = ['{"kind": "done", "count": 1}', 'my-token {"kind": "done", "count": 1}']
+    (tmp_path / "outcomes").write_text("\n".join([*said, *forged]))
+    assert read_report(tmp_path / "x.py", DOUBLE, request, code).status == status
+
+
+def test_the_seconds_that_are_given_are_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    def noted(runner: Runner, path: Path) -> Report:
+        given.append(runner.limits.seconds)
+        return Report(path, DOUBLE, "ok")
+
+    monkeypatch.setattr(Runner, "check", noted)
+    assert check(tmp_path / "x.py", seconds=7.0).ok and check(str(tmp_path / "x.py")).ok
+    assert given == [7.0, 20.0]
 
 
 def test_no_such_file(tmp_path: Path) -> None:
@@ -295,3 +431,6 @@ def test_no_such_file(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("x = 1\n")
     with pytest.raises(ValueError, match="expected a file that defines one of patchify, PatchEmbedding"):
         check(tmp_path / "mine.py")
+    for path in (tmp_path, Path(os.devnull)):
+        with pytest.raises(ValueError, match=f"{path} is no regular file; expected a file of Python"):
+            check(path)

@@ -93,6 +93,29 @@ def split(labels, fraction, seed):
     return train, held_out
 """
 
+FOLDS = """
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+
+def split(labels, fraction, seed):
+    folds = StratifiedKFold(round(1 / fraction), shuffle=True, random_state=seed)
+    return next(folds.split(np.zeros(len(labels)), labels))
+"""
+PLACES = """
+import numpy as np
+
+def split(labels, fraction, seed):
+    labels, rng = np.asarray(labels), np.random.default_rng(seed)
+    train, held_out = [], []
+    for label in np.unique(labels):
+        numbers = np.flatnonzero(labels == label)
+        drawn = rng.permutation(len(numbers))
+        cut = round(fraction * len(numbers))
+        train.extend(drawn[cut:])
+        held_out.extend(drawn[:cut])
+    return train, held_out
+"""
+
 VARIANTS = {
     "as it is": RIGHT,
     "numpy, rounded down": NUMPY,
@@ -133,11 +156,41 @@ def split(labels, fraction, seed):
             return numbers[cut:], numbers[:cut]
 """
 
+# Right for labels that are sorted, and for no others.
+RUNS = """
+import random
+from itertools import groupby
+
+def split(labels, fraction, seed):
+    runs = {label: list(numbers) for label, numbers in groupby(range(len(labels)), key=lambda n: labels[n])}
+    train, held_out = [], []
+    for numbers in runs.values():
+        random.Random(seed).shuffle(numbers)
+        cut = round(fraction * len(numbers))
+        train, held_out = train + numbers[cut:], held_out + numbers[:cut]
+    return train, held_out
+"""
+COUNTED = RUNS.replace(
+    "    runs = {label: list(numbers) for label, numbers in groupby(range(len(labels)), key=lambda n: labels[n])}\n",
+    "    runs, n = {}, 0\n    for label in sorted(set(labels)):\n"
+    "        runs[label] = list(range(n, n := n + labels.count(label)))\n",
+)
+
 WRONG: dict[str, list[str]] = {
     "sp_returns_nothing": [changed(RIGHT, RETURN, "")],
     "sp_labels_returned": [
         changed(RIGHT, RETURN, "    return [labels[n] for n in train], [labels[n] for n in held_out]\n"),
         changed(RIGHT, RETURN, "    return train, [labels[n] for n in held_out]\n"),
+    ],
+    "sp_whole_folds": [
+        FOLDS,
+        FOLDS.replace("round(1 / fraction)", "int(1 / fraction)"),
+        FOLDS.replace("round(1 / fraction)", "-int(-1 / fraction // 1)"),
+    ],
+    "sp_class_positions": [PLACES, PLACES.replace("train.extend(drawn[cut:])", "train += list(numbers)")],
+    "sp_rounded_past": [
+        changed(RIGHT, CUT, "int(fraction * len(numbers)) + 1"),
+        changed(RIGHT, CUT, "max(1, -int(-fraction * len(numbers) // 1) - 1)"),
     ],
     "sp_parts_swapped": [
         changed(RIGHT, RETURN, "    return held_out, train\n"),
@@ -154,6 +207,7 @@ WRONG: dict[str, list[str]] = {
         changed(RIGHT, "train += numbers[cut:]", "train += numbers[cut + 1 :]"),
         changed(RIGHT, "train += numbers[cut:]", "train += numbers[cut:-1]"),
         changed(RIGHT, "in enumerate(labels)", "in enumerate(labels[:-1])"),
+        RUNS,
     ],
     "sp_from_one": [changed(RIGHT, "in enumerate(labels)", "in enumerate(labels, start=1)")],
     "da_ordered_split": [
@@ -162,7 +216,7 @@ WRONG: dict[str, list[str]] = {
         SHUFFLED.replace("    random.Random(seed).shuffle(numbers)\n", ""),
         SKLEARN.replace("random_state=seed, stratify=labels", "shuffle=False"),
     ],
-    "da_class_missing": [SHUFFLED, SKLEARN.replace(", stratify=labels", "")],
+    "da_class_missing": [SHUFFLED, COUNTED, SKLEARN.replace(", stratify=labels", "")],
     "sp_equal_counts": [
         changed(RIGHT, CUT, "round(fraction * len(labels) / 3)"),
     ],
@@ -220,6 +274,21 @@ def test_other_mistakes_are_localised(key: str) -> None:
     for text in UNLISTED[key]:
         problem = assert_wrong(NAME, text, None, OTHERWISE[key].step)
         assert problem.what == OTHERWISE[key].what
+
+
+@pytest.mark.parametrize(
+    ("first", "pairs"),
+    [
+        ("sp_parts_swapped", (RETURN, "    return held_out, train\n", GENERATOR, "random.Random(42)")),
+        ("sp_fraction_ignored", (CUT, "len(numbers) // 2", GENERATOR, "random")),
+        ("sp_overlap", ("train += numbers[cut:]", "train += numbers", f"        {DRAW}\n", "")),
+        ("sp_lost", ("train += numbers[cut:]", "train += numbers[cut + 1 :]", GENERATOR, "random")),
+        ("sp_equal_counts", (CUT, "round(fraction * len(labels) / 3)", GENERATOR, "random.Random(42)")),
+        ("sp_labels_changed", (RETURN, "    labels.sort(reverse=True)\n" + RETURN, GENERATOR, "random")),
+    ],
+)
+def test_of_two_mistakes_the_first_is_told(first: str, pairs: tuple[str, ...]) -> None:
+    assert_wrong(NAME, changed(RIGHT, *pairs), first)
 
 
 def test_both_lists_of_labels_have_the_same_pictures() -> None:

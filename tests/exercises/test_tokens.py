@@ -49,6 +49,7 @@ WRONG = {
     "vit_pos_random_each_forward: nowhere": ((ADD, "return x + torch.randn(1, x.shape[1], x.shape[2])"), (POS, "None")),
     "vit_cls_added": ((POS, FEW), (CAT, "x + self.cls_token")),
     "vit_cls_added: too": ((CAT, "torch.cat([cls, x + self.cls_token], dim=1)"),),
+    "vit_cls_added: to a copy, too": ((CAT, "torch.cat([x[:, :1], x], dim=1) + self.cls_token"),),
     "vit_cls_appended": ((CAT, "torch.cat([x, cls], dim=1)"),),
     "tok_not_parameter": ((POS, "torch.zeros(1, num_patches + 1, embed_dim)"),),
     "tok_not_parameter: class token": ((CLS, "torch.zeros(1, 1, embed_dim)"),),
@@ -66,16 +67,54 @@ WRONG = {
     "tok_scaled": ((ADD, "return x + self.pos_embed * x.shape[-1] ** 0.5"),),
     "tok_scaled: patches": ((CAT, "torch.cat([cls, x * x.shape[-1] ** 0.5], dim=1)"),),
     "tok_norm": ((ADD, "return F.layer_norm(x + self.pos_embed, x.shape[-1:])"),),
+    "tok_norm: tanh": ((ADD, "return torch.tanh(x + self.pos_embed)"),),
     "tok_norm: layer": (("super().__init__()", "super().__init__()\n        self.norm = nn.LayerNorm(embed_dim)"), (ADD, "return self.norm(x + self.pos_embed)")),
     "tok_dropout": ((ADD, "return F.dropout(x + self.pos_embed, 0.2)"),),
+    "vit_cls_appended + tok_scaled": ((CAT, "torch.cat([x, cls], dim=1)"), (ADD, "return x + self.pos_embed * x.shape[-1] ** 0.5")),
+    "vit_cls_added + tok_no_position": ((CAT, "torch.cat([cls, x + self.cls_token], dim=1)"), (ADD, "return x")),
+    "vit_pos_not_on_cls + tok_norm": ((f"x = {CAT}", "x = x + self.pos_embed[:, 1:]"), (ADD, f"return F.layer_norm({CAT}, x.shape[-1:])")),
+    "tok_cls_first_picture + tok_pos_shifted": ((EXPAND, "torch.cat([self.cls_token, torch.zeros_like(x[1:, :1])])"), (ADD, "return x + self.pos_embed.roll(1, 1)")),
+    "tok_no_class_token + tok_pos_multiplied": ((EXPAND, "torch.ones_like(x[:, :1])"), (ADD, "return x * self.pos_embed")),
     "vit_cls_appended + tok_pos_twice": ((CAT, "torch.cat([x, cls], dim=1)"), (ADD, "return x + 2 * self.pos_embed")),
 }  # fmt: skip
 
+NEITHER = "Class token or positions could not be found among the parameters."
 UNKNOWN = {
-    "class token: cubed": ((EXPAND, "(self.cls_token ** 3).expand(x.shape[0], -1, -1)"),),
-    "position embedding: cubed": ((CAT, "torch.cat([cls, x ** 3], dim=1)"),),
-    "class token: shape": ((CAT, "torch.cat([cls, cls, x], dim=1)[:, :]"), (ADD, "return x")),
-    "parameters: more": (("super().__init__()", "super().__init__()\n        self.more = nn.Linear(embed_dim, 3)"),),
+    "class token: cubed": (
+        "The first token is not the class token plus its position.",
+        (EXPAND, "(self.cls_token ** 3).expand(x.shape[0], -1, -1)"),
+    ),
+    "position embedding: cubed": (
+        "The other tokens are not the patches plus their positions.",
+        (CAT, "torch.cat([cls, x ** 3], dim=1)"),
+    ),
+    "class token: shape": (
+        "The result has another shape than (batch, 1 + patches, embed_dim).",
+        (CAT, "torch.cat([cls, cls, x], dim=1)[:, :]"),
+        (ADD, "return x"),
+    ),
+    "parameters: nothing": (
+        NEITHER,
+        (CLS, "None"),
+        (POS, "None"),
+        (f"x = {CAT}", ""),
+        (f"cls = {EXPAND}", ""),
+        (ADD, "return x"),
+    ),
+    "parameters: nothing, and it fails": (NEITHER, (CLS, "None"), (POS, "None")),
+    "parameters: more": (
+        "There are more parameters than a class token and a table of positions.",
+        ("super().__init__()", "super().__init__()\n        self.more = nn.Linear(embed_dim, 3)"),
+    ),
+    "class token: a little too much": (
+        "The first token is not the class token plus its position.",
+        (EXPAND, "1.0001 * self.cls_token.expand(x.shape[0], -1, -1)"),
+    ),
+    "position embedding: a little too much": (
+        "The other tokens are not the patches plus their positions.",
+        (ADD, "return x + 1.0001 * torch.cat([0.9999 * self.pos_embed[:, :1], self.pos_embed[:, 1:]], 1)"),
+    ),
+    "class token: one picture has no batch": ("", (ADD, "return (x + self.pos_embed).squeeze(0)")),
 }
 
 
@@ -92,8 +131,27 @@ def test_known_mistakes_are_named(name: str) -> None:
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_others_are_placed(name: str) -> None:
-    problem = outcome_of("tokens", edited(RIGHT_ONE, *UNKNOWN[name]))
+    says, *edits = UNKNOWN[name]
+    problem = outcome_of("tokens", edited(RIGHT_ONE, *edits))
     assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
+    assert problem.what.startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "edit", "evidence"),
+    [
+        (
+            "signature",
+            ("(self, num_patches, embed_dim)", "(self, num_patches, dim)"),
+            "Tokens(num_patches=7, embed_dim=11) gives: missing a required argument: 'dim'; yours takes "
+            "(num_patches, dim)",
+        ),
+        ("no_module", ("(nn.Module):", ":"), "isinstance(Tokens(num_patches=7, embed_dim=11), nn.Module) is False"),
+    ],
+)
+def test_what_is_no_layer_is_told(mistake: str, edit: tuple[str, str], evidence: str) -> None:
+    problem = outcome_of("tokens", edited(RIGHT_ONE, edit))
+    assert problem and (problem.mistake, problem.step, problem.evidence) == (mistake, "parameters", evidence)
 
 
 def test_every_mistake_is_tried() -> None:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.exercises.students import answer, assert_right, assert_wrong, changed
+from tests.exercises.students import answer, assert_right, assert_wrong, changed, module
 from vitscratch.exercises.checks import train_step
 from vitscratch.exercises.checks.train_step import CASE, MISTAKES, OTHERWISE
 
@@ -206,6 +206,18 @@ def test_numbers_can_be_reproduced() -> None:
     assert f"|g| is {length:.4f}" in problem.evidence and length > 4 * train_step.CLIP
     problem = assert_wrong(NAME, changed(RIGHT, RETURN, "    return 2 * loss.item()\n"), None)
     assert f"returned {2 * loss:.4f}; the loss is {loss:.4f}" in problem.evidence
+    assert problem.evidence.endswith(f"Try it: {CASE}; train_step(model, images, labels, optimizer, 1000000)")
+
+
+def test_the_loss_after_the_step_can_be_typed() -> None:
+    text = changed(RIGHT, *WRONG["ts_loss_after_step"][0])
+    problem = assert_wrong(NAME, text, "ts_loss_after_step")
+    says, _, typed = problem.evidence.partition(". Try it: ")
+    names = {"torch": torch, "nn": nn, **vars(module(text))}
+    before, _, call = typed.rpartition("; ")
+    with torch.random.fork_rng():
+        exec(before, names)
+    assert f"returned {eval(call, names):.4f};" in says
 
 
 def test_students_errors_pass() -> None:

@@ -1,6 +1,9 @@
+import re
+
 import pytest
 
-from tests.exercises.students import edited, outcome_of
+from tests.exercises.students import edited, module, outcome_of, outcomes
+from vitscratch.exercises.checks.compare import say
 from vitscratch.exercises.checks.weight_conversion import MISTAKES
 
 RIGHT_ONE = """
@@ -63,10 +66,12 @@ WRONG = {
     "cv_strict_false: empty": ((ASSIGN, "pass"),),
     "cv_lstrip": ((ASSIGN, "ours[name.lstrip('module.')] = tensor"),),
     "cv_prefix": (('name.removeprefix("module.")', "name"),),
+    "cv_prefix: kept": (('name = name.removeprefix("module.")', 'start = "module." * name.startswith("module.")'), (ASSIGN, 'ours[start + rename(name.removeprefix("module."))] = tensor')),
     "cv_prefix: added": ((ASSIGN, 'ours["module." + rename(name)] = tensor'),),
     "cv_block_number": (("([0-9]+)[.](.*)", "([0-9])[0-9]*[.](.*)"),),
     "cv_input_changed": ((ASSIGN, "ours[rename(name)] = tensor\n    state_dict.clear()"),),
     "cv_input_changed: in place": ((ASSIGN, "ours[rename(name)] = tensor.mul_(2)"),),
+    "cv_input_changed: added": ((ASSIGN, "ours[rename(name)] = tensor\n    state_dict['more'] = tensor"),),
     "cv_kernel_layout": (only("tensor.ndim == 4", "tensor.permute(2, 3, 1, 0)"),),
     "cv_kernel_layout: square": (only("tensor.ndim == 4", "tensor.mT"),),
     "cv_transposed": (only("'attn.proj.weight' in new", "tensor.T"),),
@@ -76,16 +81,39 @@ WRONG = {
     "cv_qkv_order": (only("'qkv' in new", "torch.cat([tensor.chunk(3)[i] for i in (1, 0, 2)])"),),
     "cv_qkv_order: per head": (only("'qkv' in new", "torch.cat([tensor[0::3], tensor[1::3], tensor[2::3]])"),),
     "cv_block_order": ((ASSIGN, "ours[rename(name)] = tensor\n    kept = dict(ours)\n    for name in kept:\n        if name.startswith('blocks.0.'):\n            a, b = name, name.replace('blocks.0.', 'blocks.1.')\n            ours[a], ours[b] = kept[b], kept[a]"),),
+    "cv_wrong_source: of the same block": (only("'norm1.weight' in new", "state_dict[name.replace('ln_1.weight', 'self_attention.out_proj.bias')]"),),
     "cv_wrong_source": (only("new == 'norm.weight'", "state_dict[name.replace('ln.weight', 'layers.encoder_layer_0.ln_1.weight')]"),),
 }  # fmt: skip
 UNKNOWN = {
-    "values: scaled": (only("'pos' in new", "tensor * 2"),),
-    "shapes: squeezed": (only("'cls' in new", "tensor[0]"),),
-    "shapes: a list": (only("'cls' in new", "tensor.tolist()"),),
-    "names: one": ((ASSIGN, "ours[rename(name) if 'class' not in name else name] = tensor"),),
-    "names: dropped": ((ASSIGN, "if 'bias' not in name: ours[rename(name)] = tensor"),),
-    "names: surplus": (("return ours", "return ours | {'mlp.1': 0}"),),
-    "names: no dict": (("return ours", "return list(ours.items())"),),
+    "values: scaled": (
+        "pos_embed is not torchvision's.",
+        only("'pos' in new", "tensor * 2"),
+    ),
+    "values: scaled qkv": ("blocks.0.attn.qkv.weight is not torchvision's.", only("'qkv' in new", "tensor * 2")),
+    "shapes: squeezed": (
+        "cls_token is not torchvision's.",
+        only("'cls' in new", "tensor[0]"),
+    ),
+    "shapes: a list": (
+        "cls_token is not torchvision's.",
+        only("'cls' in new", "tensor.tolist()"),
+    ),
+    "names: one": (
+        "Not all names fit: cls_token should be there; class_token should not.",
+        (ASSIGN, "ours[rename(name) if 'class' not in name else name] = tensor"),
+    ),
+    "names: dropped": (
+        "Not all names fit: patch_embed.proj.bias, ",
+        (ASSIGN, "if 'bias' not in name: ours[rename(name)] = tensor"),
+    ),
+    "names: surplus": (
+        "Not all names fit: mlp.1 should not.",
+        ("return ours", "return ours | {'mlp.1': 0}"),
+    ),
+    "names: no dict": (
+        "The result is no dict.",
+        ("return ours", "return list(ours.items())"),
+    ),
 }
 
 
@@ -102,13 +130,66 @@ def test_known_mistakes_are_named(name: str) -> None:
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_others_are_placed(name: str) -> None:
-    problem = outcome_of("weight_conversion", edited(RIGHT_ONE, *UNKNOWN[name]))
+    says, *edits = UNKNOWN[name]
+    problem = outcome_of("weight_conversion", edited(RIGHT_ONE, *edits))
     assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
+    assert problem.what.startswith(says)
 
 
-def test_names_that_do_not_fit_are_told_first() -> None:
-    problem = outcome_of("weight_conversion", edited(RIGHT_ONE, *UNKNOWN["names: one"]))
-    assert problem and problem.what == "Not all names fit: cls_token should be there; class_token should not."
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("cv_input_changed", "cv_norms_swapped"),
+        ("cv_lstrip", "cv_mlp_swapped"),
+        ("cv_kernel_layout", "cv_norms_swapped"),
+        ("cv_norms_swapped", "cv_mlp_swapped"),
+        ("cv_mlp_swapped", "cv_prefix"),
+    ],
+)
+def test_of_two_mistakes_the_first_is_told(first: str, second: str) -> None:
+    edits = [edit for name in (second, first) for edit in WRONG[name]]
+    problem = outcome_of("weight_conversion", edited(RIGHT_ONE, *edits))
+    assert problem and problem.mistake == first
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("cv_qkv_order", "its thirds are k, q, v"),
+        ("cv_qkv_order: per head", "the numbers are the right ones, in another order"),
+        ("cv_wrong_source", "these are the values that belong to blocks.0.norm1.weight"),
+        ("cv_input_changed: added", "the given dict differs in more"),
+    ],
+)
+def test_the_evidence_says_where_the_values_come_from(name: str, says: str) -> None:
+    problem = outcome_of("weight_conversion", edited(RIGHT_ONE, *WRONG[name]))
+    assert problem and problem.evidence.partition(". Try it: ")[0].endswith(says)
+
+
+@pytest.mark.parametrize("name", ["cv_transposed", "cv_norms_swapped", "cv_qkv_order"])
+def test_the_evidence_can_be_typed(name: str) -> None:
+    text = edited(RIGHT_ONE, *WRONG[name])
+    problem = outcome_of("weight_conversion", text)
+    assert problem
+    says, _, typed = problem.evidence.partition(". Try it: ")
+    names = dict(vars(module(text)))
+    exec(typed, names)
+    claim = re.match(r"in a model of 2 blocks, ([\w.]+) begins (.*?); expected", says)
+    assert claim and say(names["found"][claim[1]]) == claim[2]
+
+
+def test_a_model_of_two_blocks_is_not_one_of_twelve() -> None:
+    twelve = "ours[rename(name)] = tensor\n    state_dict['encoder.layers.encoder_layer_11.ln_1.bias']"
+    with pytest.raises(KeyError) as caught:
+        outcome_of("weight_conversion", edited(RIGHT_ONE, (ASSIGN, twelve)))
+    assert "in a model of 2 blocks" in caught.value.__notes__[0]
+
+
+def test_what_is_right_was_loaded_and_gave_the_same_logits() -> None:
+    assert any(
+        "loaded with strict=True, the logits of both models" in one.what
+        for one in outcomes("weight_conversion", RIGHT_ONE)
+    )
 
 
 def test_every_mistake_is_tried() -> None:

@@ -49,6 +49,7 @@ def test_gaze_is_the_row_of_what_the_head_reads_without_the_class_token() -> Non
     assert_close(gaze(weights), torch.tensor([1.5, 0.5]))
     assert_close(gaze(weights, "mean"), torch.tensor([0.08 / 0.15, 0.22 / 0.15]))
     assert gaze(torch.rand(2, 5, 7, 7)).shape == (2, 5, 6)
+    assert_close(gaze(torch.eye(3)), torch.zeros(2))  # who looks at itself alone looks at no patch
 
 
 def test_a_patch_that_attention_never_reaches_keeps_what_the_residual_keeps() -> None:

@@ -144,13 +144,27 @@ def _parse(arguments: list[str]) -> Any:
         if not end.code or not is_first_process():  # --help, or another process tells
             raise
         _refuse_unknown_recipe(arguments)
+        with suppress(SystemExit), redirect_stderr(StringIO()):  # tyro takes the word after an unknown option for its
+            _refuse_unknown_option(*parse(args=[*arguments[:1], "x", *arguments[1:]], return_unknown_args=True))
         return parse()
-    if unknown:
-        word = unknown[0].partition("=")[0]
-        near = get_close_matches(word.replace("_", "-"), list(_options(command)))
-        nearest = f"; nearest: {', '.join(near)}" if near else ""
-        raise ValueError(f"{word} is no option here{nearest}; --help in its place lists all")
+    _refuse_unknown_option(command, unknown)
     return command
+
+
+def _refuse_unknown_option(command: Any, unknown: list[str]) -> None:
+    """In one line, with the nearest.
+
+    Raises:
+        ValueError: there is a word that the command does not know.
+    """
+    if not unknown:
+        return
+    word = unknown[0].partition("=")[0]
+    if not word.startswith("-"):
+        raise ValueError(f"{word} is one word too many; --help in its place says what there may be")
+    near = get_close_matches(word.replace("_", "-"), list(_options(command)))
+    nearest = f"; nearest: {', '.join(near)}" if near else ""
+    raise ValueError(f"{word} is no option here{nearest}; --help in its place lists all")
 
 
 def _refuse_unknown_recipe(arguments: list[str]) -> None:

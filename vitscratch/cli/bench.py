@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from vitscratch.cli.bench_transfer import Transfer, TransferDigits
-from vitscratch.cli.common import Common, Device, check_writable, environment, pick_device, write_json
+from vitscratch.cli.common import Common, Device, check_writable, environment, pick_device, save_figure, write_json
 
 if TYPE_CHECKING:
     from vitscratch.bench import Bench as Result
@@ -431,5 +431,5 @@ def _draw(result: "Result", about: dict[str, Any], path: Path) -> None:
         [(row.ratio.low, row.ratio.median, row.ratio.high) for row in rows],
         _title(result, about),
     )
-    figure.savefig(path, dpi=110, format="png")
+    save_figure(figure, path)
     print(f"\n{path}: the ratios as bars")

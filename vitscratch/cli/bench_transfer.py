@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from vitscratch.cli.common import Common, Device, check_png, check_writable, environment, pick_device, write_json
+from vitscratch.cli.common import (
+    Common,
+    Device,
+    check_png,
+    check_writable,
+    environment,
+    pick_device,
+    save_figure,
+    write_json,
+)
 from vitscratch.cli.data import file_progress
 
 if TYPE_CHECKING:
@@ -51,9 +60,8 @@ class _Few(Common):
             from vitscratch import plots
 
             title = f"{self.title}: test accuracy, mean and range of {seeds} seeds"
-            plots.few_labels({way: list(cells.values()) for way, cells in summary.items()}, numbers, title).savefig(
-                self.out, dpi=110, format="png"
-            )
+            curves = {way: list(cells.values()) for way, cells in summary.items()}
+            save_figure(plots.few_labels(curves, numbers, title), self.out)
             print(f"{self.out}: the same as curves")
         if self.json is not None:
             about = {"what": type(self).__name__, "quick": self.quick, "device": device, **environment()}

@@ -1,12 +1,14 @@
 """`vitscratch check`: is a student's exercise right, and if not, which line of thought went wrong?"""
 
+import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import tyro
 
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from vitscratch.exercises.report import Report
     from vitscratch.exercises.runner import Runner
 
+Stamp: TypeAlias = tuple[int, int]
 PAUSE = 0.5  # seconds between two looks at the files
+AWAY = 2  # looks at which a file may be missing: editors take files away for a moment
 
 
 @dataclass(kw_only=True)
@@ -30,8 +34,8 @@ class Check(Common):
     that one."""
 
     watch: bool = False
-    """Check again whenever a file is saved, and go on to the next exercise when one is right or not begun; Ctrl-C ends
-    it."""
+    """Check again whenever a file of the folder is saved, and go on to the next exercise when one is right or not
+    begun; Ctrl-C ends it."""
 
     hint: bool = False
     """Give a hint; asked again about the same problem, one more."""
@@ -51,15 +55,17 @@ class Check(Common):
         from vitscratch.exercises.runner import Runner
 
         with Runner() as runner:
-            return self._watch(runner, files) if self.watch else self._once(runner, files, {})
+            return self._watch(runner) if self.watch else self._once(runner, files, {})
 
     def _once(self, runner: "Runner", files: "dict[Exercise, Path]", done: "dict[Path, Report]") -> int:
         """Check up to the first that is not right, and print; `done` need not be checked again."""
         from vitscratch.exercises.files import solution
-        from vitscratch.exercises.hints import next_hint
+        from vitscratch.exercises.hints import is_remembered, next_hint
         from vitscratch.exercises.report import to_json
 
         reports, hints = [], {}
+        for line in _overlooked(files):
+            print(line)
         for report in _check(runner, files, done):
             reports.append(report)
             if report.status == "not checked" or (report.status == "not begun" and not report.outcomes):
@@ -68,6 +74,8 @@ class Check(Common):
             hints[report.file] = next_hint(report, self.hint)
             quiet = report.ok and len(files) > 1 and not report.printed_size
             print(report.line() if quiet else report.text(hints[report.file]), flush=True)
+            if not is_remembered(report, hints[report.file]):
+                print(f"{'':10}({report.file.parent} cannot be written to, so the next hint will be this one again)")
         right = sum(report.ok for report in reports)
         if len(files) > 1:
             print(f"\n{right} of {len(files)} right")
@@ -79,18 +87,22 @@ class Check(Common):
             write_json(to_json(reports, hints), self.json)
         return 0 if right == len(files) else 1
 
-    def _watch(self, runner: "Runner", files: "dict[Exercise, Path]") -> int:
+    def _watch(self, runner: "Runner") -> int:
         done: dict[Path, Report] = {}
+        before = _stamps(self.path)
         while True:
-            before = _stamps(files)
-            if self._once(runner, files, done) == 0:
-                return 0
+            files: dict[Exercise, Path] = {}
+            try:
+                files = _files(self.path, True)
+                if self._once(runner, files, done) == 0:
+                    return 0
+            except (ValueError, OSError) as error:  # deleted, or renamed: it may come back
+                print(error)
             print("\nwaiting for a file to be saved; Ctrl-C ends", flush=True)
-            while (now := _stamps(files)) == before or None in now.values():  # editors take files away for a moment
-                time.sleep(PAUSE)
-            for path in files.values():
-                if now[path] != before[path]:
-                    done.pop(path, None)
+            now = _wait(self.path, before)
+            for path in _touched(list(files.values()), before, now):
+                done.pop(path, None)
+            before = now
             print(flush=True)
 
 
@@ -105,13 +117,23 @@ def _files(path: Path, onwards: bool) -> "dict[Exercise, Path]":
     if path.is_dir():
         files = find_exercises(path)
         if not files:
-            raise ValueError(f"{path}: no exercise in this folder; `vitscratch exercises new {path}` writes them")
+            new = f"vitscratch exercises new {shlex.quote(str(path))}"
+            raise ValueError(f"{path}: no exercise in this folder; `{new}` writes them")
         return files
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; `vitscratch exercises new DIR` makes one")
     exercise = exercise_of(path)
     later = find_exercises(path.parent) if onwards else {}
     return {exercise: path, **{one: file for one, file in later.items() if one.number > exercise.number}}
+
+
+def _overlooked(files: "dict[Exercise, Path]") -> Iterator[str]:
+    """A line for each file that is about an exercise that another file is checked for."""
+    from vitscratch.exercises.files import others
+
+    if len(files) > 1:  # one file that was asked for has no rivals
+        for path, exercise in others(files):
+            yield f"{path.name} is not checked: {files[exercise].name} is the file of exercise {exercise.name}"
 
 
 def _check(runner: "Runner", files: "dict[Exercise, Path]", done: "dict[Path, Report]") -> "Iterator[Report]":
@@ -137,14 +159,27 @@ def _check(runner: "Runner", files: "dict[Exercise, Path]", done: "dict[Path, Re
         yield report
 
 
-def _stamps(files: "dict[Exercise, Path]") -> dict[Path, tuple[int, int] | None]:
-    """Time and size of each file, None while an editor has it away."""
+def _stamps(path: Path) -> dict[Path, Stamp]:
+    """Time and size of each file in a folder, or of a file and of those beside it, which it may import."""
+    found = {}
+    for one in [*(path if path.is_dir() else path.parent).glob("*.py"), path]:
+        with suppress(OSError):
+            if not one.is_dir():
+                found[one] = (one.stat().st_mtime_ns, one.stat().st_size)
+    return found
 
-    def stamp(path: Path) -> tuple[int, int] | None:
-        try:
-            status = path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size
 
-    return {path: stamp(path) for path in files.values()}
+def _wait(path: Path, before: Mapping[Path, Stamp]) -> dict[Path, Stamp]:
+    """Wait until a file is another than before, is new, or stays away."""
+    away = 0
+    while (now := _stamps(path)) == before or 0 < (away := away + 1 if before.keys() - now.keys() else 0) <= AWAY:
+        time.sleep(PAUSE)
+    return now
+
+
+def _touched(paths: Sequence[Path], before: Mapping[Path, Stamp], now: Mapping[Path, Stamp]) -> Sequence[Path]:
+    """What to check again: an exercise may import earlier ones, and any may import a file that is none."""
+    changed = {path for path in before.keys() | now.keys() if before.get(path) != now.get(path)}
+    if not changed <= set(paths):
+        return paths
+    return paths[min(map(paths.index, changed)) :]

@@ -6,9 +6,13 @@ import platform
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any, Literal
 
 from vitscratch.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -53,7 +57,14 @@ def make_folder(path: Path, argument: str = "--out") -> Path:
 
 def check_writable(path: Path | None, option: str = "--json") -> None:
     """Refuse a path for a result that cannot be written, before any work."""
-    if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
+    if path is None:
+        return
+    try:
+        with TemporaryFile(dir=path.absolute().parent):  # as root, os.access says yes of /proc, too
+            written = not path.is_dir()
+    except OSError:
+        written = False
+    if not written:
         raise ValueError(f"{option} {path}: expected a file in a folder that exists and is writable")
 
 
@@ -68,6 +79,11 @@ def write_json(data: Any, path: Path) -> None:
     """Write JSON; a reader sees the old file or the whole new one."""
     text = json.dumps(data, indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda file: file.write(text), "w")
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Draw a figure into a PNG; whoever looks sees the old one or the whole new one."""
+    write_atomically(path, lambda file: figure.savefig(file, dpi=110, format="png"))
 
 
 def with_interval(correct: int, total: int) -> str:

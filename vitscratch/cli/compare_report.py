@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitscratch.cli.common import environment
+from vitscratch.cli.common import environment, save_figure
 from vitscratch.cli.progress import say
 from vitscratch.cli.recipe import recipe_name, recipe_to_json
 from vitscratch.cli.train import warnings
@@ -297,7 +297,7 @@ def _draw(
             chance,
         )
     for name, figure in figures.items():
-        write_atomically(out / name, lambda file, figure=figure: figure.savefig(file, dpi=110, format="png"))  # type: ignore[misc]
+        save_figure(figure, out / name)
     return list(figures)
 
 

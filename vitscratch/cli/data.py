@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from vitscratch.cli.common import Common, check_png, check_writable, write_json
+from vitscratch.cli.common import Common, check_png, check_writable, save_figure, write_json
 from vitscratch.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Show(Common):
         if data in ("digits", "fake-digits"):  # whose numbers are ink on paper
             originals, seen = [1 - picture for picture in originals], 1 - seen
         figure = plots.augmented(originals, seen, examples.labels, examples.class_names)
-        figure.savefig(self.out, dpi=110, format="png")
+        save_figure(figure, self.out)
         print(f"{self.out}: {len(originals)} pictures, and what a model sees of them in {self.views} epochs")
         return 0
 

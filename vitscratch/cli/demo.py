@@ -131,6 +131,10 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._answer(HTTPStatus.OK, PAGE.read_text(encoding="utf-8"), "text/html")
 
+    def do_HEAD(self) -> None:
+        """What GET would answer, without its body."""
+        self.do_GET()
+
     def do_POST(self) -> None:
         """A picture."""
         from vitscratch.data import PictureError
@@ -148,6 +152,9 @@ class Handler(BaseHTTPRequestHandler):
             self._discard(min(int(length), 10 * MAX_UPLOAD))
         elif len(data := self.rfile.read(int(length))) < int(length):
             self._answer(HTTPStatus.BAD_REQUEST, f"the picture broke off after {len(data):,} of {int(length):,} bytes")
+        elif self.headers.get_content_type() == "multipart/form-data":
+            problem = "a form came; send the bytes of the picture alone: curl --data-binary @FILE, not -F"
+            self._answer(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, problem)
         else:
             try:
                 self._answer(HTTPStatus.OK, json.dumps(self.onlooker.look(data)), "application/json")
@@ -180,7 +187,8 @@ class Handler(BaseHTTPRequestHandler):
         policy += "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         self.send_header("Content-Security-Policy", policy)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *values: Any) -> None:
         """Nothing: the page shows what went wrong to who did it."""

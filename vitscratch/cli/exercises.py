@@ -1,5 +1,6 @@
 """`vitscratch exercises`: files for students to fill in."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,18 +14,19 @@ from vitscratch.cli.common import Common, make_folder
 class New(Common):
     """Write a stub for every exercise, and a README.md that says how to go on. Files that are there are kept."""
 
-    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    folder: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
     """Where to; made if it does not exist."""
 
     def run(self) -> int:
         from vitscratch.exercises.files import write_stubs
 
-        written, kept = write_stubs(make_folder(self.folder, "DIR"))
+        if not self.folder:
+            raise ValueError("DIR is empty; expected the name of a folder, or . for this one")
+        written, kept = write_stubs(make_folder(Path(self.folder), "DIR"))
         if kept:
             print(f"kept as they are: {', '.join(kept)}")
-        print(
-            f"{self.folder}: {len(written)} files written; begin with README.md, then `vitscratch check {self.folder}`"
-        )
+        then = f"begin with README.md, then `vitscratch check {shlex.quote(self.folder)}`"
+        print(f"{self.folder}: {len(written)} files written; {then}")
         return 0
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vitscratch.cli.common import Common, Device, check_png, check_writable, pick_device, write_json
+from vitscratch.cli.common import Common, Device, check_png, check_writable, pick_device, save_figure, write_json
 from vitscratch.cli.predict import opened, picture_files
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Explain(Common):
             figures, numbers = figures | more, numbers | said
         for name, figure in figures.items():
             out = self.out if len(figures) == 1 else self.out.with_name(f"{self.out.stem}-{name}{self.out.suffix}")
-            figure.savefig(out, dpi=110, format="png")
+            save_figure(figure, out)
             print(f"{out}: {name}")
         if self.json is not None:
             write_json(numbers, self.json)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from vitscratch.cli.common import Common, Device, check_png, check_writable, pick_device, write_json
+from vitscratch.cli.common import Common, Device, check_png, check_writable, pick_device, save_figure, write_json
 from vitscratch.cli.data import file_progress
 from vitscratch.cli.recipe import checked, for_each_recipe, recipe_name
 from vitscratch.recipes import Recipe
@@ -64,7 +64,7 @@ class FindRate(Common):
                 precision=choose_precision(recipe.precision, torch.device(device)),
                 seed=recipe.seed,
             )
-        plots.learning_rate_range(found).savefig(out, dpi=110, format="png")
+        save_figure(plots.learning_rate_range(found), out)
         print(f"{f'{found.suggestion:.2g}: ' if found.suggestion else ''}{found.reason}")
         print(f"{out}: the curve")
         if self.json is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from vitscratch.cli.common import Common, Device, check_png, check_writable, pick_device, write_json
+from vitscratch.cli.common import Common, Device, check_png, check_writable, pick_device, save_figure, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,7 +110,7 @@ class Predict(Common):
         probabilities = torch.stack(list(said.values())[:count])
         titles = [path.name for path in said][:count]
         figure = plots.predictions(shown, None, probabilities, class_names, columns=min(10, count), titles=titles)
-        figure.savefig(out, dpi=110, format="png")
+        save_figure(figure, out)
         which = "the pictures" if count == len(said) else f"the first {count} of {len(said):,} pictures"
         print(f"{out}: {which} as the model sees them")
 

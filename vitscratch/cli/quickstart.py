@@ -14,6 +14,7 @@ from vitscratch.cli.common import (
     environment,
     make_folder,
     pick_device,
+    save_figure,
     write_json,
 )
 from vitscratch.cli.progress import Progress
@@ -76,7 +77,7 @@ class Quickstart(Common):
         save_history(history, folder / "history.csv")
         figures = draw(experiment, history, accuracy)
         for name, (figure, caption) in figures.items():
-            figure.savefig(folder / name, dpi=110)
+            save_figure(figure, folder / name)
             print(f"  {folder / name}: {caption}")
         metrics: dict[str, Any] = {
             "test_accuracy": accuracy,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vitscratch.cli.common import Common, Device, check_writable, pick_device, with_interval, write_json
+from vitscratch.cli.common import Common, Device, check_writable, pick_device, save_figure, with_interval, write_json
 from vitscratch.cli.data import file_progress
 from vitscratch.cli.doctor import diagnose
 from vitscratch.cli.progress import Progress, say
@@ -375,12 +375,10 @@ def save(folder: Path, experiment: "Experiment", history: "list[EpochRecord]", m
         **{key: metrics[key] for key in ("kept_epoch", "validation_accuracy", "test_accuracy") if key in metrics},
     }
     experiment.recipe.save(folder / MODEL, experiment, provenance)
-    part = folder / f"{CURVES}.part"
     test_accuracy = metrics.get("test_accuracy")
     if (probe := experiment.probe) is not None:
         figure = plots.regularisation([row[:2] for row in probe.tried], probe.c, test_accuracy)
     else:
         figure = plots.curves(history, test_accuracy)
-    figure.savefig(part, dpi=110, format="png")
-    part.replace(folder / CURVES)
+    save_figure(figure, folder / CURVES)
     write_json(metrics, folder / METRICS)

@@ -9,11 +9,13 @@ import builtins
 import faulthandler
 import json
 import os
+import pdb
 import random
 import signal
 import sys
 import time
 import traceback
+from bdb import BdbQuit
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -190,6 +192,23 @@ def _shut_off(request: Request) -> None:
         faulthandler.register(signal.SIGXCPU, trace, chain=True)  # and then it ends, as it would without
     faulthandler.dump_traceback_later(request.clock, exit=True, file=trace)
     _record_exit(trace.name)
+    sys.breakpointhook = pdb.set_trace = pdb.Pdb.set_trace = _no_debugger  # type: ignore[method-assign]
+    _limit_forks()
+
+
+def _no_debugger(*_: Any, **__: Any) -> NoReturn:
+    """There is no keyboard: as input() ends at once, so does the debugger, and it traces nothing that comes after."""
+    raise BdbQuit
+
+
+def _limit_forks() -> None:
+    """A process that the student's code forks ends where it would fork again.
+
+    A function that forks is called many times, and each call would double the number of processes.
+    """
+    if hasattr(os, "register_at_fork"):
+        leave = os._exit
+        os.register_at_fork(after_in_child=lambda: setattr(os, "fork", lambda: leave(0)))
 
 
 def _record_exit(path: str) -> None:

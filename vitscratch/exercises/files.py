@@ -48,17 +48,28 @@ def find_exercises(folder: Path) -> dict[Exercise, Path]:
         if there := [path for path in paths if path.is_file()]:
             found[exercise] = there[0]
     for path in sorted(folder.glob("*.py")):
-        if exercise_of_name(path) is None and (other := _exercise_of_text(path)) is not None:
+        if path.is_file() and exercise_of_name(path) is None and (other := _exercise_of_text(path)) is not None:
             found.setdefault(other, path)
     return {exercise: found[exercise] for exercise in EXERCISES if exercise in found}
+
+
+def others(found: dict[Exercise, Path]) -> Iterator[tuple[Path, Exercise]]:
+    """Files of Python beside those found that are about the same exercises: an older one, a copy."""
+    folders = {path.parent for path in found.values()}
+    for path in sorted(path for folder in folders for path in folder.glob("*.py")):
+        if path.is_file() and path not in found.values():
+            exercise = exercise_of_name(path) or _exercise_of_text(path)
+            if exercise in found:
+                yield path, exercise
 
 
 def exercise_of(path: Path) -> Exercise:
     """The exercise that a file is about: by its name, else by what it defines; it is read, not run.
 
     Raises:
-        ValueError: it is about none, or no Python.
+        ValueError: it is about none, or no Python, or no file.
     """
+    check_regular(path)
     if exercise := exercise_of_name(path) or _exercise_of_text(path):
         return exercise
     try:
@@ -70,6 +81,18 @@ def exercise_of(path: Path) -> Exercise:
         ) from error
     known = ", ".join(name for exercise in EXERCISES for name in exercise.defines)
     raise ValueError(f"{path}: no exercise; expected a file that defines one of {known}")
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is no file: a pipe or a device could be read for ever.
+
+    Raises:
+        ValueError: always then.
+    """
+    if not path.exists():
+        raise ValueError(f"{path}: no such file")
+    if not path.is_file():
+        raise ValueError(f"{path} is no regular file; expected a file of Python")
 
 
 def exercise_of_name(path: Path) -> Exercise | None:

@@ -39,6 +39,11 @@ def next_hint(report: Report, asked: bool) -> int:
     return shown if asked else 0
 
 
+def is_remembered(report: Report, shown: int) -> bool:
+    """Whether the next hint will be another one: the folder can be written to, or none was shown."""
+    return not shown or _read(report.file.parent / FILE).get(report.file.name, {}).get("shown") == shown
+
+
 def _read(path: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
         seen = json.loads(path.read_text())

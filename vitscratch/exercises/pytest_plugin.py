@@ -88,11 +88,15 @@ class _Item(pytest.Item):
 
     def runtest(self) -> None:
         """Check it."""
+        from vitscratch.exercises.errors import shorten
+
         report = self.runner.check(self.file, self.exercise)
         student = self.name.rpartition(": ")[0]
-        self.user_properties.append((_PROPERTY, (student, report.line())))
-        if not report.ok:
-            raise _Wrong(report.text())
+        what = "" if report.problem is None or report.status != "wrong" else report.problem.what
+        line = report.line() + (f": {shorten(what, 80)}" if what and not report.mistake else "")
+        self.user_properties.append((_PROPERTY, (student, line)))
+        if not report.ok:  # pytest's summary shows the beginning
+            raise _Wrong(f"{report.mistake or what or report.status}\n{report.text()}")
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """The report; the traceback would be the checker's."""

@@ -48,17 +48,27 @@ _TABLE = (
     ),
     ("cv_prefix cv_lstrip cv_block_number cv_[!ps]*", "05_vit_b_16.ipynb", "torchvision's names"),
     ("cv_pos_*", "08_transfer.ipynb", "Pictures of another size"),
+    ("tr_zero_grad ev_mean_of_means ev_drop_last tf_frozen_train_mode tf_opt_before_head", "", _WRONG),
 )
+# Everything else that goes wrong in an exercise, by its step; "" stands for all other steps.
+_OF_EXERCISE = {
+    "train_step": {"": "One step"},
+    "evaluate": {"": "Measure exactly"},
+    "split": {"": "Three parts of the pictures"},
+    "freeze_and_replace_head": {"head": "A new head", "": "Freeze"},
+}
 
 
-def where_to_read(mistake: str) -> tuple[str, str]:
-    """Tutorial and heading that explain a mistake; ("", "") if the exercise's own tutorial does.
+def where_to_read(mistake: str, exercise: str = "", step: str = "") -> tuple[str, str]:
+    """Tutorial and heading that explain a mistake; "" for the exercise's own tutorial, and for no heading of it.
 
     Args:
         mistake: name in the bank; of "one + other" the first counts.
+        exercise, step: where it was made, for those that have no line of their own.
     """
     name = mistake.partition(" + ")[0]
     for patterns, tutorial, heading in _TABLE:
         if any(fnmatchcase(name, pattern) for pattern in patterns.split()):
             return tutorial, heading
-    return "", ""
+    sections = _OF_EXERCISE.get(exercise, {})
+    return "", sections.get(step) or sections.get("", "")

@@ -11,6 +11,9 @@ from vitscratch.exercises.reading import where_to_read
 
 Status = Literal["ok", "wrong", "not begun", "not checked", "error"]
 LINES = 8  # of what was printed
+# Begins the failure of a check that was stopped by the clock in none of the student's lines.
+BUSY = "the machine was busy or asleep, which is not your mistake: check again"
+TUTORIALS = Path(__file__).parents[2] / "tutorials"  # beside the package, where it runs from its sources
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class Report:
     @property
     def tutorial(self) -> str:
         """What to read: "tutorials/03_attention.ipynb", with the section if there is one to name."""
-        tutorial, section = where_to_read(self.mistake or "")
+        step = self.problem.step if self.problem else ""
+        tutorial, section = where_to_read(self.mistake or "", self.exercise.name, step)
         section = section or (self.problem.section if self.problem else "")
         return f"tutorials/{tutorial or self.exercise.tutorial}" + (f', section "{section}"' if section else "")
 
@@ -78,12 +82,13 @@ class Report:
         lines += [f"  right   {outcome.what}" for outcome in self.outcomes if isinstance(outcome, Passed)]
         if self.status == "not begun" and self.problem:
             lines += _indented("to do", [self.problem.what])
-            lines += _indented("read", [self.tutorial])
+            lines += self._read()
         elif self.problem:
             lines += self._about(self.problem, hints)
         elif self.status == "error":
             says = "the checker itself failed, which is not your mistake; please report this:"
-            lines += _indented("error", [says, *self.failure.strip().splitlines()])
+            first = [] if self.failure.startswith(BUSY) else [says]
+            lines += _indented("error", [*first, *self.failure.strip().splitlines()])
         if self.printed_size:
             shown = [shorten(line, 100) for line in self.printed.splitlines()[-LINES:]]
             lines += _indented("printed", [f"{self.printed_size:,} bytes; the end of it:", *shown])
@@ -103,7 +108,12 @@ class Report:
             lines += _indented("hint", ["there are no more; --solution shows the library's code"])
         elif not hints:
             lines += _indented("hint", ["--hint gives one, and one more each time"])
-        return lines + _indented("read", [self.tutorial])
+        return lines + self._read()
+
+    def _read(self) -> list[str]:
+        there = (TUTORIALS / self.exercise.tutorial).is_file()
+        where = [] if there else ["(pip does not install tutorials/: it is a folder of the project's sources)"]
+        return _indented("read", [self.tutorial, *where])
 
     def to_json(self, hints: int = 0) -> dict[str, Any]:
         """The same for programs; hints only as many as were asked for."""

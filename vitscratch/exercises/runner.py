@@ -1,6 +1,7 @@
 """Runs checks of students' files, each in a process of its own that may loop, crash or end as it likes."""
 
 import ast
+import io
 import json
 import os
 import secrets
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tokenize
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,9 +20,9 @@ from types import TracebackType
 
 from vitscratch.exercises.catalog import EXERCISES
 from vitscratch.exercises.child import FORKS, Request
-from vitscratch.exercises.errors import PACKAGE, STEP, explain
+from vitscratch.exercises.errors import PACKAGE, STEP, Line, explain
 from vitscratch.exercises.exercise import Exercise, Problem
-from vitscratch.exercises.files import exercise_of
+from vitscratch.exercises.files import check_regular, exercise_of
 from vitscratch.exercises.report import Report
 from vitscratch.exercises.verdict import read_report
 
@@ -79,8 +81,7 @@ class Runner:
             ValueError: no such file, or it is about no exercise.
             OSError: it cannot be read.
         """
-        if not path.is_file():
-            raise ValueError(f"{path}: no such file")
+        check_regular(path)
         file = path.resolve()
         exercise = exercise or exercise_of(path)
         if problem := _unreadable(file):
@@ -192,9 +193,31 @@ def _kill(group: int) -> None:
 
 def _unreadable(file: Path) -> Problem | None:
     """What is wrong with a file that is no Python."""
+    data = file.read_bytes()
     try:
-        ast.parse(file.read_bytes(), str(file))
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        data.decode(encoding)  # ast.parse would not mind it in a comment, where Python does
+    except (SyntaxError, UnicodeError):
+        return _not_utf8(file, data)
+    try:
+        ast.parse(data, str(file))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         hints = ("Is it a text file, saved as UTF-8?", "Copy the stub's text into a new file.")
         return explain(error, file) or Problem(f"Python cannot read the file: {error}", file.name, STEP, hints)
     return None
+
+
+def _not_utf8(file: Path, data: bytes) -> Problem:
+    where = file.name
+    for number, line in enumerate(data.split(b"\n"), 1):
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            where = f"{Line(file, number)}: byte {line[error.start]:#x} is none of UTF-8"
+            break
+    kind = " (it looks like UTF-16)" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+    hints = (
+        "In which encoding does your editor save? Python expects UTF-8.",
+        'Look in the editor for "Save with encoding", choose UTF-8 (without BOM), and save again.',
+    )
+    return Problem(f"Python cannot read the file: it is not saved as UTF-8{kind}", where, STEP, hints)

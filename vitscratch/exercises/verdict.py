@@ -12,7 +12,7 @@ from vitscratch.exercises.child import EXITED, OUTCOMES, PRINTED, TRACE, WAITED,
 from vitscratch.exercises.errors import STEP, Line, is_students
 from vitscratch.exercises.exercise import Exercise, Passed, Problem
 from vitscratch.exercises.files import is_stub
-from vitscratch.exercises.report import Report
+from vitscratch.exercises.report import BUSY, Report
 
 SHOWN = 4_000  # bytes of what a student's code printed that a report keeps: its end
 
@@ -71,6 +71,8 @@ def _cut_short(report: Report, request: Request, code: int | None) -> Report:
         where = str(lines[0]) if lines else f"{student.name}: the line is not known"
         return replace(report, status="wrong", outcomes=(*report.outcomes, Problem(what, where, STEP, hints)))
     failure = f"{what}; no line of the student's was running (exit code {code})\n{trace}"
+    if "Fatal Python error" not in trace and (WAITED in trace or "Timeout" in trace or code is None):
+        failure = f"{BUSY}\nand if it happens once more, please report this:\n{failure}"
     return replace(report, status="error", failure=failure)
 
 
@@ -105,8 +107,10 @@ def _why(trace: str, code: int | None, request: Request) -> tuple[str, tuple[str
         return f"the code crashes Python: {name}", _CRASH
     if WAITED in trace:
         return f"the code does not end: it has waited for {request.waiting:g} seconds without computing", _LOOP
-    if "Timeout" in trace or code is None:
+    if "Timeout" in trace:
         return f"the code does not end: stopped after {request.clock:g} seconds on the clock", _LOOP
+    if code is None:
+        return f"the process was ended from outside, or took more than {request.clock:g} seconds on the clock", _LOOP
     if trace:
         return f"the code does not end: stopped after {request.seconds:g} seconds of computing", _LOOP
     if code < 0:

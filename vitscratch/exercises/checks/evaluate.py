@@ -4,7 +4,7 @@ The student's function measures a model that passes on what it is given, so that
 comes back is compared with the right numbers, and with those that known mistakes give.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from types import ModuleType
@@ -16,6 +16,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from vitscratch.exercises.checks.naming import bank, problem
 from vitscratch.exercises.checks.spies import (
+    NLL_OF_LOGITS,
+    NLL_OF_PROBABILITIES,
+    SWAPPED,
     SpiedModel,
     close,
     gradients,
@@ -171,6 +174,28 @@ MISTAKES = bank(
         ("How many pictures are in three batches of 5, 5 and 2?", "Count len(labels) of each batch."),
     ),
     Mistake(
+        "ev_two_passes",
+        "you go over the batches more than once; a loader that shuffles has another order the second time, and a "
+        "generator has nothing left, so one loop should do everything",
+        "accuracy",
+        (
+            "How many loops over `batches` do you begin? next(iter(...)), list(...) and zip(*...) are loops, too.",
+            "The images of one pass do not belong to the labels of the next.",
+            "Take images and labels together, in one loop, and add up in it.",
+        ),
+    ),
+    Mistake(
+        "ev_needs_loader",
+        "you ask `batches` for something that only a DataLoader has; it may be a generator, so all that you need "
+        "should come out of the loop",
+        "accuracy",
+        (
+            "What do you use of `batches` besides the loop over it: len(...), .dataset, .batch_size?",
+            "Even where it is there, len(batches.dataset) is not N when the loader has a sampler or drop_last.",
+            "Count the pictures in the loop.",
+        ),
+    ),
+    Mistake(
         "ev_percent",
         "you return the accuracy in percent; it should be a fraction in [0, 1]",
         "accuracy",
@@ -191,15 +216,9 @@ MISTAKES = bank(
             "Give it the model's output as it is.",
         ),
     ),
-    Mistake(
-        "ev_swapped",
-        "you swap predictions and labels in the call of the loss; predictions should come first",
-        "loss",
-        (
-            "In which order does F.cross_entropy take its two arguments?",
-            "First what the model says, then what is true.",
-        ),
-    ),
+    NLL_OF_LOGITS,
+    NLL_OF_PROBABILITIES,
+    SWAPPED,
     Mistake(
         "ev_results_swapped",
         "you return loss and accuracy in the other order; the loss should be first",
@@ -294,9 +313,9 @@ def check(student: ModuleType) -> Iterator[Outcome]:
     """What is right in `evaluate`, until the first thing that is wrong."""
     enabled = torch.is_grad_enabled()
     try:
-        for probe in (_mode, _gradients, _axis, _repeat, _numbers):
+        for probe in (_mode, _gradients, _axis, _repeat, _numbers, _one_loop):
             for outcome in probe(student.evaluate):
-                if isinstance(outcome, Problem) and probe in (_repeat, _numbers):
+                if isinstance(outcome, Problem) and probe in (_repeat, _numbers, _one_loop):
                     outcome = replace(outcome, evidence=f"{outcome.evidence}. There are {CASE}")
                 yield outcome
                 if isinstance(outcome, Problem):
@@ -304,7 +323,7 @@ def check(student: ModuleType) -> Iterator[Outcome]:
     except Exception as error:
         if not is_swapped_cross_entropy(error):
             raise
-        yield problem(MISTAKES["ev_swapped"], f"cross_entropy got whole numbers first, and failed: {error}")
+        yield problem(SWAPPED, f"cross_entropy got whole numbers first, and failed: {error}")
     finally:
         torch.set_grad_enabled(enabled)  # whatever the student left behind
 
@@ -332,15 +351,21 @@ def _passing_on(classes: int) -> SpiedModel:
     return model
 
 
-def case_values(backwards: bool = False) -> tuple[list[list[float]], list[list[float]], list[list[float]]]:
-    """Of each picture of the case, batch by batch: 1 if it is recognised, its loss, and its loss with two softmaxes."""
+def case_values(backwards: bool = False) -> tuple[list[list[float]], list[list[float]], dict[str, list[list[float]]]]:
+    """Of each picture of `CASE`, batch by batch: 1 if it is recognised, its loss, and what is computed instead."""
     logits, labels = _logits(), torch.tensor(LABELS)
     correct = (logits.argmax(dim=1) == labels).double()
     losses = nn.functional.cross_entropy(logits, labels, reduction="none")
-    twice = nn.functional.cross_entropy(logits.softmax(dim=1), labels, reduction="none")
-    parts = (each.flip(0) if backwards else each for each in (correct, losses, twice))
-    right, once, double = ([part.tolist() for part in each.split(BATCH_SIZE)] for each in parts)
-    return right, once, double
+    instead = {
+        "ev_softmax_first": nn.functional.cross_entropy(logits.softmax(dim=1), labels, reduction="none"),
+        "ts_nll_of_logits": nn.functional.nll_loss(logits, labels, reduction="none"),
+        "ts_nll_of_probabilities": nn.functional.nll_loss(logits.softmax(dim=1), labels, reduction="none"),
+    }
+
+    def batches(values: Tensor) -> list[list[float]]:
+        return [part.tolist() for part in (values.flip(0) if backwards else values).split(BATCH_SIZE)]
+
+    return batches(correct), batches(losses), {name: batches(values) for name, values in instead.items()}
 
 
 def _mode(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
@@ -454,10 +479,55 @@ def _explained(evaluate: Callable[..., Any], name: str, value: Any) -> tuple[str
     again = _parts(evaluate(*_case(backwards=True)))[name == "accuracy"]
     made = []
     for backwards in (False, True):
-        correct, losses, twice = case_values(backwards)
-        made.append(accuracies(correct) if name == "accuracy" else loss_values(losses, twice))
+        correct, losses, instead = case_values(backwards)
+        made.append(accuracies(correct) if name == "accuracy" else loss_values(losses, instead))
     pairs = zip(*made, strict=True)
     return next((names for (names, one), (_, other) in pairs if _equal(value, one) and _equal(again, other)), ())
+
+
+class _Shuffled(DataLoader[tuple[Tensor, ...]]):
+    """The pictures of `CASE` in another order in every pass; counts the passes."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+        pictures = _loader(_logits(), LABELS, BATCH_SIZE).dataset
+        super().__init__(pictures, BATCH_SIZE, shuffle=True, generator=torch.Generator().manual_seed(0))
+
+    def __iter__(self) -> Any:
+        self.passes += 1
+        return super().__iter__()
+
+
+class OnePass:
+    """Batches for one pass, as those of a generator: a second one finds nothing. Counts the passes."""
+
+    def __init__(self) -> None:
+        self.passes, self.left = 0, iter(_loader(_logits(), LABELS, BATCH_SIZE))
+
+    def __iter__(self) -> Any:
+        self.passes += 1
+        return self.left
+
+
+def _one_loop(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
+    """Nothing but one loop over the batches is needed, and more than one is wrong for some."""
+    correct, losses, _ = case_values()
+    right = right_mean(losses), right_mean(correct)
+    for what, batches in (("DataLoader(..., shuffle=True)", _Shuffled()), ("a generator", OnePass())):
+        try:
+            found = _parts(evaluate(_passing_on(3), batches))[:2]
+            if all(map(_equal, found, right)):
+                continue
+            loss, accuracy = map(float, found)
+            said = f"loss and accuracy are {loss:.4f} and {accuracy:.4f}; they are {right[0]:.4f} and {right[1]:.4f}"
+        except Exception as error:
+            if batches.passes < 2 and not isinstance(error, AttributeError | TypeError):
+                raise
+            said = f"{type(error).__name__}: {error}"
+        evidence = f"where batches is {what} of the same pictures, {batches.passes} loops over it began; {said}"
+        yield problem(MISTAKES["ev_two_passes" if batches.passes > 1 else "ev_needs_loader"], evidence)
+        return
+    yield Passed("one loop over the batches does it: they may be shuffled, and come from a generator")
 
 
 def accuracies(correct: Values) -> list[tuple[tuple[str, ...], float]]:
@@ -470,12 +540,12 @@ def accuracies(correct: Values) -> list[tuple[tuple[str, ...], float]]:
     return sorted((each for each in found if each[0]), key=lambda each: len(each[0]))
 
 
-def loss_values(losses: Values, losses_twice: Values) -> list[tuple[tuple[str, ...], float]]:
+def loss_values(losses: Values, instead: Mapping[str, Values]) -> list[tuple[tuple[str, ...], float]]:
     """What mistakes make of a loss, each with their names; single ones first."""
     ways: list[tuple[str, Aggregate]] = [("", right_mean), *AGGREGATES]
     found = [
-        (tuple(name for name in (softmax, way) if name), aggregate(values))
-        for (softmax, values), (way, aggregate) in product((("", losses), ("ev_softmax_first", losses_twice)), ways)
+        (tuple(name for name in (other, way) if name), aggregate(values))
+        for (other, values), (way, aggregate) in product({"": losses, **instead}.items(), ways)
     ]
     return sorted((each for each in found if each[0]), key=lambda each: len(each[0]))
 

@@ -5,6 +5,7 @@ dropout: what was forgotten shows in what the head reads, and in what moves.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -16,8 +17,7 @@ from vitscratch.exercises.checks.spies import close, seeded
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 from vitscratch.vit import VisionTransformer
 
-# How a student finds the small one.
-SMALL = f"SmallModel() of {__name__}, with BatchNorm and Dropout"
+HERE = f"(from {__name__} import models; _, model, images = models()[0], or [1])"
 OLD_CLASSES, NEW_CLASSES, RATE = 7, 5, 0.03
 
 MISTAKES = bank(
@@ -49,6 +49,21 @@ MISTAKES = bank(
             "How many numbers does your new layer read: the body's, or the old classes'?",
             "The old classes' logits say little about new ones; the body's output says more. Replace the layer.",
         ),
+    ),
+    Mistake(
+        "th_not_linear",
+        "your new head is more, or something else, than a linear layer; it should be an nn.Linear",
+        "head",
+        (
+            "What is type(model.head) after your function?",
+            "Whoever reads model.head.in_features or model.head.weight next needs the layer itself there.",
+        ),
+    ),
+    Mistake(
+        "th_no_bias",
+        "your new head has no bias; it should be W y + b",
+        "head",
+        ("Is model.head.bias None?", "nn.Linear has a bias unless bias=False is said."),
     ),
     Mistake(
         "tf_head_cpu",
@@ -100,12 +115,32 @@ MISTAKES = bank(
         ),
     ),
     Mistake(
+        "th_by_name",
+        'you take every parameter for the head\'s that has "head" in its name; only those of model.head are',
+        "what learns",
+        (
+            "Which names has this model that begin with head, or have it in them?",
+            "model.head.parameters() are the head's, whatever others are called. Of names, those that begin with "
+            '"head.", with the dot.',
+        ),
+    ),
+    Mistake(
         "th_gradients_kept",
         "you leave the body the gradients that it had; they should be gone",
         "what learns",
         (
             "What does an optimizer of all parameters do in its next step?",
             "It skips a parameter whose grad is None; one with an old gradient moves, frozen or not.",
+        ),
+    ),
+    Mistake(
+        "th_train_returns_nothing",
+        "the train that you give the model returns nothing; it should return the model, as nn.Module's does",
+        "mode",
+        (
+            "What is model.train() after your function, and model.eval(), which calls it?",
+            "model.train().to(device) and model.eval()(images) are written every day; end your train with a return of "
+            "the model.",
         ),
     ),
     Mistake(
@@ -146,6 +181,16 @@ MISTAKES = bank(
             "Whose parameters are in optimizer.param_groups?",
             "A new layer has new parameters; an optimizer does not hear of them.",
             "First the head, then the optimizer.",
+        ),
+    ),
+    Mistake(
+        "th_optimizer_of_all",
+        "you give the frozen body to the optimizer, too; it should have what learns, and nothing else",
+        "optimizer",
+        (
+            "How many of the optimizer's parameters have requires_grad = False?",
+            "Today it skips those, for they have no gradients; one that gets a gradient again is moved without a word.",
+            "Give it the head's parameters, or those with requires_grad.",
         ),
     ),
     Mistake(
@@ -210,27 +255,28 @@ OTHERWISE = {
 
 
 class SmallModel(nn.Module):
-    """A body with all that a freeze can forget: a parameter of the model's own, BatchNorm and dropout."""
+    """A body with all that a freeze can forget: a parameter of its own, BatchNorm, dropout, and a misleading name."""
 
     def __init__(self) -> None:
         super().__init__()
         self.shift = nn.Parameter(torch.randn(12))
         self.first = nn.Linear(12, 11)
-        self.norm = nn.BatchNorm1d(11)
+        self.head_norm = nn.BatchNorm1d(11)
         self.drop = nn.Dropout(0.5)
         self.head = nn.Linear(11, OLD_CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.drop(self.norm(self.first(images.flatten(1) + self.shift))))
+        return self.head(self.drop(self.head_norm(self.first(images.flatten(1) + self.shift))))
 
 
 def check(student: ModuleType) -> Iterator[Outcome]:
     """What is right in the three functions, until the first thing that is wrong."""
     for probe in (_head, _learns, _mode, _stays, _optimizer):
         for outcome in probe(student):
-            yield outcome
             if isinstance(outcome, Problem):
+                yield replace(outcome, evidence=f"{outcome.evidence} {HERE}")
                 return
+            yield outcome
 
 
 def models() -> list[tuple[str, nn.Module, Tensor]]:
@@ -238,8 +284,8 @@ def models() -> list[tuple[str, nn.Module, Tensor]]:
     with seeded():
         vit = VisionTransformer(8, 4, 3, OLD_CLASSES, embed_dim=12, depth=2, num_heads=3, mlp_dim=20, dropout=0.5)
         found = [
-            (SMALL, SmallModel(), torch.randn(6, 3, 2, 2)),
-            ("VisionTransformer(8, 4, 3, 7, 12, 2, 3, 20, dropout=0.5)", vit, torch.randn(6, 3, 8, 8)),
+            ("models()[0], a SmallModel with BatchNorm and Dropout", SmallModel(), torch.randn(6, 3, 2, 2)),
+            ("models()[1], a VisionTransformer(8, 4, 3, 7, 12, 2, 3, 20, dropout=0.5)", vit, torch.randn(6, 3, 8, 8)),
         ]
         for _, model, _ in found:
             for parameter in model.parameters():
@@ -278,6 +324,10 @@ def _head(student: ModuleType) -> Iterator[Outcome]:
         if shape != (len(images), NEW_CLASSES):
             evidence = f"{after}logits of {len(images)} pictures have shape {shape}; expected {(6, NEW_CLASSES)}"
             yield problem(MISTAKES["th_not_replaced"], evidence)
+        if not isinstance(new, nn.Linear) or new.bias is None:
+            name = "th_no_bias" if isinstance(new, nn.Linear) else "th_not_linear"
+            yield problem(MISTAKES[name], f"{after}model.head is {_line(new)}")
+            return
     yield from _place(student)
     yield Passed("the new head reads what the old one read, and lives on its device, in its dtype")
 
@@ -307,7 +357,7 @@ def _learns(student: ModuleType) -> Iterator[Outcome]:
         for name, model, images in models():
             model(images).square().sum().backward()
             _both(student, model, order)
-            done = f"{name}, after {' and '.join(order)}: "
+            done = f"{name}, after model(images).square().sum().backward(), {' and '.join(order)}: "
             yield from _who_learns(model, done)
             old = [key for key, each in _body(model).items() if each.grad is not None and each.grad.any()]
             if old:
@@ -328,7 +378,8 @@ def _who_learns(model: nn.Module, done: str) -> Iterator[Outcome]:
         yield problem(MISTAKES["th_requires_grad_on_module" if flagged else "th_nothing_frozen"], evidence)
     elif awake:
         evidence = f"{done}requires_grad is True for {', '.join(awake[:3])}{' ...' if len(awake) > 3 else ''}"
-        yield problem(MISTAKES["th_partly_frozen"], evidence)
+        by_name = awake == [key for key in body if "head" in key]
+        yield problem(MISTAKES["th_by_name" if by_name else "th_partly_frozen"], evidence)
     if asleep:
         yield problem(MISTAKES["th_head_frozen"], f"{done}requires_grad of model.head.{asleep[0]} is False")
 
@@ -336,9 +387,14 @@ def _who_learns(model: nn.Module, done: str) -> Iterator[Outcome]:
 def _mode(student: ModuleType) -> Iterator[Outcome]:
     for name, model, images in models():
         _both(student, model)
-        before = [buffer.clone() for buffer in model.buffers()]
         done = f"{name}, after replace_head, freeze and model.train(): "
         try:
+            returned = model.train(), model.eval()
+            if any(each is not model for each in returned):
+                kinds = " and ".join(type(each).__name__ for each in returned)
+                evidence = f"{name}, after replace_head and freeze: model.train() and model.eval() return {kinds}; "
+                yield problem(MISTAKES["th_train_returns_nothing"], evidence + "expected the model")
+                return
             still = _read_by_head(model.eval(), images)
             model.train()
             with seeded():
@@ -346,17 +402,12 @@ def _mode(student: ModuleType) -> Iterator[Outcome]:
         except Exception as error:
             yield problem(OTHERWISE["fails"], f"{done}{type(error).__name__}: {error}")
             return
-        moved = [
-            key for (key, buffer), old in zip(model.named_buffers(), before, strict=False) if (buffer != old).any()
-        ]
         if not close(one, other):
             evidence = f"{done}for the same pictures, the head is given numbers that differ by up to "
             yield problem(MISTAKES["tf_frozen_train_mode"], f"{evidence}{(one - other).abs().max():.4f} in two calls")
         if not close(one, still):
             evidence = f"{done}what the head is given differs by up to {(one - still).abs().max():.4f} from eval mode"
             yield problem(MISTAKES["tf_frozen_train_mode"], evidence)
-        if moved:
-            yield problem(MISTAKES["tf_frozen_train_mode"], f"{done}{moved[0]} moved in two forward passes")
     yield Passed("the body stays in eval mode after model.train(): no dropout, and BatchNorm's statistics rest")
 
 
@@ -412,6 +463,10 @@ def _optimizer(student: ModuleType) -> Iterator[Outcome]:
             evidence = f"{call}: {missing} of {len(new)} parameters of model.head are not in the optimizer, "
             evidence += f"{len(old & held)} of the old head are"
             yield problem(MISTAKES["tf_opt_before_head"] if old & held else OTHERWISE["optimizer"], evidence)
+        asleep = [key for key, each in _body(model).items() if id(each) in held]
+        if asleep:
+            evidence = f"{call}: {len(asleep)} of the {len(held)} parameters in the optimizer are the body's: "
+            yield problem(MISTAKES["th_optimizer_of_all"], evidence + f"{', '.join(asleep[:3])} ...")
         rates = sorted({float(group["lr"]) for group in optimizer.param_groups})
         if not all(close(rate, RATE) for rate in rates):
             yield problem(MISTAKES["th_rate_ignored"], f"{call}: the optimizer's lr is {rates[0]:g}")

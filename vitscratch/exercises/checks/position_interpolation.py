@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from vitscratch.exercises.checks.compare import draw, say
+from vitscratch.exercises.checks.compare import say
 from vitscratch.exercises.checks.naming import bank, named
+from vitscratch.exercises.checks.spies import seeded
 from vitscratch.exercises.checks.student import shape_of
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
@@ -20,7 +21,14 @@ Grid = tuple[int, int]
 Resize = Callable[[Tensor, Grid, Grid], Tensor]
 
 WIDTH = 6
-GRIDS: list[tuple[Grid, Grid]] = [((4, 4), (7, 7)), ((3, 5), (5, 7)), ((5, 3), (4, 11)), ((7, 5), (3, 2))]
+# The last has as many patches in the new grid as in the old one.
+GRIDS: list[tuple[Grid, Grid]] = [
+    ((4, 4), (7, 7)),
+    ((3, 5), (5, 7)),
+    ((5, 3), (4, 11)),
+    ((7, 5), (3, 2)),
+    ((3, 5), (5, 3)),
+]
 
 MISTAKES: dict[str, Mistake] = bank(
     Mistake(
@@ -59,6 +67,17 @@ MISTAKES: dict[str, Mistake] = bank(
         ),
     ),
     Mistake(
+        "cv_pos_scale",
+        "You give the new size as a factor with a little added to it (as DINO's code does), so the positions are "
+        "sampled beside their places; give the size itself.",
+        "interpolation",
+        (
+            "Is new / old the factor that your call of F.interpolate gets?",
+            "F.interpolate computes the places from the factor that it is given. With size=(rows, columns) it finds "
+            "the right factor, and there is nothing to round.",
+        ),
+    ),
+    Mistake(
         "cv_pos_square_only",
         "You guess the sides from the number of patches, which is right for square grids only; take them from "
         "the arguments.",
@@ -66,6 +85,16 @@ MISTAKES: dict[str, Mistake] = bank(
         (
             "3 x 5 patches are 15, and the square root of 15 is not 3.",
             "Take rows and columns from the arguments.",
+        ),
+    ),
+    Mistake(
+        "cv_pos_same_count",
+        "You return the positions as they are when the new grid has as many patches as the old one; only the same "
+        "rows and the same columns make it the same grid.",
+        "grid",
+        (
+            "How many patches has a grid of 3 x 5, and how many one of 5 x 3?",
+            "Compare the grids, not the numbers of patches; or leave the shortcut out.",
         ),
     ),
     Mistake(
@@ -112,19 +141,20 @@ def check(student: ModuleType) -> Iterator[Outcome]:
     """Grids that grow and shrink, not all square; then many sizes."""
     runs: list[tuple[Tensor, Grid, Grid, Any]] = []
     for old, new in GRIDS:
-        pos = draw(1, 1 + old[0] * old[1], WIDTH, seed=old[0]).float()
+        pos = _positions(old)
         given = pos.clone()
         try:
             found = student.resize_position_embedding(given, old, new)
         except Exception as error:
             if runs and _square_is_right(runs):
                 yield named(
-                    MISTAKES, "cv_pos_square_only", f"4 x 4 to 7 x 7 is right; {_sizes(old, new)}: {_line(error)}"
+                    MISTAKES, "cv_pos_square_only", f"4 x 4 to 7 x 7 is right; {_call(old, new)}: {_line(error)}"
                 )
                 return
+            error.add_note(_call(old, new))
             raise
         if not torch.equal(given, pos):
-            yield named(MISTAKES, "cv_pos_input_changed", f"{_sizes(old, new)}: pos_embed is another after the call")
+            yield named(MISTAKES, "cv_pos_input_changed", f"{_call(old, new)}: pos_embed is another after the call")
             return
         runs.append((pos, old, new, found))
     for pos, old, new, found in runs:
@@ -135,8 +165,17 @@ def check(student: ModuleType) -> Iterator[Outcome]:
     yield from _values(student, runs)
 
 
-def _sizes(old: Grid, new: Grid) -> str:
-    return f"from {old[0]} x {old[1]} to {new[0]} x {new[1]} patches"
+def _positions(grid: Grid) -> Tensor:
+    with seeded():
+        return torch.randn(1, 1 + grid[0] * grid[1], WIDTH)
+
+
+def _call(old: Grid, new: Grid) -> str:
+    """What a student types to get the same numbers."""
+    return (
+        f"torch.manual_seed(0); pos_embed = torch.randn(1, {1 + old[0] * old[1]}, {WIDTH}); "
+        f"found = resize_position_embedding(pos_embed, {old}, {new})"
+    )
 
 
 def _line(error: Exception) -> str:
@@ -174,7 +213,7 @@ def _shape_problem(
     shape = (1, 1 + new[0] * new[1], WIDTH)
     if shape_of(found) == str(shape):
         return None
-    evidence = f"{_sizes(old, new)}: the result is {shape_of(found)}; expected {shape}"
+    evidence = f"{_call(old, new)}: found is {shape_of(found)}; expected {shape}"
     if isinstance(found, Tensor) and found.numel() == new[0] * new[1] * WIDTH:
         return named(MISTAKES, "cv_pos_cls_dropped", evidence)
     if (old[0] != old[1] or new[0] != new[1]) and _square_is_right(runs):
@@ -191,8 +230,8 @@ def _values(student: ModuleType, runs: list[tuple[Tensor, Grid, Grid, Any]]) -> 
     for pos, old, new, found in runs:
         if not _close(found[:, 0], pos[:, 0]):
             name = "cv_pos_cls_last" if _close(found[:, -1], pos[:, 0]) else "cv_pos_with_cls"
-            apart = f"row 0 begins {say(pos[0, 0])} before and {say(found[0, 0])} after"
-            yield named(MISTAKES, name, f"{_sizes(old, new)}: {apart}")
+            apart = f"pos_embed[0, 0] begins {say(pos[0, 0])} and found[0, 0] {say(found[0, 0])}"
+            yield named(MISTAKES, name, f"{_call(old, new)}: {apart}")
             return
     yield Passed("the class token's row is untouched")
     if not all(_is_right(*run) for run in runs):
@@ -208,12 +247,16 @@ def _wrong_values(runs: list[tuple[Tensor, Grid, Grid, Any]]) -> Problem:
     place = (found - right).abs().amax(dim=-1)[0].argmax().item()
     row, column = divmod(int(place) - 1, new[1])
     evidence = (
-        f"{_sizes(old, new)}: the position of row {row}, column {column} begins {say(found[0, int(place)])}; expected "
-        f"{say(right[0, int(place)])} (align_corners=False; antialias=True or align_corners=True are right, too)"
+        f"{_call(old, new)}: found[0, {int(place)}], of row {row}, column {column}, begins "
+        f"{say(found[0, int(place)])}; expected {say(right[0, int(place)])} (align_corners=False; antialias=True or "
+        "align_corners=True are right, too)"
     )
-    for name, wrong in _wrongs():
-        if all(_fits(wrong, *run) for run in runs):
-            return named(MISTAKES, name, evidence)
+    as_many = {run[1:3] for run in runs if run[0].shape == run[3].shape}
+    if all(_close(run[3], run[0]) if run[1:3] in as_many else _is_right(*run) for run in runs):
+        return named(MISTAKES, "cv_pos_same_count", evidence)
+    for names, wrong in _wrongs():
+        if all(_close(found, wrong(pos, old, new)) for pos, old, new, found in runs):
+            return named(MISTAKES, names, evidence)
     if _square_is_right(runs):
         return named(MISTAKES, "cv_pos_square_only", evidence)
     bands = _rows_alone(pos, old, new, found)
@@ -237,25 +280,21 @@ def _rows_alone(pos: Tensor, old: Grid, new: Grid, found: Tensor) -> bool:
     return bool(inside.all()) and float((found - nearest).abs().mean()) < 0.5 * float(pos.std())
 
 
-def _fits(wrong: Resize, pos: Tensor, old: Grid, new: Grid, found: Any) -> bool:
-    try:
-        return _close(found, wrong(pos, old, new))
-    except (RuntimeError, ValueError):  # this mistake cannot be made with these sizes
-        return False
-
-
-def _wrongs() -> Iterator[tuple[str, Resize]]:
-    """Known mistakes in each form of interpolation."""
+def _wrongs() -> Iterator[tuple[tuple[str, ...], Resize]]:
+    """Known mistakes in each form of interpolation, and then two at once."""
     modes: list[dict[str, Any]] = [{"mode": mode} for mode in ("nearest", "nearest-exact", "area")]
     modes += [{"mode": "bilinear", **form} for form in _RIGHT]
     for form in modes:
-        yield "cv_pos_mode", partial(_resize, **form)
+        yield ("cv_pos_mode",), partial(_resize, **form)
     for form in ({"mode": "bicubic", **right} for right in _RIGHT):
-        for read, size, write in product(_READS, (False, True), _WRITES):
-            if (read, size, write) != ("rows", False, "rows"):
-                torn = "torn" in (read, write)
-                yield ("cv_pos_grid_reshape" if torn else "cv_pos_axes"), _misread(read, size, write, form)
-        yield "cv_pos_with_cls", partial(_miscounted, **form)
+        for name, misread in _misreadings(form):
+            yield (name,), misread
+        yield ("cv_pos_with_cls",), partial(_miscounted, **form)
+        if "align_corners" not in form:
+            yield from ((("cv_pos_scale",), partial(_scaled, added=added, **form)) for added in (0.1, 1e-2, 1e-4))
+    for form in modes:
+        for name, misread in _misreadings(form):
+            yield (name, "cv_pos_mode"), misread
 
 
 def _miscounted(pos: Tensor, old: Grid, new: Grid, **form: Any) -> Tensor:
@@ -263,8 +302,24 @@ def _miscounted(pos: Tensor, old: Grid, new: Grid, **form: Any) -> Tensor:
     return torch.cat([pos[:, :1], _resize(torch.cat([pos[:, :1], pos[:, :-1]], dim=1), old, new, **form)[:, 1:]], dim=1)
 
 
+def _scaled(pos: Tensor, old: Grid, new: Grid, added: float, **form: Any) -> Tensor:
+    """Interpolated by a factor that is a little larger than new / old."""
+    grid = rearrange(pos[:, 1:], "1 (rows columns) d -> 1 d rows columns", rows=old[0])
+    factors = tuple((side + added) / before for side, before in zip(new, old, strict=True))
+    found = F.interpolate(grid, scale_factor=factors, **form)
+    return torch.cat([pos[:, :1], rearrange(found, "1 d r c -> 1 (r c) d")], dim=1)
+
+
 _READS = ("rows", "columns", "swapped", "torn")
 _WRITES = ("rows", "columns", "torn")
+
+
+def _misreadings(form: dict[str, Any]) -> Iterator[tuple[str, Resize]]:
+    """Every way to read, resize and write the grid but the right one."""
+    for read, swap_size, write in product(_READS, (False, True), _WRITES):
+        if (read, swap_size, write) != ("rows", False, "rows"):
+            name = "cv_pos_grid_reshape" if "torn" in (read, write) else "cv_pos_axes"
+            yield name, _misread(read, swap_size, write, form)
 
 
 def _misread(read: str, swap_size: bool, write: str, form: dict[str, Any]) -> Resize:
@@ -289,26 +344,29 @@ def _misread(read: str, swap_size: bool, write: str, form: dict[str, Any]) -> Re
 
 def _many_sizes(student: ModuleType) -> Iterator[Outcome]:
     """Sizes at which a factor is rounded down, and the same grid, at which nothing may change."""
-    pos = draw(1, 16, WIDTH).float()
+    pos = _positions((3, 5))
     same = student.resize_position_embedding(pos.clone(), (3, 5), (3, 5))
     if not _close(same, pos):
+        apart = f"found is {shape_of(same)}"
+        if shape_of(same) == shape_of(pos):
+            apart = f"pos_embed[0, 1] begins {say(pos[0, 1])} and found[0, 1] {say(same[0, 1])}"
         yield Problem(
             "The same grid does not give the same positions.",
-            f"from 3 x 5 to 3 x 5 patches: row 1 begins {say(pos[0, 1])} before and {say(same[0, 1])} after",
+            f"{_call((3, 5), (3, 5))}: {apart}",
             "interpolation",
             ("Interpolation at the old places gives the old values.", "If the grids are equal, return pos_embed."),
         )
         return
     yield Passed("the same grid gives the same positions")
     for old, new in rounded_sizes():
-        pos = draw(1, 1 + old[0] * old[1], WIDTH).float()
+        pos = _positions(old)
         shape = (1, 1 + new[0] * new[1], WIDTH)
         try:
             found = shape_of(student.resize_position_embedding(pos, old, new))
         except RuntimeError as error:
             found = _line(error)
         if found != str(shape):
-            yield named(MISTAKES, "cv_pos_rounding", f"{_sizes(old, new)}: {found}; expected {shape}")
+            yield named(MISTAKES, "cv_pos_rounding", f"{_call(old, new)}: found is {found}; expected {shape}")
             return
     yield Passed("the size is right for every grid that was tried")
 

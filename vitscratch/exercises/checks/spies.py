@@ -8,6 +8,46 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitscratch.exercises.exercise import Mistake
+
+# Mistakes of the two exercises that call a loss.
+SWAPPED = Mistake(
+    "ev_swapped",
+    "you swap predictions and labels in the call of the loss; predictions should come first",
+    "loss",
+    (
+        "In which order does F.cross_entropy take its two arguments?",
+        "First what the model says, then what is true.",
+    ),
+)
+
+NLL_OF_LOGITS = Mistake(
+    "ts_nll_of_logits",
+    "your loss is minus the label's logit; it should be minus its log softmax",
+    "loss",
+    (
+        "Can your loss become negative?",
+        "F.nll_loss expects log-probabilities; nothing stops the label's logit from growing for ever.",
+        "Use F.cross_entropy, or F.nll_loss of log_softmax(logits, dim=1).",
+    ),
+)
+NLL_OF_PROBABILITIES = Mistake(
+    "ts_nll_of_probabilities",
+    "your loss is minus the label's probability; it should be minus its logarithm",
+    "loss",
+    (
+        "What is your loss when the label's probability is 1? And when it is 0?",
+        "F.nll_loss expects logarithms: log_softmax, not softmax.",
+    ),
+)
+
+
+class _Notes(list[Any]):
+    """A list that a copy of its owner shares: who measures a copy of the model asks the model, too."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Notes":
+        return self
+
 
 @dataclass
 class Call:
@@ -28,8 +68,8 @@ class SpiedModel(nn.Sequential):
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__(*layers)
-        self.calls: list[Call] = []
-        self.events: list[str] = []
+        self.calls: list[Call] = _Notes()
+        self.events: list[str] = _Notes()
 
     def logits(self, images: Tensor) -> Tensor:
         """What a call gives, without a note."""

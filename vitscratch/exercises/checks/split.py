@@ -6,6 +6,7 @@ Nothing here has one right answer: the check looks at what every good split has,
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import product
 from types import ModuleType
 from typing import Any
 
@@ -54,6 +55,26 @@ MISTAKES = bank(
         ("Where does your function use `fraction`?", "Of n_c pictures of a class, fraction * n_c are held out."),
     ),
     Mistake(
+        "sp_whole_folds",
+        "you cut whole folds, one of 1 / fraction of them, rounded, so that 0.4 gives a half or a third; the fraction "
+        "itself should decide the size",
+        "sizes",
+        (
+            "How many folds is 1 / 0.4, and how large is one of them?",
+            "Folds fit the fractions 1/2, 1/3, 1/4 and so on. Of n_c pictures of a class, fraction * n_c are held out.",
+        ),
+    ),
+    Mistake(
+        "sp_class_positions",
+        "you return places within a class; they should be numbers of pictures, which are places in `labels`",
+        "every picture once",
+        (
+            "Which picture is meant by number 0 of the second class?",
+            "Keep the numbers of a class's pictures in a list. What is drawn are places in that list: look up what "
+            "stands there.",
+        ),
+    ),
+    Mistake(
         "sp_overlap",
         "you put pictures into both parts; each should be in one",
         "every picture once",
@@ -65,11 +86,12 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_duplicates",
-        "you put pictures more than once into a part (drawn with replacement); each should be there once",
+        "you put pictures more than once into a part; each should be there once",
         "every picture once",
         (
             "How many different numbers are in your lists?",
-            "random.choices, randint and numpy's choice put a drawn number back; shuffle, sample and randperm do not.",
+            "Either something adds the same numbers twice, or a number that was drawn is put back: random.choices, "
+            "randint and numpy's choice do that; shuffle, sample and randperm do not.",
         ),
     ),
     Mistake(
@@ -113,6 +135,16 @@ MISTAKES = bank(
         "you hold out equally many pictures of every class; each should give the same share of its own",
         "every class",
         ("What is 20 % of 23, and what of 5?", "The held-out part should be made up as the whole is."),
+    ),
+    Mistake(
+        "sp_rounded_past",
+        "where fraction * n_c is a whole number, you hold out one picture more, or fewer; only what is no whole number "
+        "should be rounded",
+        "every class",
+        (
+            "How many pictures are 0.2 * 5, and how many do you hold out?",
+            "Adding 1 after int(...) is not rounding up: a whole number should stay. math.ceil and round leave it.",
+        ),
     ),
     Mistake(
         "sp_not_stratified",
@@ -262,10 +294,22 @@ def _sizes(split: Callable[..., Any]) -> Iterator[Outcome]:
             evidence += f"{fraction} * {n} = {fraction * n:.1f}, up to rounding in each class"
             if abs(len(train) - fraction * n) <= len(COUNTS):
                 yield problem(MISTAKES["sp_parts_swapped"], evidence)
-            same = sizes[fraction] == len(_parts(split, SORTED, 0.6, 0)[1])
-            yield problem(MISTAKES["sp_fraction_ignored"] if same else OTHERWISE["sizes"], evidence)
+            yield problem(_why_size(split), evidence)
     found = " and ".join(f"{size} at {fraction}" for fraction, size in sizes.items())
-    yield Passed(f"of {n} pictures, the fraction that was asked for is held out: {found}")
+    yield Passed(f"of {n} pictures, about the fraction that was asked for is held out: {found}")
+
+
+def _why_size(split: Callable[..., Any]) -> Mistake:
+    sizes = {len(_parts(split, SORTED, fraction, 0)[1]) for fraction in (FRACTION, 0.3, 0.4)}
+    if len(sizes) == 1:
+        return MISTAKES["sp_fraction_ignored"]
+    return MISTAKES["sp_whole_folds"] if _is_fold(split) else OTHERWISE["sizes"]
+
+
+def _is_fold(split: Callable[..., Any]) -> bool:
+    """Whether a half or a third of the pictures is held out at fractions between the two."""
+    sizes = [len(_parts(split, SORTED, fraction, 0)[1]) for fraction in (0.4, 0.45)]
+    return any(all(abs(size - len(SORTED) / folds) <= len(COUNTS) / 2 for size in sizes) for folds in (2, 3))
 
 
 def _once(split: Callable[..., Any]) -> Iterator[Outcome]:
@@ -275,10 +319,24 @@ def _once(split: Callable[..., Any]) -> Iterator[Outcome]:
             call = f"{_name(labels)}: split(labels, {FRACTION}, seed={seed}): "
             for name, what in _not_once(len(labels), *_parts(split, labels, FRACTION, seed)).items():
                 evidence.setdefault(name, call + what)
-    for name in ("sp_from_one", "numbers", "sp_duplicates", "sp_overlap", "sp_lost"):
+    if "sp_duplicates" in evidence and (what := _places(split)):
+        evidence["sp_class_positions"] = what
+    for name in ("sp_class_positions", "sp_from_one", "numbers", "sp_duplicates", "sp_overlap", "sp_lost"):
         if name in evidence:
             yield problem(OTHERWISE[name] if name in OTHERWISE else MISTAKES[name], evidence[name])
     yield Passed(f"every picture is in one of the parts, once, for {len(SEEDS)} seeds")
+
+
+def _places(split: Callable[..., Any]) -> str:
+    """What shows that a part has places within a class: numbers that only the first class's pictures have."""
+    for which, part in enumerate(("train", "held_out")):
+        largest = max(max(_parts(split, SORTED, FRACTION, seed)[which], default=0) for seed in SEEDS)
+        if largest < COUNTS[0]:
+            return (
+                f"{CASE}: no number in {part} is larger than {largest}, for seeds 0 to {len(SEEDS) - 1}; the pictures "
+                f"of classes 1 and 2 have the numbers {COUNTS[0]} to {len(SORTED) - 1}"
+            )
+    return ""
 
 
 def _not_once(n: int, train: list[int], held_out: list[int]) -> dict[str, str]:
@@ -304,21 +362,30 @@ def _classes(split: Callable[..., Any]) -> Iterator[Outcome]:
         evidence = f"{CASE}: split(labels, {FRACTION}, seed=0) holds out pictures {held[0]} to {held[-1]}, "
         evidence += f"{_counts(SORTED, held)} of classes 0, 1 and 2"
         yield problem(MISTAKES["da_ordered_split"], evidence)
-    wanted = [f"{FRACTION * count:.1f}" for count in COUNTS]
-    for labels in (SORTED, MIXED):
-        counts = {seed: _counts(labels, _parts(split, labels, FRACTION, seed)[1]) for seed in SEEDS}
+    for labels, fraction in product((SORTED, MIXED), (FRACTION, 0.4)):
+        wanted = [f"{fraction * count:.1f}" for count in COUNTS]
+        counts = {seed: _counts(labels, _parts(split, labels, fraction, seed)[1]) for seed in SEEDS}
         missing = [
             seed for seed, found in counts.items() if any(k in (0, n) for k, n in zip(found, COUNTS, strict=True))
         ]
-        uneven = [seed for seed, found in counts.items() if _is_uneven(found)]
+        uneven = [seed for seed, found in counts.items() if _furthest(found, fraction) > 0.999]
         if missing or uneven:
             seed = (missing or uneven)[0]
-            evidence = f"{_name(labels)}: split(labels, {FRACTION}, seed={seed}) holds out {counts[seed]} of "
+            evidence = f"{_name(labels)}: split(labels, {fraction}, seed={seed}) holds out {counts[seed]} of "
             evidence += f"{list(COUNTS)} pictures of classes 0, 1 and 2; expected {', '.join(wanted)}, up to rounding"
-            equal = all(len(set(found)) == 1 for found in counts.values())
-            name = "sp_equal_counts" if equal else "da_class_missing" if missing else "sp_not_stratified"
-            yield problem(MISTAKES[name], evidence)
+            yield problem(MISTAKES[_why_uneven(split, list(counts.values()), bool(missing), fraction)], evidence)
     yield Passed(f"every class is in both parts with its share, for {len(SEEDS)} seeds, sorted labels and mixed ones")
+
+
+def _why_uneven(split: Callable[..., Any], counts: list[list[int]], missing: bool, fraction: float) -> str:
+    """The mistake's name, from the counts for each seed."""
+    if all(len(set(found)) == 1 for found in counts):
+        return "sp_equal_counts"
+    if missing:
+        return "da_class_missing"
+    if all(found == counts[0] for found in counts) and _furthest(counts[0], fraction) < 1.001:
+        return "sp_rounded_past"
+    return "sp_whole_folds" if _is_fold(split) else "sp_not_stratified"
 
 
 def _randomness(split: Callable[..., Any]) -> Iterator[Outcome]:
@@ -377,9 +444,9 @@ def _counts(labels: list[int], part: list[int]) -> list[int]:
     return [found[label] for label in range(len(COUNTS))]
 
 
-def _is_uneven(found: list[int]) -> bool:
-    """Whether a class is further from its share than rounding takes it."""
-    return any(abs(k - FRACTION * n) > 1.001 for k, n in zip(found, COUNTS, strict=True))
+def _furthest(found: list[int], fraction: float) -> float:
+    """How far a class is from its share, at most; rounding keeps it below 1."""
+    return max(abs(k - fraction * n) for k, n in zip(found, COUNTS, strict=True))
 
 
 def _at_an_end(part: list[int], numbers: list[int]) -> bool:

@@ -42,13 +42,13 @@ def students_code() -> Iterator[None]:
 
 
 @contextmanager
-def noted(note: str, again: Callable[[], Any], place: failing.Place) -> Iterator[None]:
+def noted(note: str, again: Callable[[], Any] | None = None, place: failing.Place | None = None) -> Iterator[None]:
     """Errors of the student's code get a note that says what it was called with, and the step that they happen in.
 
     Args:
         note: for the evidence.
         again: the same call, once more.
-        place: the exercise's steps.
+        place: the exercise's steps; without both no step is said.
     """
     try:
         yield
@@ -56,7 +56,8 @@ def noted(note: str, again: Callable[[], Any], place: failing.Place) -> Iterator
         raise
     except Exception as error:
         error.add_note(note)
-        failing.locate(error, again, place)
+        if again and place:
+            failing.locate(error, again, place)
         raise
 
 

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from vitscratch.exercises.checks.compare import say
 from vitscratch.exercises.checks.naming import bank, problem
 from vitscratch.exercises.checks.spies import (
+    NLL_OF_LOGITS,
+    NLL_OF_PROBABILITIES,
+    SWAPPED,
     SpiedModel,
     SpiedSGD,
     close,
@@ -83,25 +86,8 @@ MISTAKES = bank(
             "F.cross_entropy has divided by the number of pictures already.",
         ),
     ),
-    Mistake(
-        "ts_nll_of_logits",
-        "your loss is minus the label's logit; it should be minus its log softmax",
-        "loss",
-        (
-            "Can your loss become negative?",
-            "F.nll_loss expects log-probabilities; nothing stops the label's logit from growing for ever.",
-            "Use F.cross_entropy, or F.nll_loss of log_softmax(logits, dim=1).",
-        ),
-    ),
-    Mistake(
-        "ts_nll_of_probabilities",
-        "your loss is minus the label's probability; it should be minus its logarithm",
-        "loss",
-        (
-            "What is your loss when the label's probability is 1? And when it is 0?",
-            "F.nll_loss expects logarithms: log_softmax, not softmax.",
-        ),
-    ),
+    NLL_OF_LOGITS,
+    NLL_OF_PROBABILITIES,
     Mistake(
         "ts_softmax_over_batch",
         "your softmax runs over the pictures of the batch; it should run over the classes",
@@ -129,15 +115,7 @@ MISTAKES = bank(
             "Minus the logarithm of the probability that the softmax gives the label.",
         ),
     ),
-    Mistake(
-        "ev_swapped",
-        "you swap predictions and labels in the call of the loss; predictions should come first",
-        "loss",
-        (
-            "In which order does F.cross_entropy take its two arguments?",
-            "First what the model says, then what is true.",
-        ),
-    ),
+    SWAPPED,
     Mistake(
         "ts_no_graph",
         "your loss has no connection to the weights; autograd should be able to follow it back to them",
@@ -359,13 +337,14 @@ def check(student: ModuleType) -> Iterator[Outcome]:
         for probe in (_mode, _loss, _gradients, _clipping, _update, _returned):
             outcome = probe(student.train_step)
             if isinstance(outcome, Problem) and probe is not _mode:
-                outcome = replace(outcome, evidence=f"{outcome.evidence}. Try it: {CASE}")
+                call = f"train_step(model, images, labels, optimizer, {CLIP if probe is _clipping else NO_CLIP:.10g})"
+                outcome = replace(outcome, evidence=f"{outcome.evidence}. Try it: {CASE}; {call}")
             yield outcome
             if isinstance(outcome, Problem):
                 return
     except Exception as error:
         if is_swapped_cross_entropy(error):
-            yield problem(MISTAKES["ev_swapped"], f"cross_entropy got whole numbers first, and failed: {error}")
+            yield problem(SWAPPED, f"cross_entropy got whole numbers first, and failed: {error}")
         elif "does not require grad" in str(error):
             yield problem(MISTAKES["ts_no_graph"], f"backward() failed: {error}")
         else:

@@ -1,6 +1,7 @@
 """Exercise 10: weights of torchvision's VisionTransformer under our names."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import permutations
 from types import ModuleType
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from vitscratch.exercises.checks.compare import say
 from vitscratch.exercises.checks.naming import bank, named
-from vitscratch.exercises.checks.student import shape_of
+from vitscratch.exercises.checks.student import noted, shape_of
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 from vitscratch.vit import VisionTransformer
 from vitscratch.weights.table import to_ours
@@ -125,7 +126,8 @@ def check(student: ModuleType) -> Iterator[Outcome]:
     for depth in DEPTHS:
         theirs = torchvision_weights(depth)
         given = {name: tensor.clone() for name, tensor in theirs.items()}
-        found = student.convert_torchvision(given)
+        with noted(f"in a model of {depth} blocks: {_call(depth)}"):
+            found = student.convert_torchvision(given)
         if list(given) != list(theirs) or any(not torch.equal(given[name], theirs[name]) for name in theirs):
             lost = [name for name in theirs if name not in given or not torch.equal(given[name], theirs[name])]
             lost = lost or [name for name in given if name not in theirs] or ["the order of its names"]
@@ -134,18 +136,27 @@ def check(student: ModuleType) -> Iterator[Outcome]:
         results.append((depth, theirs, found))
     for depth, theirs, found in results:
         if problem := names_problem(depth, theirs, found):
-            yield problem
+            yield _with_call(problem, depth)
             return
     yield Passed("the names are those of our VisionTransformer, all of them, for 2 and for 11 blocks")
     for depth, theirs, found in results:
         if problem := values_problem(_expected(theirs), found, depth):
-            yield problem
+            yield _with_call(problem, depth)
             return
     yield Passed("every tensor has the values of the one it was made of")
     yield from _loaded(*results[0])
     prefixed = {f"module.{name}": tensor for name, tensor in results[0][1].items()}
     evidence = prefix_problem(student, prefixed, results[0][2])
     yield named(MISTAKES, "cv_prefix", evidence) if evidence else Passed('the prefix "module." is taken away')
+
+
+def _call(depth: int) -> str:
+    """What a student types to get the same dict."""
+    return f"from {__name__} import torchvision_weights; found = convert_torchvision(torchvision_weights({depth}))"
+
+
+def _with_call(problem: Problem, depth: int) -> Problem:
+    return replace(problem, evidence=f"{problem.evidence}. Try it: {_call(depth)}")
 
 
 def torchvision_weights(depth: int) -> dict[str, Tensor]:

@@ -5,7 +5,8 @@ position for each of their patches. For pictures of another size, the positions 
 their grid, bicubic (section 3.2 of the paper). The class token has no place in the grid: its row stays as it is.
 
 torch.nn.functional.interpolate does the arithmetic; align_corners=True (as torchvision), antialias=True (as timm)
-or neither: all three are right here. Grids need not be square, and the result must have the right size for every grid.
+or neither: all three are right here. Grids need not be square, the result must have the right size for every grid, and
+a grid of 5 x 3 is another one than a grid of 3 x 5, though it has as many patches.
 
 Shapes: pos_embed (1, 1 + rows * columns, d), class token first, then row by row
         -> (1, 1 + new_rows * new_columns, d). old_grid and new_grid are (rows, columns).

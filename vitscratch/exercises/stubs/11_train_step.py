@@ -3,7 +3,7 @@
 Write what happens to one batch. The order matters:
 
     put the model into train mode       dropout and BatchNorm behave as in training only then
-    forget old gradients                backward() adds to what is there
+    forget old gradients                backward() adds to what is there; or, for the next step, after this one
     loss = mean over the batch of  -log softmax(logits)[label]        (cross-entropy)
     g = gradient of the loss by the weights
     if |g| > clip_norm:  g = g * clip_norm / |g|      |g|: length of all gradients as one vector

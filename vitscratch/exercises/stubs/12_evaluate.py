@@ -9,8 +9,10 @@ Write the function whose numbers end up in the report:
 - The model is in eval mode while it is measured, and afterwards in the mode in which it was before.
 - No gradients: nobody needs them here, and they cost memory. Afterwards autograd works as before.
 
-model: logits (b, classes) for images (b, c, H, W). batches: a DataLoader, or another iterable of (images, labels);
-labels (b,) are whole numbers. Returned are two Python floats, first the loss, then the accuracy.
+model: logits (b, classes) for images (b, c, H, W). batches: pairs of images and labels; labels (b,) are whole numbers.
+It may be a DataLoader that shuffles, another order in every pass, or a generator, which has no len, no dataset, and
+nothing left for a second pass: so loop over it once, and ask it for nothing else.
+Returned are two Python floats, first the loss, then the accuracy.
 
 Minutes:     15
 Difficulty:  2 of 3

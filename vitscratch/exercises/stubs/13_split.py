@@ -4,6 +4,7 @@ Write the function that decides which pictures the model never trains on. From t
 picture numbers: those to train on, and those that are held out, `fraction` of them.
 
     held out of class c:  fraction * n_c pictures, rounded up or down        (n_c: pictures of class c)
+                          where that is a whole number, just as many
 
 - Every number from 0 to n - 1 is in one of the lists, once. A picture in both would be a question with its answer.
 - Every class is in both lists, with its share. (Folders are read class by class: the last 20 % are one class.)

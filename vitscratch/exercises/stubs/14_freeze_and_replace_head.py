@@ -4,14 +4,14 @@
 
 Write three functions that change a model in place:
 
-replace_head  model.head becomes a new nn.Linear with as many inputs as the old one and num_classes outputs. It lives
-              on the device and in the dtype of the old one, and it learns.
+replace_head  model.head becomes a new nn.Linear, itself and with a bias, with as many inputs as the old one and
+              num_classes outputs. It lives on the device and in the dtype of the old one, and it learns.
 freeze        only model.head learns. The body gets no gradients any more (requires_grad), forgets those it has (an
               optimizer would still use them), and stays in eval mode, also after model.train(), which every training
               step calls: else dropout goes on, and BatchNorm's statistics move with every picture.
-              The weights stay as they are, and the model can be called as before.
-prepare       both, and then an optimizer of what learns, with this learning rate. Mind the order: an optimizer holds
-              the parameters that were there when it was made.
+              The weights stay as they are, and the model can be called as before; model.train() returns it as before.
+prepare       both, and then an optimizer of what learns and nothing else, with this learning rate. Mind the order: an
+              optimizer holds the parameters that were there when it was made.
 
 Minutes:     20
 Difficulty:  2 of 3

@@ -1,0 +1,140 @@
+"""What an exception says about a student's code: one line, where it was, and hints that fit it."""
+
+from bdb import BdbQuit
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from vitscratch.exercises.errors import STEP, explain, explain_broken, explain_missing
+from vitscratch.exercises.exercise import Problem
+
+SYNTAX = "Python cannot read this line; look at it and at the one above it"
+SIGNATURE = "The stub has the names of the arguments"
+NAMES = "Is the name spelled as where it is defined"
+ERROR = "Look at the line: print the shapes of what goes into it."
+
+
+def told(folder: Path, code: str, call: str = "", **names: object) -> Problem | None:
+    """Run a student's file, and then what the checker does with it."""
+    path = folder / "06_mlp.py"
+    path.write_text(code)
+    try:
+        exec(compile(code, str(path), "exec"), names)
+        exec(compile(call, "checker.py", "exec"), names)
+    except BaseException as error:
+        return explain(error, path)
+    raise AssertionError("nothing was raised")
+
+
+@pytest.mark.parametrize(
+    ("code", "what", "line", "hint"),
+    [
+        ("def f(\n", "SyntaxError: '(' was never closed", "line 1: `def f(`", SYNTAX),
+        ("raise SystemExit", "the code ends the program: sys.exit(), exit() or quit()", "line 1: `raise SystemExit`",
+         "A file that is imported only defines things"),
+        ("raise EOFError", "the code waits for input: input() finds no keyboard in the checker",
+         "line 1: `raise EOFError`", "The checker calls your functions itself"),
+        ("raise BdbQuit", "the code stops in the debugger: breakpoint() finds no keyboard in the checker",
+         "line 1: `raise BdbQuit`", "The checker runs alone"),
+        ("def f(): f()\nf()", "the code calls itself without an end (RecursionError)", "line 1: `def f(): f()`",
+         "Which function does this line call?"),
+        ("raise MemoryError", "the code asks for more memory than the checker gives: MemoryError",
+         "line 1: `raise MemoryError`", "How many numbers does the tensor of this line have?"),
+        ("raise RuntimeError('std::bad_alloc')",
+         "the code asks for more memory than the checker gives: RuntimeError: std::bad_alloc",
+         "line 1: `raise RuntimeError('std::bad_alloc')`", "How many numbers"),
+        ("x = 1\nraise RuntimeError(\"can't allocate memory: you tried to allocate 3221225472 bytes.\")",
+         "the code asks for more memory than the checker gives: 3.0 GiB at once", "line 2: `raise", "How many numbers"),
+        ("raise OSError(27, 'File too large')", "the code prints or writes without an end: more than 16 MB",
+         "line 1: `raise OSError", "Which loop is this line in"),
+        ("raise AttributeError('cannot assign module before Module.__init__() call')",
+         "the code ends with AttributeError: cannot assign module before Module.__init__() call: super().__init__() "
+         "has to run first", "line 1: `raise", "What has to happen in __init__ of a torch module"),
+        ("x = valeu", "the code ends with NameError: name 'valeu' is not defined", "line 1: `x = valeu`", NAMES),
+        ("value = 1\nx = valeu", "the code ends with NameError: name 'valeu' is not defined; nearest: value",
+         "line 2: `x = valeu`", NAMES),
+        ("import einopz", "the code ends with ModuleNotFoundError: No module named 'einopz'; nearest: einops",
+         "line 1: `import einopz`", NAMES),
+        ("from math import squirt",
+         "the code ends with ImportError: cannot import name 'squirt' from 'math'", "line 1: `from math", NAMES),
+        ("'a'.uper()", "the code ends with AttributeError: 'str' object has no attribute 'uper'; nearest: upper",
+         "line 1: `'a'.uper()`", NAMES),
+        ("class A:\n    def __dir__(self): 1 / 0\nA().b",
+         "the code ends with AttributeError: 'A' object has no attribute 'b'", "line 3: `A().b`", NAMES),
+        ("raise ValueError('one\\ntwo')", "the code ends with ValueError: one", "line 1: `raise", ERROR),
+        ("raise ValueError", "the code ends with ValueError", "line 1: `raise ValueError`", ERROR),
+        ("raise ValueError('x' * 999)", f"the code ends with ValueError: {'x' * 366}...", "line 1: `raise", ERROR),
+    ],
+)  # fmt: skip
+def test_an_error_in_the_students_code(code: str, what: str, line: str, hint: str, tmp_path: Path) -> None:
+    problem = told(tmp_path, code, BdbQuit=BdbQuit)
+    assert problem is not None
+    assert problem.what.startswith(what) and len(problem.what) <= 400
+    assert problem.evidence.startswith(f"06_mlp.py, {line}") and problem.step == STEP and problem.mistake is None
+    assert problem.hints[0].startswith(hint) and len(problem.hints) == 2 and problem.hints[1]
+
+
+@pytest.mark.parametrize(
+    ("code", "call", "what", "line"),
+    [
+        ("class MLP:\n    def __init__(self, d): pass", "MLP(d=1, m=2)",
+         "MLP.__init__ cannot be used as the exercise does: TypeError: MLP.__init__() got an unexpected keyword "
+         "argument 'm'", 2),
+        ("class MLP:\n    pass", "MLP().forward",
+         "MLP cannot be used as the exercise does: AttributeError: 'MLP' object has no attribute 'forward'", 1),
+        ("from torch import nn\nclass MLP(nn.Module): pass", "MLP()(3)",
+         "MLP cannot be used as the exercise does: NotImplementedError: Module [MLP] is missing the required "
+         "\"forward\" function", 2),
+        ("from torch import nn\nclass MLP(nn.Module):\n    def __init__(self): pass", "MLP().training",
+         "MLP was not set up as a torch module: super().__init__() has not run", 2),
+    ],
+)  # fmt: skip
+def test_an_error_that_is_about_what_the_student_defines(
+    code: str, call: str, what: str, line: int, tmp_path: Path
+) -> None:
+    problem = told(tmp_path, code, call)
+    assert problem is not None and problem.what.startswith(what) and f"line {line}: `" in problem.evidence
+    assert problem.hints[0].startswith(SIGNATURE)
+
+
+def test_an_error_of_the_checker_is_not_the_students(tmp_path: Path) -> None:
+    assert told(tmp_path, "class MLP: ...", "1 / 0") is None
+    assert told(tmp_path, "class MLP: ...", "raise SystemExit") is None
+
+
+@pytest.mark.parametrize(
+    ("code", "what", "evidence", "hint"),
+    [
+        ("", "the file defines no MLP", "06_mlp.py defines nothing", "The exercise looks for MLP at the left margin"),
+        ("import math\ndef f(): ...\nclass Other: ...", "the file defines no MLP", "06_mlp.py defines f, Other",
+         "The exercise looks for MLP at the left margin"),
+        ("x = 1\nclass mlp: ...", "the file defines no MLP; nearest: mlp", "06_mlp.py, line 2: `class mlp: ...`",
+         "Compare the name letter by letter: MLP."),
+        ("M_LP = print", "the file defines no MLP; nearest: M_LP", "06_mlp.py has M_LP",
+         "Compare the name letter by letter: MLP."),
+    ],
+)  # fmt: skip
+def test_what_is_not_defined(code: str, what: str, evidence: str, hint: str, tmp_path: Path) -> None:
+    path, module = tmp_path / "06_mlp.py", ModuleType("mlp")
+    path.write_text(code)
+    exec(compile(code, str(path), "exec"), module.__dict__)
+    problem = explain_missing(module, path, ("MLP",))
+    assert problem is not None and (problem.what, problem.evidence) == (what, evidence)
+    assert problem.hints[0].startswith(hint) and problem.hints[1]
+    module.MLP = print
+    assert explain_missing(module, path, ("MLP",)) is None
+
+
+def test_functions_of_pythons_own_that_were_replaced(tmp_path: Path) -> None:
+    problem = explain_broken(["len", "open", "max", "min"], tmp_path / "06_mlp.py")
+    assert problem is not None and problem.evidence == "06_mlp.py"
+    assert problem.what == "the code replaces Python's own len, open, max, and then nothing works any more"
+    assert problem.hints[1] == "Call the variable something else than len."
+    assert explain_broken([], tmp_path) is None
+
+
+def test_a_line_that_is_not_there_any_more(tmp_path: Path) -> None:
+    code = "import pathlib\npathlib.Path(__file__).unlink()\n1 / 0\n"
+    problem = told(tmp_path, code, __file__=str(tmp_path / "06_mlp.py"))
+    assert problem is not None and problem.evidence == "06_mlp.py, line 3"
