@@ -232,14 +232,17 @@ OF_PARTS = {name: text + BLOCK for name, text in test_multi_head_self_attention.
 }
 
 
+# Inside a block these are the block's own mistake.
+IN_A_BLOCK = {"attn_residual_inside": "enc_double_residual", "mlp_residual_inside": "enc_double_residual"}
+
+
 def test_mistakes_of_the_parts_are_named_in_the_block_too() -> None:
-    """Those of the bank that no other test has; two for each part are enough of the rest."""
     tried = {name for name in OF_PARTS if name in MISTAKES and name not in NAMED}
     assert len(tried) > 40
     for name in sorted(tried):
         problem = outcome_of("encoder_block", OF_PARTS[name])
-        assert problem is not None and problem.mistake == name, (name, problem)
-        assert problem.step == MISTAKES[name].step
+        assert problem is not None and problem.mistake == IN_A_BLOCK.get(name, name), (name, problem)
+        assert name in IN_A_BLOCK or problem.step == MISTAKES[name].step
 
 
 PAIRS = [
