@@ -191,6 +191,7 @@ MODEL = {  # mistakes of the model; edits of LIBRARY
     "vit_max_pool": (("x[:, 0]", "x.amax(dim=1)"),),
     "vit_sum_pool": (("x[:, 0]", "x.sum(dim=1)"),),
     "vit_other_token": (("x[:, 0]", "x[:, -1]"),),
+    "vit_other_token: the third": (("x[:, 0]", "x[:, 2]"),),
     "vit_first_picture": (("x[:, 0]", "x[:1, 0].expand(len(x), -1)"),),
     "vit_head_all_tokens": (("x[:, 0]", "x.flatten(1)"), ("nn.Linear(embed_dim, num_classes)", "nn.Linear(embed_dim * self.pos_embed.shape[1], num_classes)")),
     "vit_head_no_bias": (("nn.Linear(embed_dim, num_classes)", "nn.Linear(embed_dim, num_classes, bias=False)"),),
@@ -300,6 +301,14 @@ def test_of_two_mistakes_the_first_is_named(first: str, then: str) -> None:
 @pytest.mark.parametrize(
     "two",
     [
+        ("vit_no_final_norm", "vit_mean_with_cls"),
+        ("vit_no_final_norm", "vit_softmax"),
+        ("vit_no_final_norm", "vit_head_no_bias"),
+        ("vit_mean_with_cls", "vit_head_no_bias"),
+        ("enc_eps_1e-5", "vit_mean_with_cls"),
+        ("enc_eps_1e-5", "vit_other_token"),
+        ("enc_eps_1e-5", "vit_softmax"),
+        ("vit_no_final_norm: unused", "vit_other_token: the third"),
         ("vit_no_final_norm: unused", "vit_mean_with_cls"),
         ("vit_no_final_norm: unused", "vit_softmax"),
         ("vit_final_norm_twice", "vit_max_pool"),
@@ -368,7 +377,7 @@ def test_a_table_without_a_row_for_the_class_token_is_told_by_its_shape(
         (("range(depth)", "range(depth - 1)"), "\n2 blocks with parameters for depth=3"),
         (
             (f"        {NORM}\n", ""),
-            "no norm; beside 3 blocks it has cls_token (1, 1, 14), pos_embed (1, 10, 14), patch",
+            "there is no norm: beside 3 blocks it has cls_token (1, 1, 14), pos_embed (1, 10, 14), patch",
         ),
     ],
 )

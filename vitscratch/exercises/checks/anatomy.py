@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ class Anatomy:
     norm: tuple[str, str]
     head: tuple[str, str]
     surplus: list[str]
+    absent: list[str] = field(default_factory=list)
+    """Mistakes after the blocks that missing parameters tell."""
 
 
 def grid(sizes: Sizes) -> tuple[int, int]:

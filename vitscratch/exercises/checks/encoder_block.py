@@ -73,12 +73,14 @@ MISTAKES: dict[str, Mistake] = {
     **{
         name: replace(mistake, step="attention", hints=(NUDGES["attention"], *mistake.hints))
         for name, mistake in multi_head_self_attention.MISTAKES.items()
+        if name != "attn_random"  # in a block it is enc_random
     },
     **{
         name: replace(
             mistake, step=mistake.step if mistake.step == "parameters" else "MLP", hints=(NUDGES["MLP"], *mistake.hints)
         )
         for name, mistake in mlp.MISTAKES.items()
+        if name != "mlp_random"
     },
 }
 

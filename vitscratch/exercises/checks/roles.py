@@ -297,32 +297,44 @@ def _bare_block(found: Sequence[_Found], sizes: Mapping[str, int]) -> Iterator[l
     wide = [one for one in matrices if prod(one.shape) == d * m]
     rest = [one for one in matrices if one not in wide]
     scales = [one for one in vectors if one.ones and prod(one.shape) == d]
-    shifts = [one for one in vectors if not one.ones and prod(one.shape) == d]
-    if len(wide) != 2 or len(scales) != 2:
+    fixed, shifts = _certain_biases([one for one in vectors if one not in scales], sizes)
+    if len(wide) != 2 or len(scales) != 2 or len(shifts) != 4:
         return
+    ways: list[tuple[tuple[bool, int, float, int], list[Piece]]] = []
+    for (fc1, fc2), norms, order in product(permutations(wide), permutations(scales), permutations(shifts)):
+        of_mlp: list[_Role] = [(fc1, "mlp.fc1.weight", ()), (fc2, "mlp.fc2.weight", ())]
+        for roles in _attention_roles(rest, sizes, "attn."):
+            proj = next((one.name for one, target, _ in roles if "proj" in target), "")
+            alike, biases = _beside((proj, fc2.name, norms[0].name, norms[1].name), order)
+            biases += [
+                Piece(one.name, "d", f"{name}.weight") for one, name in zip(norms, ("norm1", "norm2"), strict=True)
+            ]
+            for way in product(*(_readings(*role, sizes) for role in (*roles, *of_mlp))):
+                key = (_mixed(way), scales.index(norms[0]), -alike, len(ways))
+                ways.append((key, [*way, *biases, *fixed]))
+    yield from (way for _, way in sorted(ways, key=lambda way: way[0]))
+
+
+def _certain_biases(vectors: Sequence[_Found], sizes: Mapping[str, int]) -> tuple[list[Piece], list[_Found]]:
+    """The biases whose role their size or their name tells, and those as wide as a token that are left."""
+    d, m = sizes["d"], sizes["m"]
     fixed = [Piece(one.name, "m", "mlp.fc1.bias") for one in vectors if prod(one.shape) == m]
     packed = [one for one in vectors if prod(one.shape) == 3 * d]
     for one in packed:
         fixed += _readings(one, "attn.qkv.bias", (), sizes)[:1]
-    for role, one in [] if packed else [(one.role, one) for one in shifts if one.role in ("q", "k", "v")]:
-        fixed += _readings(one, "attn.qkv.bias", ("qkv".index(role),), sizes)[:1]
-        shifts = [other for other in shifts if other is not one]
-    if len(shifts) != 4:
-        return
-    ways: list[tuple[tuple[bool, int, float, int], list[Piece]]] = []
-    for (fc1, fc2), (norm1, norm2), order in product(permutations(wide), permutations(scales), permutations(shifts)):
-        of_mlp: list[_Role] = [(fc1, "mlp.fc1.weight", ()), (fc2, "mlp.fc2.weight", ())]
-        for roles in _attention_roles(rest, sizes, "attn."):
-            proj = next((one.name for one, target, _ in roles if "proj" in target), "")
-            beside = {"attn.proj": proj, "mlp.fc2": fc2.name, "norm1": norm1.name, "norm2": norm2.name}
-            alike = sum(likeness(one.name, weight) for one, weight in zip(order, beside.values(), strict=True))
-            alike += likeness(order[2].name.rstrip("12"), order[3].name.rstrip("12"))  # the norms' biases: b1 and b2
-            biases = [Piece(one.name, "d", f"{layer}.bias") for one, layer in zip(order, beside, strict=True)]
-            biases += [Piece(one.name, "d", f"{name}.weight") for one, name in ((norm1, "norm1"), (norm2, "norm2"))]
-            for way in product(*(_readings(*role, sizes) for role in (*roles, *of_mlp))):
-                key = (_mixed(way), scales.index(norm1), -alike, len(ways))
-                ways.append((key, [*way, *biases, *fixed]))
-    yield from (way for _, way in sorted(ways, key=lambda way: way[0]))
+    left = [one for one in vectors if prod(one.shape) == d]
+    for one in [] if packed else [one for one in left if one.role in ("q", "k", "v")]:
+        fixed += _readings(one, "attn.qkv.bias", ("qkv".index(one.role),), sizes)[:1]
+        left.remove(one)
+    return fixed, left
+
+
+def _beside(weights: Sequence[str], order: Sequence[_Found]) -> tuple[float, list[Piece]]:
+    """How alike biases in this order are to the weights of attn.proj, mlp.fc2, norm1 and norm2, and their roles."""
+    alike = sum(likeness(one.name, weight) for one, weight in zip(order, weights, strict=True))
+    alike += likeness(order[2].name.rstrip("12"), order[3].name.rstrip("12"))  # the norms' biases: b1 and b2
+    layers = ("attn.proj", "mlp.fc2", "norm1", "norm2")
+    return alike, [Piece(one.name, "d", f"{layer}.bias") for one, layer in zip(order, layers, strict=True)]
 
 
 def _mixed(way: Sequence[Piece]) -> bool:

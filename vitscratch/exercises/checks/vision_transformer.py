@@ -137,6 +137,8 @@ class Trial:
         if self.anatomy.table.rows == patches_of(self):  # the class token has no position: no logits are right
             return _a_row_short(self)
         for number, logits in ((1, self.logits[1]), *enumerate(self.logits)):
+            if self.anatomy.absent:  # no logits are right
+                break
             right = self.right(number, project=self.project)
             if not same(logits, right):
                 return difference(logits, right, self.code(number))
@@ -155,17 +157,17 @@ class Trial:
         named_ = {name: tensor.detach().clone() for name, tensor in self.model.named_parameters(remove_duplicate=False)}
         assert parts.projection is not None
         blocks = [
-            {name: tensor.detach() for name, tensor in maps[min(which, len(maps) - 1)].read(block).items()}
+            {name: tensor.detach().clone() for name, tensor in maps[min(which, len(maps) - 1)].read(block).items()}
             for maps, block in zip(self.maps, parts.blocks, strict=True)
         ]
-        weight, bias = parts.norm
-        head = named_[parts.head[0]]
+        (weight, bias), head = parts.norm, named_[parts.head[0]]
+        ones, none = torch.ones(width, dtype=torch.float64), torch.zeros(self.sizes["num_classes"], dtype=torch.float64)
         return Numbers(
             *parts.projection.numbers(named_, width),
             *parts.table.numbers(named_, width),
             blocks,
-            (named_[weight], named_[bias]),
-            (head if head.shape[1] == width else head.mT, named_[parts.head[1]]),
+            (named_.get(weight, ones), named_.get(bias, 0 * ones)),
+            (head if head.shape[1] == width else head.mT, named_.get(parts.head[1], none)),
         )
 
     def right(self, number: int, way: int | None = None, project: int = 0) -> Tensor:
@@ -183,7 +185,7 @@ class Trial:
 
     def is_right(self) -> bool:
         """Whether all logits are right under one reading of the parameters, which is kept."""
-        if self.anatomy.table.rows == patches_of(self):  # the class token has no position
+        if self.anatomy.table.rows == patches_of(self) or self.anatomy.absent:  # parameters are missing
             return False
         assert self.anatomy.projection is not None
         orders = range(len(projecting.rights(self.anatomy.projection)))
@@ -235,7 +237,7 @@ def _check(student: ModuleType) -> Iterator[Outcome]:
             if problem := _ignores_its_arguments(student, sizes, failed.error):
                 raise WrongError(problem) from None
             raise failed.error from None
-    if trials[0].anatomy.table.rows > patches_of(trials[0]):
+    if trials[0].anatomy.table.rows > patches_of(trials[0]) and not trials[0].anatomy.absent:
         yield Passed("all parts are registered: patch embedding, class token, positions, blocks, norm and head")
     yield Passed("logits come as (batch, num_classes), for batches of 1, 3 and 5 and several sizes")
     if wrong := [trial for trial in trials if not trial.is_right()]:
@@ -423,7 +425,7 @@ def _patches_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -
         expected += _outside(model, parts)
         return Problem(what, expected, PATCHES, (NUDGES["parameters"], "Exercise 2 makes it."))
     if not parts.projection.bias:
-        return named(MISTAKES, "pe_no_bias", _no_bias(model, parts.projection.weight, has))
+        return named(MISTAKES, "pe_no_bias", f"{has}\n{_no_bias(model, parts.projection.weight)}")
     return None
 
 
@@ -512,31 +514,40 @@ def _ends_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -> P
     if not parts.norm[0]:
         inside = {id(module) for block in parts.blocks for module in block.modules()}
         norms = [m for m in model.modules() if "Norm" in type(m).__name__ and id(m) not in inside]
-        found = f"after the blocks: {norms or 'no norm'}; {_outside(model, parts)}"
-        return named(MISTAKES, "vit_final_norm_other" if norms else "vit_no_final_norm", f"{has}\n{found}")
+        if norms:
+            return named(MISTAKES, "vit_final_norm_other", f"{has}\nafter the blocks: {norms}")
+        parts.absent.append("vit_no_final_norm")
     path = parts.norm[0].rpartition(".")[0]
     owner = type(model.get_submodule(path)).__name__
     if "BatchNorm" in owner or "InstanceNorm" in owner:
         evidence = f"type({_built(sizes)}.get_submodule({path!r})).__name__ is {owner}; it should be LayerNorm"
         return named(MISTAKES, "vit_final_norm_other", evidence)
-    if not parts.norm[1]:
-        return named(MISTAKES, "vit_final_norm_other", _no_bias(model, parts.norm[0], has))
+    if parts.norm[0] and not parts.norm[1]:
+        return named(MISTAKES, "vit_final_norm_other", f"{has}\n{_no_bias(model, parts.norm[0])}")
     if not parts.head[0]:
         sizes_ = {classes * width * count for count in (rows * columns, rows * columns + 1)}
         if any(tensor.numel() in sizes_ for tensor in model.parameters()):
             return named(MISTAKES, "vit_head_all_tokens", f"{has}\n{_outside(model, parts)}")
         what = f"You have no weight of ({classes}, {width}) for the head; there should be one."
-        return Problem(
-            what,
-            f"{has}\n{_outside(model, parts)}",
-            HEAD,
-            (NUDGES["parameters"], "The head is one nn.Linear(embed_dim, num_classes)."),
-        )
-    return None if parts.head[1] else named(MISTAKES, "vit_head_no_bias", _no_bias(model, parts.head[0], has))
+        hints = (NUDGES["parameters"], "The head is one nn.Linear(embed_dim, num_classes).")
+        return Problem(what, f"{has}\n{_outside(model, parts)}", HEAD, hints)
+    parts.absent += [] if parts.head[1] else ["vit_head_no_bias"]
+    told = f"{has}\n{_told_absent(model, parts)}"
+    return named(MISTAKES, parts.absent, told) if parts.absent and not parts.hooked else None
 
 
-def _no_bias(model: nn.Module, weight: str, has: str) -> str:
-    return f"{has}\n{weight} {tuple(model.get_parameter(weight).shape)} has no bias beside it"
+def _told_absent(model: nn.Module, parts: Anatomy) -> str:
+    """For evidence: what is there in place of the parameters after the blocks."""
+    told = []
+    if "vit_no_final_norm" in parts.absent:
+        told.append(f"there is no norm: {_outside(model, parts)}")
+    if "vit_head_no_bias" in parts.absent:
+        told.append(_no_bias(model, parts.head[0]))
+    return "; ".join(told)
+
+
+def _no_bias(model: nn.Module, weight: str) -> str:
+    return f"{weight} {tuple(model.get_parameter(weight).shape)} has no bias beside it"
 
 
 def _maps(student: ModuleType, model: nn.Module, parts: Anatomy, sizes: Sizes) -> list[list[RoleMap]]:
@@ -873,6 +884,8 @@ def _of_the_model(evidence: str, model: nn.Module) -> str:
 def _tail_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | None:
     """Whether the logits are the head of the normalised class token."""
     last, found = [heard[-1].out for heard in traces], [trial.logits[1] for trial in trials]
+    if trials[0].anatomy.absent:
+        return _absent(trials, last, found)
     right = [assembling.tail(z, trial.numbers()) for z, trial in zip(last, trials, strict=True)]
     if all(same(logits, expected) for logits, expected in zip(found, right, strict=True)):
         return None
@@ -881,7 +894,7 @@ def _tail_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | N
     inputs = {id(trial): (z, heard[0].x) for trial, z, heard in zip(trials, last, traces, strict=True)}
     for names, compute in assembling.wrong_tails():
         if _all_same(trials, found, lambda t, c=compute: c(inputs[id(t)][0], t.numbers())):
-            return _of_the_norm(named(MISTAKES, names, evidence))
+            return _of_the_norm(named(MISTAKES, _with_eps(trial, names, compute), evidence))
     if _all_same(trials, found, lambda t: assembling.tail(sum(inputs[id(t)]), t.numbers())):  # type: ignore[arg-type]
         return named(MISTAKES, "vit_long_residual", evidence)
     if _all_same(trials, found, lambda t: assembling.tail(inputs[id(t)][1], t.numbers())):
@@ -892,27 +905,63 @@ def _tail_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | N
     return _extra(trial) or _unknown_tail(trial, evidence)
 
 
-def _tiny_problem(trial: Trial) -> Problem | None:
-    """Tokens of deviation 1e-3 show every eps: with the blocks as they are, without attention, without all of it."""
+def _absent(trials: list[Trial], last: list[Tensor], found: list[Tensor]) -> Problem:
+    """Parameters are missing after the blocks: what is done wrong there besides."""
+    trial, absent = trials[0], trials[0].anatomy.absent
+    z = {id(one): tokens for one, tokens in zip(trials, last, strict=True)}
+    evidence = counted(_built(trial.sizes), trial.model, count(trial.sizes))
+    evidence += f"\n{_told_absent(trial.model, trial.anatomy)}"
+    for names, compute in assembling.wrong_tails():
+        fits = "vit_no_final_norm" in names or "vit_no_final_norm" not in absent
+        if fits and _all_same(trials, found, lambda t, c=compute: c(z[id(t)], t.numbers())):
+            every = {*absent, *_with_eps(trial, names, compute)}
+            return named(MISTAKES, sorted(every, key=_place_in_the_tail), evidence)
+    return named(MISTAKES, absent, evidence)
+
+
+def _place_in_the_tail(name: str) -> int:
+    return 0 if name.startswith("enc_eps") else (NORM, POOLING, HEAD).index(MISTAKES[name].step)
+
+
+def _with_eps(trial: Trial, names: tuple[str, ...], tail: assembling.Tail) -> tuple[str, ...]:
+    """The names of what is wrong after the blocks, and a wrong eps, which only tiny tokens show."""
+    seen, start, numbers = _tiny(trial, ("attn.proj", "mlp.fc2"))
+    if same(seen, tail(start, numbers)):
+        return names
+    for pair, compute in assembling.wrong_tails():
+        if {*names} < {*pair} and pair[0].startswith("enc_eps") and same(seen, compute(start, numbers)):
+            return pair
+    return names
+
+
+def _tiny(trial: Trial, silent: tuple[str, ...]) -> tuple[Tensor, Tensor, Numbers]:
+    """The logits if tokens have deviation 1e-3 and layers of the blocks are silent; the blocks' input; the numbers."""
     parameters = dict(trial.model.named_parameters())
     kept = {name: tensor.detach().clone() for name, tensor in parameters.items()}
-    parts, images = trial.anatomy, trial.images[1]
+    parts = trial.anatomy
     assert parts.projection is not None
+    with torch.no_grad():
+        for name in (parts.projection.weight, parts.projection.bias, *parts.table.names):
+            parameters[name].copy_(1e-3 * kept[name])
+        _silence(trial, silent)
+        seen, numbers = trial.run(trial.images[1]), trial.read(trial.way)
+        start = replace(trial, known={}).start(trial.project)
+        for name, tensor in parameters.items():
+            tensor.copy_(kept[name])
+    return seen, start, numbers
+
+
+def _tiny_problem(trial: Trial) -> Problem | None:
+    """Tokens of deviation 1e-3 show every eps: with the blocks as they are, without attention, without all of it."""
+    heads = trial.sizes["num_heads"]
     silent: tuple[str, ...] = ()
     for layer in ("", "attn.proj", "mlp.fc2"):
         silent = (*silent, layer)
-        with torch.no_grad():
-            for name in (parts.projection.weight, parts.projection.bias, *parts.table.names):
-                parameters[name].copy_(1e-3 * kept[name])
-            _silence(trial, silent)
-            seen, right = trial.run(images), replace(trial, known={}).right(1, project=trial.project)
-            numbers, start = trial.read(trial.way), replace(trial, known={}).start(trial.project)
-            for name, tensor in parameters.items():
-                tensor.copy_(kept[name])
+        seen, start, numbers = _tiny(trial, silent)
+        right = assembling.tail(assembling.encoded(start, numbers, heads), numbers)
         if same(seen, right):
             continue
         evidence = _tiny_evidence(trial, numbers, layer, difference(seen, right, "logits"))
-        heads = trial.sizes["num_heads"]
         for flag in () if layer == "mlp.fc2" else (*reference.NORMALISED, *reference.NORM1, *reference.NORM2):
             z = assembling.encoded(start, numbers, heads, frozenset({flag}))
             if same(seen, assembling.tail(z, numbers)):
