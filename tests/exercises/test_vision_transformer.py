@@ -376,7 +376,7 @@ def test_a_table_without_a_row_for_the_class_token_is_told_by_its_shape(
         (("nn.Conv2d(in_channels", "nn.Conv2d(3"), "patch_embed.weight (14, 3, 8, 8) is made for 3 channels"),
         (("range(depth)", "range(depth - 1)"), "\n2 blocks with parameters for depth=3"),
         (
-            (f"        {NORM}\n", ""),
+            (NORM, "self.norm = nn.Identity()"),
             "there is no norm: beside 3 blocks it has cls_token (1, 1, 14), pos_embed (1, 10, 14), patch",
         ),
     ],
