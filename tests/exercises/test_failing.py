@@ -53,7 +53,9 @@ def test_the_step_and_the_shapes_of_an_exception(name: str) -> None:
 def test_it_is_in_the_report(tmp_path: Path) -> None:
     path = tmp_path / "mlp.py"
     path.write_text(edited(test_mlp.RIGHT, ("self.b(hidden)", "self.b(hidden.mT)")))
-    problem = check(path).problem
+    report = check(path)
+    assert "(from vitscratch.exercises import awaken, draw)" in report.text()
+    problem = report.problem
     assert problem is not None and problem.step == "second layer"
     line, called, shapes = problem.evidence.splitlines()
     assert line == "mlp.py, line 15: `return self.b(hidden.mT)`"
