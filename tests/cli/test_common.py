@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import vitscratch.cli
-from vitscratch.cli.common import save_figure
+from vitscratch.cli.common import check_writable, save_figure
 
 
 class Killed(Figure):
@@ -29,6 +29,18 @@ def test_a_figure_is_drawn_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         save_figure(Killed(), path)
     assert path.read_bytes() == old and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
+    check_writable(None)
+    check_writable(tmp_path / "new.json")
+    bad = [tmp_path, tmp_path / "nowhere" / "new.json"]
+    if Path("/proc/self").is_dir():  # where even root, who may write everywhere, can make no file
+        bad.append(Path("/proc/new.json"))
+    for path in bad:
+        with pytest.raises(ValueError, match="expected a file in a folder that exists and is writable"):
+            check_writable(path, "--out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_command_draws_into_a_file_that_may_be_somebodys() -> None:

@@ -244,6 +244,13 @@ def test_weights_that_do_not_say_how_pictures_are_prepared_are_refused() -> None
         demo.make_server(SavedModel(saved.model, saved.config, NAMES, {}, {}), 0)
 
 
+def test_a_form_is_told_how_to_send_a_picture_and_head_is_get_without_its_body(server: ThreadingHTTPServer) -> None:
+    response, text = ask(server, "POST", "/look", b"--x\r\n", Content_Type="multipart/form-data; boundary=x")
+    assert response.status == 415 and "curl --data-binary @FILE" in text
+    response, text = ask(server, "HEAD", "/")
+    assert response.status == 200 and text == "" and int(response.getheader("Content-Length") or 0) > 1000
+
+
 def test_what_is_known_of_the_weights_is_said_before_they_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -399,3 +399,9 @@ def test_unknown_mistake_is_placed(name: str) -> None:
     problem = outcome_of(NAME, edited(RIGHT, *edits))
     assert problem is not None
     assert problem.step == step, problem
+
+
+def test_the_first_hint_on_batch_and_tokens_is_on_the_axes() -> None:
+    problem = outcome_of("multi_head_self_attention", edited(TORCH, (", batch_first=True", ""), ("x, x)", "x, x)[0]")))
+    assert problem and problem.mistake == "attn_over_batch"
+    assert "take for the batch" in problem.hints[0] and "nn.MultiheadAttention" in problem.hints[0]

@@ -521,8 +521,8 @@ def test_another_convolution_in_front_is_no_missing_stride() -> None:
 
 def test_a_number_for_each_position() -> None:
     text = changed(answer("tokens"), "torch.empty(1, 1 + num_patches, embed_dim)", "torch.empty(1, 1 + num_patches, 1)")
-    problem = assert_wrong("tokens", text, None, "parameters")
-    assert "pos_embed (1, 8, 1); expected" in problem.evidence
+    problem = assert_wrong("tokens", text, None, "position embedding")
+    assert "of pos_embed (1, 8, 1) the shape should be (1, 8, 11)" in problem.evidence
 
 
 def test_dropout_on_the_positions_is_not_drawing_them() -> None:

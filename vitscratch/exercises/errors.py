@@ -173,7 +173,7 @@ def _nearest(error: BaseException) -> str:
         name, there = error.name or "", [*_names_around(error.__traceback__), *dir(builtins)]
     elif isinstance(error, AttributeError) and error.name:
         name, there = error.name, _dir(error.obj)
-    near = get_close_matches(name, there, n=1, cutoff=0.7)
+    near = get_close_matches(name, there, n=1, cutoff=0.75)  # `range` is not near `rearrange`
     return f"; nearest: {near[0]}" if near else ""
 
 

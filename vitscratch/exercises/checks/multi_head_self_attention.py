@@ -1,6 +1,7 @@
 """Exercise 5: MultiHeadSelfAttention(embed_dim, num_heads)."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import ModuleType
 
 import torch
@@ -63,6 +64,13 @@ MISTAKES: dict[str, Mistake] = table(
     """,  # noqa: E501 - a table
     NUDGES,
 ) | {name: mistake for name, mistake in attention.MISTAKES.items() if not name.startswith("attn_returns")}
+MISTAKES["attn_over_batch"] = replace(
+    MISTAKES["attn_over_batch"],
+    hints=(
+        "Which axis of its input does your attention take for the batch? (With nn.MultiheadAttention, look it up.)",
+        *MISTAKES["attn_over_batch"].hints[1:],
+    ),
+)
 
 
 def check(student: ModuleType) -> Iterator[Outcome]:

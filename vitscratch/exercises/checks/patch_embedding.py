@@ -115,16 +115,19 @@ def parameters_problem(layer: nn.Module, sizes: dict[str, Any]) -> Problem | Non
         )
     projection = find_projection(parameters, patch, channels, width)
     if projection is None:
-        elsewhere = {width * channels * 256: "patches of 16 x 16 px", width * 3 * patch * patch: "3 channels"}
-        if fixed := [elsewhere[tensor.numel()] for tensor in parameters.values() if tensor.numel() in elsewhere]:
-            return named(MISTAKES, "tok_global_name", f"{has}; made for {fixed[0]}")
+        if fixed := projecting.made_for(parameters, patch, channels, width):
+            name, size, hints = fixed
+            return replace(named(MISTAKES, "tok_global_name", f"{has}; {name} is made for {size}"), hints=hints)
         return Problem(
             "No parameter has the size of the projection.",
             f"{has}; expected one weight of {width} x {channels * patch * patch} numbers, and a bias of {width}",
             "parameters",
             (
-                "The projection is one matrix: embed_dim rows, and a column for every number of a patch.",
-                "Layers are registered when they are attributes of the module; a layer in a plain list is not.",
+                "The projection is one matrix: embed_dim rows, and a column for every number of a patch."
+                if parameters
+                else "Where do you make the layer: in __init__, or in forward, where it is a new one in every call?",
+                "Layers are registered when they are attributes of the module, made in __init__; those in a plain "
+                "list are not.",
             ),
         )
     if not projection.bias:
@@ -231,7 +234,7 @@ def _values(cases: list[Case]) -> Iterator[Outcome]:
     )
     for names, project in projecting.wrongs(cases[0].projection):
         if all(same(case.tokens, project(*case.numbers)) for case in cases):
-            yield named(MISTAKES, names, evidence)
+            yield projecting.hinted(named(MISTAKES, names, evidence), cases[0].projection)
             return
     yield _unknown(cases[0], evidence, bool(changed) or _pixels_moved(cases[0]))
 

@@ -303,6 +303,7 @@ _CHANGES: list[tuple[str, Change]] = [
         for part in ("patches", "cls", "pos", "patches cls")
         for power in (0.5, -0.5)
     ),
+    ("tok_scaled", _with_pos(lambda pos: 0.02 * pos)),  # that of their initial values
     *(("tok_norm", lambda state, f=finish: {**state, "patches": f(state["patches"])}) for name, finish in _FINISH[:6]),
 ]
 

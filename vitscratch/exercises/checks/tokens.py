@@ -1,6 +1,6 @@
 """Exercise 3: class token and position embedding."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from types import ModuleType
@@ -55,7 +55,7 @@ def _check(student: ModuleType) -> Iterator[Outcome]:
         for batch in BATCHES:
             patches = draw(batch, num_patches, width, seed=batch)
             tokens = _run(layer, patches)
-            if problem := _shape_problem(patches, tokens):
+            if problem := _shape_problem(layer, patches, tokens):
                 yield problem
                 return
             runs.append((layer, patches, tokens))
@@ -114,7 +114,7 @@ def missing(
         if tensor.numel() in (width, num_patches * width, (num_patches + 1) * width):
             return named(MISTAKES, "tok_not_parameter", f"{has}; {name} {tuple(tensor.shape)} is not among them")
     others = [
-        tensor.shape
+        f"{name} {tuple(tensor.shape)}"
         for name, tensor in layer.named_parameters()
         if "pos" in name.lower() or num_patches + 1 in tensor.shape
     ]
@@ -122,6 +122,16 @@ def missing(
         return named(MISTAKES, "tok_no_position", f"{has}; no table of ({num_patches + 1}, {width}) for the positions")
     if table.pos and not table.cls:
         return named(MISTAKES, "tok_no_class_token", f"{has}; no vector of {width} numbers for the class token")
+    if table.cls and len(others) == 1:
+        return Problem(
+            "Your table of positions has another shape; it should have N + 1 rows of embed_dim numbers.",
+            f"{has}; of {others[0]} the shape should be (1, {num_patches + 1}, {width})",
+            POSITION,
+            (
+                "How many numbers has one token, and how many has its position?",
+                "A position is a vector of embed_dim numbers, as a token is; there is one for each of N + 1 tokens.",
+            ),
+        )
     return Problem(
         "You have no class token, or no positions, among the parameters; both should be there.",
         f"{has}; expected a class token of {width} numbers and positions of ({num_patches + 1}, {width})",
@@ -154,7 +164,7 @@ def _run(layer: nn.Module, patches: Tensor) -> Any:
         return tensor_in(layer(patches.clone()), (batch, num_patches + 1, width))
 
 
-def _shape_problem(patches: Tensor, tokens: Any) -> Problem | None:
+def _shape_problem(layer: nn.Module, patches: Tensor, tokens: Any) -> Problem | None:
     batch, num_patches, width = patches.shape
     shape = (batch, num_patches + 1, width)
     if shape_of(tokens) == str(shape):
@@ -162,11 +172,36 @@ def _shape_problem(patches: Tensor, tokens: Any) -> Problem | None:
     evidence = f"patches of shape {tuple(patches.shape)}: the result is {shape_of(tokens)}; expected {shape}"
     if shape_of(tokens) == str(tuple(patches.shape)):
         return named(MISTAKES, "vit_cls_added", evidence)
+    if shape_of(tokens) == str((num_patches + 1, num_patches + 1, width)):
+        parameters = dict(layer.named_parameters())
+        table = find_table(parameters, num_patches, width)
+        if problem := taken_for_the_batch(table, parameters, evidence):
+            return problem
     return Problem(
         "The result has another shape than (batch, 1 + patches, embed_dim).",
         evidence,
         CLASS_TOKEN,
         ("N patches become N + 1 tokens.", "Concatenate along the axis of tokens, dim=1."),
+    )
+
+
+def taken_for_the_batch(table: Table, parameters: Mapping[str, Tensor], evidence: str) -> Problem | None:
+    """What to say of a result with a row for each position where the batch should be, if the table's shape explains it.
+
+    `evidence` tells the result's shape.
+    """
+    shape = tuple(parameters[table.pos].shape)
+    if shape[:-1] != (table.rows, 1):
+        return None
+    return Problem(
+        "You put the rows of your table of positions where the tokens have the batch; the first axis should have "
+        "length 1, the second N + 1.",
+        f"{evidence}; {table.pos} is {shape}",
+        POSITION,
+        (
+            "Write the shapes of the tokens and of the positions below each other: which axes are added to which?",
+            "The axis of length 1 is repeated: it belongs in front, so that every picture gets the same positions.",
+        ),
     )
 
 

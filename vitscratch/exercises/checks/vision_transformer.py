@@ -1,5 +1,6 @@
 """Exercise 8: VisionTransformer, from pictures to logits."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -133,8 +134,10 @@ class Trial:
 
     def evidence(self) -> str:
         """Numbers that the student can reproduce: where the logits differ most from what they should be."""
+        if self.anatomy.table.rows == patches_of(self):  # the class token has no position: no logits are right
+            return _a_row_short(self)
         for number, logits in ((1, self.logits[1]), *enumerate(self.logits)):
-            if self.anatomy.table.rows == patches_of(self) or self.anatomy.absent:  # no logits are right
+            if self.anatomy.absent:  # no logits are right
                 break
             right = self.right(number, project=self.project)
             if not same(logits, right):
@@ -234,7 +237,8 @@ def _check(student: ModuleType) -> Iterator[Outcome]:
             if problem := _ignores_its_arguments(student, sizes, failed.error):
                 raise WrongError(problem) from None
             raise failed.error from None
-    yield Passed("all parts are registered: patch embedding, class token, positions, blocks, norm and head")
+    if trials[0].anatomy.table.rows > patches_of(trials[0]) and not trials[0].anatomy.absent:
+        yield Passed("all parts are registered: patch embedding, class token, positions, blocks, norm and head")
     yield Passed("logits come as (batch, num_classes), for batches of 1, 3 and 5 and several sizes")
     if wrong := [trial for trial in trials if not trial.is_right()]:
         raise WrongError(_diagnose(student, trials, wrong))
@@ -290,8 +294,20 @@ def _trial(student: ModuleType, sizes: Sizes) -> Trial:
         students_code(),
         noted(f"called as in {_code(sizes, images[0])}", lambda: model(images[0]), failing.in_model(sizes["depth"])),
     ):
-        logits = [call(model, pictures, sizes) for pictures in images]
+        logits = _logits(model, parts, images, sizes)
     return Trial(sizes, model, parts, maps, images, logits)
+
+
+def _logits(model: nn.Module, parts: Anatomy, images: list[Tensor], sizes: Sizes) -> list[Tensor]:
+    """Of each batch; a row for each position, where the table's shape explains it, is told as the table's mistake."""
+    try:
+        return [call(model, pictures, sizes) for pictures in images]
+    except WrongError as error:
+        told, known = error.problem, dict(model.named_parameters())
+        problem = tokens.taken_for_the_batch(parts.table, known, told.evidence)
+        if told.mistake != "vit_first_picture" or problem is None:
+            raise
+    raise WrongError(problem)
 
 
 def call(model: nn.Module, images: Tensor, sizes: Sizes) -> Tensor:
@@ -356,6 +372,14 @@ def _parts(student: ModuleType, model: nn.Module, sizes: Sizes) -> Anatomy:
     return parts
 
 
+def _outside(model: nn.Module, parts: Anatomy) -> str:
+    """What is registered beside the blocks, for a message."""
+    inside = {id(parameter) for block in parts.blocks for parameter in block.parameters()}
+    names = [f"{name} {tuple(tensor.shape)}" for name, tensor in model.named_parameters() if id(tensor) not in inside]
+    more = ["..."] * (len(names) > 9)
+    return f"beside {len(parts.blocks)} blocks it has {', '.join(names[:9] + more) or 'no parameters'}"
+
+
 def _plain_list(model: nn.Module) -> str:
     """The path of a list, tuple or dict of layers."""
     for path, module in model.named_modules():
@@ -392,14 +416,16 @@ def _patches_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -
             evidence = f"{_built(sizes)}.get_submodule({name!r}).stride is (1, 1); it should be {(patch, patch)}"
             return named(MISTAKES, "pe_no_stride", evidence)
     if parts.projection is None:
-        elsewhere = {width * channels * 256: "patches of 16 x 16 px", width * 3 * patch * patch: "3 channels"}
-        if fixed := [elsewhere[tensor.numel()] for tensor in model.parameters() if tensor.numel() in elsewhere]:
-            return named(MISTAKES, "tok_global_name", f"{has}; the projection is made for {fixed[0]}")
+        if fixed := projecting.made_for(dict(model.named_parameters()), patch, channels, width):
+            name, size, hints = fixed
+            evidence = f"{has}\n{name} {tuple(model.get_parameter(name).shape)} is made for {size}"
+            return replace(named(MISTAKES, "tok_global_name", evidence), hints=hints)
         what = "You have no weight that makes tokens of patches, or several; there should be one."
-        expected = f"{has}\n{width} x {channels * patch * patch} numbers should map a patch to a token"
+        expected = f"{has}\n{width} x {channels * patch * patch} numbers should map a patch to a token; "
+        expected += _outside(model, parts)
         return Problem(what, expected, PATCHES, (NUDGES["parameters"], "Exercise 2 makes it."))
     if not parts.projection.bias:
-        return named(MISTAKES, "pe_no_bias", f"{has}; nothing beside {parts.projection.weight} looks like its bias")
+        return named(MISTAKES, "pe_no_bias", f"{has}\n{_no_bias(model, parts.projection.weight)}")
     return None
 
 
@@ -415,8 +441,7 @@ def _tokens_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) ->
         return None
     for name, tensor in parameters.items():
         if "pos" in name.lower() and tensor.ndim > 1 and tensor.shape[-1] == width and not parts.table.pos:
-            evidence = f"{name} has {tensor.numel() // width} rows, and there are {patches} patches and the class token"
-            return named(MISTAKES, "tok_global_name", f"{has}\n{evidence}")
+            return _wrong_rows(model, name, sizes)
     model.eval()
     images = draw(2, sizes["in_channels"], rows * sizes["patch_size"], columns * sizes["patch_size"]).float()
 
@@ -432,6 +457,36 @@ def _tokens_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) ->
         with torch.no_grad():
             head.copy_(draw(*head.shape).float())
     return tokens.missing(model, parts.table, patches, width, has, _code(sizes, images), attempt)
+
+
+def _wrong_rows(model: nn.Module, name: str, sizes: Sizes) -> Problem:
+    """A table of neither N nor N + 1 positions: a number from elsewhere, or a wrong one of the arguments."""
+    shape = tuple(model.get_parameter(name).shape)
+    told = _rows_told(sizes, name, shape)
+    other = next(each for each in SIZES if each["image_size"] != sizes["image_size"])
+    try:
+        rows_of_other = type(model)(**other).get_parameter(name).numel() // other["embed_dim"]
+    except Exception:  # it cannot be built: no word on where the number comes from
+        rows_of_other = 0
+    if rows_of_other == math.prod(shape[:-1]):
+        evidence = f"{told}; as many rows with image_size={other['image_size']}, patch_size={other['patch_size']}"
+        hints = (
+            "Which arguments does the number of patches depend on? Build it with others, look at the table's shape.",
+            "N + 1 is computed in __init__, from image_size and patch_size.",
+        )
+        return replace(named(MISTAKES, "tok_global_name", evidence), step=POSITION, hints=hints)
+    rows, columns = grid(sizes)
+    return Problem(
+        "You make another number of positions; it should be N + 1, where N = (H / p) (W / p) is how many patches "
+        "there are.",
+        f"{told}: {rows} rows of {columns} patches, and the class token",
+        POSITION,
+        (
+            f"Draw a picture of {rows * sizes['patch_size']} x {columns * sizes['patch_size']} px and cut it into "
+            f"patches of {sizes['patch_size']} x {sizes['patch_size']} px: how many are there?",
+            "Patches lie side by side in both directions: H / p rows, W / p in each; the class token is one more.",
+        ),
+    )
 
 
 def _blocks_problem(parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
@@ -468,15 +523,31 @@ def _ends_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -> P
         evidence = f"type({_built(sizes)}.get_submodule({path!r})).__name__ is {owner}; it should be LayerNorm"
         return named(MISTAKES, "vit_final_norm_other", evidence)
     if parts.norm[0] and not parts.norm[1]:
-        return named(MISTAKES, "vit_final_norm_other", f"{parts.norm[0]} has no bias beside it; {has}")
+        return named(MISTAKES, "vit_final_norm_other", f"{has}\n{_no_bias(model, parts.norm[0])}")
     if not parts.head[0]:
         sizes_ = {classes * width * count for count in (rows * columns, rows * columns + 1)}
         if any(tensor.numel() in sizes_ for tensor in model.parameters()):
-            return named(MISTAKES, "vit_head_all_tokens", has)
+            return named(MISTAKES, "vit_head_all_tokens", f"{has}\n{_outside(model, parts)}")
         what = f"You have no weight of ({classes}, {width}) for the head; there should be one."
-        return Problem(what, has, HEAD, (NUDGES["parameters"], "The head is one nn.Linear(embed_dim, num_classes)."))
+        hints = (NUDGES["parameters"], "The head is one nn.Linear(embed_dim, num_classes).")
+        return Problem(what, f"{has}\n{_outside(model, parts)}", HEAD, hints)
     parts.absent += [] if parts.head[1] else ["vit_head_no_bias"]
-    return named(MISTAKES, parts.absent, has) if parts.absent and not parts.hooked else None
+    told = f"{has}\n{_told_absent(model, parts)}"
+    return named(MISTAKES, parts.absent, told) if parts.absent and not parts.hooked else None
+
+
+def _told_absent(model: nn.Module, parts: Anatomy) -> str:
+    """For evidence: what is there in place of the parameters after the blocks."""
+    told = []
+    if "vit_no_final_norm" in parts.absent:
+        told.append(f"there is no norm: {_outside(model, parts)}")
+    if "vit_head_no_bias" in parts.absent:
+        told.append(_no_bias(model, parts.head[0]))
+    return "; ".join(told)
+
+
+def _no_bias(model: nn.Module, weight: str) -> str:
+    return f"{weight} {tuple(model.get_parameter(weight).shape)} has no bias beside it"
 
 
 def _maps(student: ModuleType, model: nn.Module, parts: Anatomy, sizes: Sizes) -> list[list[RoleMap]]:
@@ -646,7 +717,8 @@ def _embedding_problem(trials: list[Trial], traces: list[list[Heard]]) -> Proble
         what = "You give the blocks another number of tokens; it should be N + 1."
         return Problem(what, evidence, CLASS_TOKEN, hints)
     evidence = trial.evidence()
-    if not bool(right.isnan().any()):
+    short = ("vit_pos_not_on_cls",) if trial.anatomy.table.rows < right.shape[1] else ()
+    if not short:
         evidence += f"\nof what the first block gets, {difference(x, right, 'tokens')}"
     if _all_same(trials, found, lambda t: assembling.final_norm(_embedded(t)[t.project], t.numbers())):
         return named(MISTAKES, "vit_norm_before_blocks", evidence)
@@ -654,9 +726,11 @@ def _embedding_problem(trials: list[Trial], traces: list[list[Heard]]) -> Proble
     assert projection is not None
     for names, project, prepend in assembling.wrong_embeddings(projection):
         if _all_same(trials, found, lambda t, f=(project, prepend): _with(t, *f)):
-            return named(MISTAKES, names, evidence)
-    if trial.anatomy.table.rows < right.shape[1]:
-        return named(MISTAKES, "vit_pos_not_on_cls", evidence)
+            if short:  # to a table that lacks a row, rows seem shifted
+                names = (*short, *(name for name in names if name not in (*short, "tok_pos_shifted")))
+            return projecting.hinted(named(MISTAKES, names, evidence), projection)
+    if short:
+        return named(MISTAKES, short, evidence)
     return _unknown_embedding(trial, x, right, evidence)
 
 
@@ -685,6 +759,21 @@ def _embedded(trial: Trial) -> list[Tensor]:
         assembling.embedded(trial.images[1], patch, numbers, right, prepending.right)
         for right in projecting.rights(projection)
     ]
+
+
+def _a_row_short(trial: Trial) -> str:
+    """The table of positions has no row for the class token."""
+    name = trial.anatomy.table.pos
+    shape = tuple(trial.model.get_parameter(name).shape)
+    return _rows_told(trial.sizes, name, shape) + ": one for each patch and one for the class token"
+
+
+def _rows_told(sizes: Sizes, name: str, shape: tuple[int, ...]) -> str:
+    """The shape of a table of positions, and the right one."""
+    rows, columns = grid(sizes)
+    before = shape[:-2] if math.prod(shape[:-2]) == 1 else (1,)
+    right = (*before, rows * columns + 1, sizes["embed_dim"])
+    return f"tuple({_built(sizes)}.get_parameter({name!r}).shape) is {shape}; it should be {right}"
 
 
 def patches_of(trial: Trial) -> int:
@@ -821,6 +910,7 @@ def _absent(trials: list[Trial], last: list[Tensor], found: list[Tensor]) -> Pro
     trial, absent = trials[0], trials[0].anatomy.absent
     z = {id(one): tokens for one, tokens in zip(trials, last, strict=True)}
     evidence = counted(_built(trial.sizes), trial.model, count(trial.sizes))
+    evidence += f"\n{_told_absent(trial.model, trial.anatomy)}"
     for names, compute in assembling.wrong_tails():
         fits = "vit_no_final_norm" in names or "vit_no_final_norm" not in absent
         if fits and _all_same(trials, found, lambda t, c=compute: c(z[id(t)], t.numbers())):
@@ -982,10 +1072,10 @@ def _by_hypotheses(wrong: list[Trial]) -> Problem | None:
     assert projection is not None
     evidence = trial.evidence()
     if trial.anatomy.table.rows == patches_of(trial):
-        return named(MISTAKES, "vit_pos_not_on_cls", f"{evidence}; there are {trial.anatomy.table.rows} positions")
+        return named(MISTAKES, "vit_pos_not_on_cls", evidence)
     for names, in_tail, compute in _whole(projection):
         if _all_same(wrong, found, compute):
-            problem = named(MISTAKES, names, evidence)
+            problem = projecting.hinted(named(MISTAKES, names, evidence), projection)
             return _of_the_norm(problem) if in_tail else problem
     return None
 
