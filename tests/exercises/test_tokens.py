@@ -109,11 +109,11 @@ UNKNOWN = {
         ("super().__init__()", "super().__init__()\n        self.more = nn.Linear(embed_dim, 3)"),
     ),
     "class token: a little too much": (
-        "The first token is not the class token plus its position.",
+        "You make the first token of something else; it should be the class token plus its position.",
         (EXPAND, "1.0001 * self.cls_token.expand(x.shape[0], -1, -1)"),
     ),
     "position embedding: a little too much": (
-        "The other tokens are not the patches plus their positions.",
+        "You make the patches' tokens of something else; each should be the patch plus its position.",
         (ADD, "return x + 1.0001 * torch.cat([0.9999 * self.pos_embed[:, :1], self.pos_embed[:, 1:]], 1)"),
     ),
     "class token: one picture has no batch": ("", (ADD, "return (x + self.pos_embed).squeeze(0)")),
