@@ -1085,7 +1085,7 @@ def _blocks(t: Trial) -> list[assembling.Block]:
     return [partial(reference.encoder_block, parameters=block, num_heads=heads) for block in t.numbers().blocks]
 
 
-def _logits(x: Tensor, t: Trial) -> Tensor:
+def _logits_of(x: Tensor, t: Trial) -> Tensor:
     """Of what the first block gets."""
     return assembling.tail(assembling.encoded(x, t.numbers(), t.sizes["num_heads"]), t.numbers())
 
@@ -1110,7 +1110,7 @@ def _whole(projection: Projection) -> Iterator[tuple[tuple[str, ...], bool, Any]
 
     for names, project, prepend in assembling.wrong_embeddings(projection):
         if len(names) == 1:
-            yield names, False, lambda t, f=(project, prepend): _logits(_with(t, *f), t)
+            yield names, False, lambda t, f=(project, prepend): _logits_of(_with(t, *f), t)
     for (names, tail), i in product(assembling.wrong_tails(), orders):
         if len(names) == 1:
             yield names, True, lambda t, tail=tail, i=i: tail(encoded(t, i), t.numbers())
