@@ -97,12 +97,7 @@ def missing(
 ) -> Problem:
     """Why class token or positions are not among the parameters.
 
-    Args:
-        layer, table: the student's, and what of it was found.
-        num_patches, width: sizes.
-        has: what its parameters are, for the evidence.
-        code: how a student runs it.
-        attempt: runs it, or returns an exception.
+    `has` says what its parameters are, and `code` how a student runs it; `attempt` does, or returns an exception.
     """
     layer.eval()
     first, again = attempt(), attempt()

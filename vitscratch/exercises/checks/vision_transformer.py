@@ -1080,6 +1080,16 @@ def _by_hypotheses(wrong: list[Trial]) -> Problem | None:
     return None
 
 
+def _blocks(t: Trial) -> list[assembling.Block]:
+    heads = t.sizes["num_heads"]
+    return [partial(reference.encoder_block, parameters=block, num_heads=heads) for block in t.numbers().blocks]
+
+
+def _logits_of(x: Tensor, t: Trial) -> Tensor:
+    """Of what the first block gets."""
+    return assembling.tail(assembling.encoded(x, t.numbers(), t.sizes["num_heads"]), t.numbers())
+
+
 def _whole(projection: Projection) -> Iterator[tuple[tuple[str, ...], bool, Any]]:
     """Names, whether the mistake comes after the blocks, and a function from a trial to its logits."""
 
@@ -1098,16 +1108,9 @@ def _whole(projection: Projection) -> Iterator[tuple[tuple[str, ...], bool, Any]
             ends[key] = assembling.encoded(start(t, order), t.numbers(), t.sizes["num_heads"], flags)
         return ends[key]
 
-    def blocks(t: Trial, numbers: Numbers) -> list[assembling.Block]:
-        heads = t.sizes["num_heads"]
-        return [partial(reference.encoder_block, parameters=block, num_heads=heads) for block in numbers.blocks]
-
-    def after(x: Tensor, t: Trial) -> Tensor:
-        return assembling.tail(assembling.encoded(x, t.numbers(), t.sizes["num_heads"]), t.numbers())
-
     for names, project, prepend in assembling.wrong_embeddings(projection):
         if len(names) == 1:
-            yield names, False, lambda t, f=(project, prepend): after(_with(t, *f), t)
+            yield names, False, lambda t, f=(project, prepend): _logits_of(_with(t, *f), t)
     for (names, tail), i in product(assembling.wrong_tails(), orders):
         if len(names) == 1:
             yield names, True, lambda t, tail=tail, i=i: tail(encoded(t, i), t.numbers())
@@ -1115,9 +1118,7 @@ def _whole(projection: Projection) -> Iterator[tuple[tuple[str, ...], bool, Any]
         yield (
             (name,),
             False,
-            lambda t, loop=loop, i=i: assembling.tail(
-                loop(start(t, i), blocks(t, t.numbers()), t.numbers()), t.numbers()
-            ),
+            lambda t, loop=loop, i=i: assembling.tail(loop(start(t, i), _blocks(t), t.numbers()), t.numbers()),
         )
     for flag, i in product((flag for stage in reference.BLOCK_STAGES for flag in stage), orders):
         yield (
