@@ -101,7 +101,7 @@ def _without(option: str, arguments: list[str]) -> list[str]:
 
 def test_commands_are_found() -> None:
     found = commands()
-    assert {"make quickstart", "make test", "make check", "pytest", "vitscratch parity vit_b_16"} <= set(found)
+    assert {"make quickstart", "make test", "make check", "pytest -n auto", "vitscratch parity vit_b_16"} <= set(found)
     assert len(blocks("python")) >= 3
 
 

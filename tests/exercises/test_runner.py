@@ -255,9 +255,9 @@ def test_code_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.skipif(not FORKS, reason="elsewhere waiting is part of the time on the clock")
-def test_who_gets_no_core_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_gets_no_core_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "IDLE", 100.0)  # as if many others had the cores: whatever it computes is too little
-    request = child.Request("", "", (), "", {}, "", "", 1.0, 0.1, 9.0, 0, True)
+    request = child.Request("", "", (), "", {}, str(tmp_path), "", 1.0, 0.1, 9.0, 0, True)
     process = os.fork()
     if not process:
         end = time.process_time() + 0.5
