@@ -158,6 +158,7 @@ def test_gaze_lays_each_map_over_its_own_picture() -> None:
     assert [axes.get_title() for axes in panels[:4]] == ["picture", "x", "y", "z"]
     assert [panels[i].get_ylabel() for i in (0, 4)] == list(titles)
     assert figure.get_suptitle().split() == 9 * ["A", "heading"]
+    assert "on a patch / even on all patches" in " ".join(figure.axes[-1].get_ylabel().split())
     for i in range(2):
         for j in range(3):
             shown = torch.as_tensor(panels[4 * i + j + 1].images[1].get_array())
@@ -195,6 +196,7 @@ def test_token_trajectories_has_a_line_for_each_token() -> None:
         torch.testing.assert_close(drawn[6], values[:, 1:].mean(dim=1))
         torch.testing.assert_close(drawn[7], values[:, 0])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mean of the patches", "class token"]
+    assert figure.axes[0].get_ylim()[0] == 0  # lengths can be compared by eye
     assert png(figure).startswith(b"\x89PNG")
 
 

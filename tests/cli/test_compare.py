@@ -181,6 +181,12 @@ def test_robust_later_measures_a_draw_and_says_what_was_read_before(finished: Pa
     assert main([*command, "31"]) == 2
 
 
+def test_what_was_measured_on_all_pictures_is_not_measured_again_for_more(tmp_path: Path) -> None:
+    assert not compare._done(tmp_path, 0)
+    (tmp_path / "comparison.json").write_text('{"test_total": 13, "robust_total": 13}')
+    assert [compare._done(tmp_path, robust) for robust in (0, 13, 2000, 7)] == [True, True, True, False]
+
+
 @pytest.mark.parametrize("where", ["judge", "fit_pixels"])
 def test_after_ctrl_c_outside_of_an_epoch_the_same_command_goes_on(
     where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -140,6 +140,7 @@ def test_what_is_refused_gets_one_line(
 ) -> None:
     response, text = ask(server, method, path, body, **headers)
     assert response.status == status and text.startswith(line) and "\n" not in text
+    assert response.headers["Content-Type"].startswith("text/plain")
     assert ask(server, "GET", "/")[0].status == 200  # and it goes on
 
 

@@ -94,6 +94,13 @@ def test_the_solution_is_shown_as_code(exercise: Exercise) -> None:
     compile(text, exercise.file_name, "exec")
 
 
+def test_the_solution_says_what_of_it_is_extra() -> None:
+    where, note, *_ = solution(EXERCISES[7]).splitlines()
+    assert where == "# vitscratch/vit.py" and note.startswith("# ")
+    assert note.endswith("from_config, one_query, pool, dropout and the checks of sizes are the library's extras.")
+    assert solution(EXERCISES[6]).splitlines()[1] == ""
+
+
 def test_every_mistake_has_hints_and_none_gives_the_code(exercise: Exercise) -> None:
     checks = exercise.load()
     bank: dict[str, Mistake] = checks.MISTAKES

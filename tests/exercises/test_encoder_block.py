@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.exercises import test_mlp, test_multi_head_self_attention
 from tests.exercises.students import edited, outcome_of
 from tests.exercises.test_multi_head_self_attention import MERGE, SCALE, SOFTMAX
 from tests.exercises.test_multi_head_self_attention import RIGHT as ATTENTION
@@ -174,6 +175,23 @@ NAMED = {
     "enc_residual_scaled": [(EQ2, EQ2 + " / 2")],
     "enc_residual_subtracted": [(EQ2, EQ2.replace("+", "-"))],
     "enc_random": [(EQ2, EQ2.replace("self.attention(self.ln_1(x))", "F.dropout(self.attention(self.ln_1(x)))"))],
+    "enc_attention_input_mixed": [
+        ("MultiHeadSelfAttention(embed_dim, num_heads)", "nn.MultiheadAttention(embed_dim, num_heads, batch_first=True)"),
+        (EQ2, "y = self.ln_1(x)\n        x = x + self.attention(y, x, x)[0]")],
+    "enc_branch_twice": [(EQ2, "x = x + self.attention(self.attention(self.ln_1(x)))")],
+    "enc_halves_not_added": [
+        (EQ2, "y = x + self.attention(self.ln_1(x))"), (EQ3, "x = y + x + self.mlp(self.ln_2(x))")],
+    "enc_norm_centres_only": [
+        ("class EncoderBlock(", OWN_NORM), ("nn.LayerNorm", "Norm"), (" / torch.sqrt(var + self.eps)", "")],
+    "enc_norm_variance": [
+        ("class EncoderBlock(", OWN_NORM), ("nn.LayerNorm", "Norm"), ("torch.sqrt(var + self.eps)", "(var + self.eps)")],
+    "enc_norm_is_batch_norm": [
+        ("nn.LayerNorm(embed_dim, eps=1e-6)", "nn.BatchNorm1d(embed_dim)"), ("self.ln_1(x)", "self.ln_1(x.mT).mT"),
+        ("self.ln_2(x)", "self.ln_2(x.mT).mT")],
+    "enc_norm_on_residual": [
+        (EQ2, "x = self.ln_1(x) + self.attention(x)"), (EQ3, "x = self.ln_2(x) + self.mlp(x)")],
+    "enc_norm_twice": [(EQ2, "x = x + self.attention(self.ln_1(self.ln_1(x)))")],
+    "enc_residual_multiplied": [(EQ2, EQ2.replace("+", "*"))],
     "attn_scale_embed_dim": [(SCALE, "scores / math.sqrt(d)")],
     "attn_merge_reshape": [(MERGE, "z.reshape(b, n, d)")],
     "attn_no_out_proj": [("self.out = nn.Linear(embed_dim, embed_dim)", ""), ("self.out(merged)", "merged")],
@@ -201,6 +219,53 @@ def test_known_mistake_is_named(name: str) -> None:
     if edits_of_the_second_half(name):  # the bank has the step of the first
         step = {"first residual": "second residual", "attention": "MLP"}.get(step, step)
     assert problem.step == step
+
+
+def test_every_mistake_of_the_bank_is_tried() -> None:
+    of_the_block = {name for name in MISTAKES if name.startswith("enc_")}
+    assert of_the_block <= {name.split(",")[0] for name in NAMED}
+
+
+OF_PARTS = {name: text + BLOCK for name, text in test_multi_head_self_attention.NAMED.items()} | {
+    name: ATTENTION + edited(test_mlp.RIGHT, *edits) + BLOCK[BLOCK.index("class EncoderBlock") :]
+    for name, edits in test_mlp.NAMED.items()
+}
+
+
+# Inside a block these are the block's own mistake.
+IN_A_BLOCK = {"attn_residual_inside": "enc_double_residual", "mlp_residual_inside": "enc_double_residual"}
+
+
+def test_mistakes_of_the_parts_are_named_in_the_block_too() -> None:
+    tried = {name for name in OF_PARTS if name in MISTAKES and name not in NAMED}
+    assert len(tried) > 40
+    for name in sorted(tried):
+        problem = outcome_of("encoder_block", OF_PARTS[name])
+        assert problem is not None and problem.mistake == IN_A_BLOCK.get(name, name), (name, problem)
+        assert name in IN_A_BLOCK or problem.step == MISTAKES[name].step
+
+
+PAIRS = [
+    ("attn_merge_reshape", "enc_no_mlp_residual"),
+    ("attn_scale_embed_dim", "mlp_activation_last"),
+    ("attn_scale_embed_dim", "enc_no_attn_residual"),
+    ("attn_merge_reshape", "mlp_gelu_tanh"),
+    ("enc_no_attn_residual", "mlp_gelu_tanh"),
+    ("enc_eps_1e-5", "enc_no_mlp_residual"),
+    ("enc_eps_1e-5", "attn_scale_embed_dim"),
+    ("enc_no_norm", "mlp_activation_last"),
+    ("enc_no_norm", "attn_merge_reshape"),
+    ("enc_mlp_residual_from_input", "attn_merge_reshape"),
+    ("enc_shared_norm", "mlp_gelu_tanh"),
+    ("enc_parallel", "attn_scale_embed_dim"),
+]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=" + ".join)
+def test_pairs_are_named(pair: tuple[str, str]) -> None:
+    problem = outcome_of("encoder_block", edited(RIGHT, *NAMED[pair[0]], *NAMED[pair[1]]))
+    assert problem is not None and problem.mistake is not None
+    assert set(problem.mistake.split(" + ")) == set(pair), problem
 
 
 def edits_of_the_second_half(name: str) -> bool:

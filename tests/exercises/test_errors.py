@@ -54,6 +54,8 @@ def told(folder: Path, code: str, call: str = "", **names: object) -> Problem | 
         ("x = valeu", "the code ends with NameError: name 'valeu' is not defined", "line 1: `x = valeu`", NAMES),
         ("value = 1\nx = valeu", "the code ends with NameError: name 'valeu' is not defined; nearest: value",
          "line 2: `x = valeu`", NAMES),
+        ("x = rearrange", "the code ends with NameError: name 'rearrange' is not defined",  # `range` is not near
+         "line 1: `x = rearrange`", NAMES),
         ("import einopz", "the code ends with ModuleNotFoundError: No module named 'einopz'; nearest: einops",
          "line 1: `import einopz`", NAMES),
         ("from math import squirt",

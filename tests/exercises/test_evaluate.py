@@ -281,3 +281,14 @@ def test_the_evidence_is_in_numbers_that_can_be_counted() -> None:
 def test_autograd_is_on_again_whatever_the_student_did() -> None:
     assert_wrong(NAME, changed(RIGHT, *WRONG["ev_grad_left_off"][0]), "ev_grad_left_off")
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("correct / total", "round(correct / total, 1)"),  # 0.7, as without the last batch
+        ("correct / total", "(correct - 1) / total"),  # 7 / 12, as without the last batch's
+    ],
+)
+def test_one_number_alone_names_nothing(right: str, wrong: str) -> None:
+    assert_wrong(NAME, changed(RIGHT, right, wrong), None, "accuracy")

@@ -195,6 +195,7 @@ WRONG: dict[str, list[str]] = {
 
 TRAIN = "    def train(mode: bool = True) -> nn.Module:\n        type(model).train(model, mode)\n"
 UNLISTED = {
+    "no gradient": [changed(RIGHT, WAKE, WAKE + "    model.forward = torch.no_grad()(model.forward)\n")],
     "head fails": [
         changed(RIGHT, NEW, NEW + "\n    model.head.weight = nn.Parameter(model.head.weight[:, 1:].detach())")
     ],
@@ -236,6 +237,20 @@ def test_other_mistakes_are_localised(key: str) -> None:
     for text in UNLISTED[key]:
         problem = assert_wrong(NAME, text, None, OTHERWISE[key].step)
         assert problem.what == OTHERWISE[key].what
+
+
+@pytest.mark.parametrize(
+    ("first", "pairs"),
+    [
+        ("th_not_replaced", (f"model.head = {NEW}", f"head = {NEW}", SLEEP, "")),
+        ("tf_head_cpu", (NEW, "nn.Linear(old.in_features, num_classes)", FORGET, "")),
+        ("th_nothing_frozen", (SLEEP, "", BODY, "    model.eval()\n")),
+        ("th_gradients_kept", (FORGET, "", ", lr=learning_rate", "")),
+        ("tf_frozen_train_mode", (BODY, "    model.eval()\n", ", lr=learning_rate", "")),
+    ],
+)
+def test_of_two_mistakes_the_first_is_told(first: str, pairs: tuple[str, ...]) -> None:
+    assert_wrong(NAME, changed(RIGHT, *pairs), first)
 
 
 def test_the_evidence_is_small() -> None:

@@ -88,6 +88,10 @@ NAMED = {
 }  # fmt: skip
 
 
+def test_every_mistake_of_the_bank_is_tried() -> None:
+    assert set(MISTAKES) <= {name.split(",")[0] for name in NAMED}
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_known_mistake_is_named(name: str) -> None:
     problem = outcome_of("mlp", edited(RIGHT, *NAMED[name]))

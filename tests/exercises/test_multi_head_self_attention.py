@@ -247,6 +247,27 @@ NAMED = {
     "attn_no_out_bias": edited(RIGHT, (OUT_LAYER, OUT_LAYER.replace(")", ", bias=False)"))),
     "attn_random": edited(RIGHT, (SOFTMAX, "F.dropout(scores.softmax(dim=-1), 0.5)")),
     "attn_causal": edited(RIGHT, (MIX, "z = F.scaled_dot_product_attention(q, k, v, is_causal=True)")),
+    "attn_key_is_input": edited(RIGHT, ("self.split(self.to_k(x))", "self.split(x)")),
+    "attn_query_is_input": edited(RIGHT, ("self.split(self.to_q(x))", "self.split(x)")),
+    "attn_qv_swapped": P((QKV, "v, k, q = map(self.split, self.qkv(x).chunk(3, dim=-1))")),
+    "attn_qkv_rotated": P((QKV, "k, v, q = map(self.split, self.qkv(x).chunk(3, dim=-1))")),
+    "attn_heads_and_width_swapped": edited(
+        RIGHT, ("num_heads, embed_dim // num_heads", "embed_dim // num_heads, num_heads")
+    ),
+    "attn_over_features": edited(RIGHT, (SCORES, "scores = q.mT @ k"), (MIX, "z = v @ weights.mT")),
+    "attn_scale_num_tokens": edited(RIGHT, (SCALE, "scores / math.sqrt(n)")),
+    "attn_scale_fourth_root": edited(RIGHT, (SCALE, "scores / self.k ** 0.25")),
+    "attn_softmax_all": edited(RIGHT, (SOFTMAX, "scores.flatten(-2).softmax(dim=-1).view_as(scores)")),
+    "attn_softmax_twice": edited(RIGHT, (SOFTMAX, "scores.softmax(dim=-1).softmax(dim=-1)")),
+    "attn_softmax_negated": edited(RIGHT, (SOFTMAX, "(-scores).softmax(dim=-1)")),
+    "attn_log_softmax": edited(RIGHT, (SOFTMAX, "scores.log_softmax(dim=-1)")),
+    "attn_sigmoid": edited(RIGHT, (SOFTMAX, "scores.sigmoid()")),
+    "attn_relu_for_softmax": edited(RIGHT, (SOFTMAX, "scores.relu()")),
+    "attn_tanh_for_softmax": edited(RIGHT, (SOFTMAX, "scores.tanh()")),
+    "attn_exp_not_normalised": edited(RIGHT, (SOFTMAX, "scores.exp()")),
+    "attn_heads_reversed": edited(RIGHT, (MERGE, "z.flip(1).transpose(1, 2).reshape(b, n, d)")),
+    "attn_out_proj_twice": edited(RIGHT, (OUT, "return self.out(self.out(merged))")),
+    "attn_out_proj_transposed": edited(RIGHT, (OUT, "return F.linear(merged, self.out.weight.T, self.out.bias)")),
     "layers_in_plain_list": edited(
         RIGHT, (LAYERS, "        self.three = [nn.Linear(embed_dim, embed_dim) for _ in range(3)]\n"),
         (OUT_LAYER, "self.three += [nn.Linear(embed_dim, embed_dim)]"),
@@ -257,6 +278,10 @@ NAMED = {
     "fixed_dtype": edited(RIGHT, (MIX, "z = weights @ v; z = torch.ones(1, 1, n, n) @ z")),
     "signature": edited(RIGHT, ("embed_dim, num_heads):", "dim, num_heads):\n        embed_dim = dim")),
 }  # fmt: skip
+
+
+def test_every_mistake_of_the_bank_is_tried() -> None:
+    assert set(MISTAKES) <= {name.split(",")[0] for name in NAMED}
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -374,3 +399,9 @@ def test_unknown_mistake_is_placed(name: str) -> None:
     problem = outcome_of(NAME, edited(RIGHT, *edits))
     assert problem is not None
     assert problem.step == step, problem
+
+
+def test_the_first_hint_on_batch_and_tokens_is_on_the_axes() -> None:
+    problem = outcome_of("multi_head_self_attention", edited(TORCH, (", batch_first=True", ""), ("x, x)", "x, x)[0]")))
+    assert problem and problem.mistake == "attn_over_batch"
+    assert "take for the batch" in problem.hints[0] and "nn.MultiheadAttention" in problem.hints[0]

@@ -205,13 +205,14 @@ def test_others_are_placed(name: str) -> None:
         (
             "signature",
             ("image_size, patch_size,", "size, patch_size,"),
-            "PatchEmbedding(image_size=15, patch_size=5, in_channels=2, embed_dim=7) gives: missing a required "
-            "argument: 'size'; yours takes (size, patch_size, in_channels, embed_dim)",
+            "PatchEmbedding(image_size=15, patch_size=5, in_channels=2, embed_dim=7) ends in TypeError: missing a "
+            "required argument: 'size'; yours takes (size, patch_size, in_channels, embed_dim)",
         ),
         (
             "no_module",
             ("(nn.Module):", ":"),
-            "isinstance(PatchEmbedding(image_size=15, patch_size=5, in_channels=2, embed_dim=7), nn.Module) is False",
+            "isinstance(PatchEmbedding(image_size=15, patch_size=5, in_channels=2, embed_dim=7), nn.Module) is False; "
+            "it should be True",
         ),
     ],
 )
@@ -229,3 +230,24 @@ def test_an_error_with_pictures_that_are_not_square_is_the_students() -> None:
 
 def test_every_mistake_is_tried() -> None:
     assert {part for name in WRONG for part in name.partition(":")[0].split(" + ")} == MISTAKES.keys()
+
+
+def test_hints_on_hard_coded_channels_are_about_channels() -> None:
+    problem = outcome_of("patch_embedding", edited(CONV, ("nn.Conv2d(in_channels", "nn.Conv2d(3")))
+    assert problem and problem.mistake == "tok_global_name" and "proj.weight is made for 3 channels" in problem.evidence
+    assert all("channels" in hint for hint in problem.hints) and "16" not in "".join(problem.hints)
+
+
+def test_a_layer_that_is_made_in_forward_is_asked_for() -> None:
+    text = edited(CONV, ("self.proj = ", "self.proj = lambda x: "), ("=patch_size)", "=patch_size).double()(x)"))
+    problem = outcome_of("patch_embedding", text)
+    assert problem and problem.step == "parameters" and "in forward" in problem.hints[0]
+
+
+def test_the_hints_on_a_reshape_are_those_for_a_convolution_or_a_linear_layer() -> None:
+    of_conv, of_linear = (
+        outcome_of("patch_embedding", edited(*WRONG[f"pe_reshape_not_transpose{one}"])) for one in ("", ": cut")
+    )
+    assert of_conv and of_linear and "a token is made of numbers of several places" in of_conv.what
+    assert all("convolution" in hint for hint in of_conv.hints[:2])
+    assert not any("convolution" in hint for hint in of_linear.hints)

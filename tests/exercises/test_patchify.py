@@ -68,7 +68,7 @@ WRONG = {
     "pe_pixels_transposed": (VIEW, ("1, 3, 5", "1, 5, 3")),
     "pe_channel_last": (EINOPS, ("(c p q)", "(p q c)")),
     "pe_column_major + pe_pixels_transposed": (EINOPS, ("rearrange(images", "rearrange(images.mT")),
-    "pe_pixels_transposed + pe_channel_last": (EINOPS, ("(c p q)", "(q p c)")),
+    "pe_channel_last + pe_pixels_transposed": (EINOPS, ("(c p q)", "(q p c)")),
     "tok_global_name": (VIEW, ("p = patch_size", "p = 16")),
     "tok_global_name: nowhere": (VIEW, ("p = patch_size", "p = PATCH_SIZE")),
     "tok_global_name: of the file": (VIEW, ("p = patch_size", "p = size"), ("def ", "size = 16\ndef ")),
@@ -120,6 +120,32 @@ def test_others_are_placed(name: str) -> None:
     problem = outcome_of("patchify", edited(source, *edits))
     assert problem and problem.mistake is None and problem.step == name.partition(":")[0]
     assert problem.what.startswith(says)
+
+
+@pytest.mark.parametrize("slip", [("images.reshape", "image.reshape"), ("c * p", "C * p"), ("rows, p", "rwos, p")])
+def test_a_name_that_is_not_the_sides_is_a_slip(slip: tuple[str, str]) -> None:
+    with pytest.raises(NameError) as raised:  # the runner tells its line
+        outcome_of("patchify", edited(VIEW, slip))
+    assert raised.value.__notes__ == ["patchify was called with images of shape (3, 2, 21, 35) and patch_size 7"]
+
+
+@pytest.mark.parametrize("name", ["p", "P", "PATCH", "patch_height"])
+def test_the_side_by_a_name_that_is_nowhere_is_told_with_its_line(name: str) -> None:
+    problem = outcome_of("patchify", edited(VIEW, ("    p = patch_size\n", ""), ("height // p", f"height // {name}")))
+    assert problem and problem.mistake == "tok_global_name"
+    assert problem.evidence == f"line 7: NameError: name '{name}' is not defined; {name} is not among the arguments"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("(s r) (p q c)", "patches[0, 2, 0] is 1400; it should be 14"),
+        ("(r s) (q p c)", "patches[0, 0, 13] is 10600; it should be 106"),
+    ],
+)
+def test_the_number_shown_is_that_of_the_mistake_told_first(pattern: str, says: str) -> None:
+    problem = outcome_of("patchify", edited(EINOPS, ("(r s) (c p q)", pattern)))
+    assert problem and problem.evidence.endswith(says)
 
 
 def test_every_mistake_is_tried() -> None:

@@ -49,6 +49,11 @@ WRONG = {
     "cv_pos_mode": (('"bicubic"', '"bilinear"'),),
     "cv_pos_mode: nearest-exact": (('"bicubic"', '"nearest-exact"'),),
     "cv_pos_mode: default": ((', mode="bicubic"', ""),),
+    "cv_pos_axes + cv_pos_mode": (
+        ("columns, -1).permute(0, 3, 1, 2)", "columns, -1).permute(0, 3, 2, 1)"),
+        ('"bicubic"', '"bilinear"'),
+    ),
+    "cv_pos_grid_reshape + cv_pos_mode": ((READ, "grid.reshape(1, -1, rows, columns)"), (', mode="bicubic"', "")),
     "cv_pos_same_count": (("cls, grid =", "if pos_embed.shape[1] - 1 == new_grid[0] * new_grid[1]:\n        return pos_embed\n    cls, grid ="),),
     "cv_pos_scale": ((RESIZE, 'scale_factor=((new_grid[0] + 0.1) / rows, (new_grid[1] + 0.1) / columns), mode="bicubic"'),),
     "cv_pos_scale: timm's": ((RESIZE, 'scale_factor=((new_grid[0] + 0.1) / rows, (new_grid[1] + 0.1) / columns), mode="bicubic", antialias=True'),),
@@ -117,6 +122,11 @@ def test_an_error_is_told_where_the_first_grid_is_wrong_too() -> None:
         outcome_of("position_interpolation", text)
 
 
+def test_of_two_mistakes_in_different_steps_the_first_is_told() -> None:
+    problem = outcome_of("position_interpolation", edited(RIGHT_ONE, *WRONG["cv_pos_cls_last"], *WRONG["cv_pos_mode"]))
+    assert problem and problem.mistake == "cv_pos_cls_last"
+
+
 @pytest.mark.parametrize("name", ["cv_pos_mode", "cv_pos_scale", "cv_pos_same_count", "cv_pos_cls_last", "cv_pos_axes"])
 def test_the_evidence_can_be_typed(name: str) -> None:
     text = edited(RIGHT_ONE, *WRONG[name])
@@ -130,7 +140,7 @@ def test_the_evidence_can_be_typed(name: str) -> None:
 
 
 def test_every_mistake_is_tried() -> None:
-    assert {name.partition(":")[0] for name in WRONG} == MISTAKES.keys()
+    assert {part for name in WRONG for part in name.partition(":")[0].split(" + ")} == MISTAKES.keys()
 
 
 def test_some_sizes_are_rounded_down() -> None:

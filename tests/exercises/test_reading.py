@@ -26,6 +26,12 @@ def test_every_mistake_leads_to_a_heading(exercise: Exercise) -> None:
         assert (section or mistake.section) in headings(tutorial or exercise.tutorial), name
 
 
+@pytest.mark.parametrize("exercise", EXERCISES[:8], ids=lambda one: one.name)
+def test_every_mistake_of_the_model_has_a_place_of_its_own(exercise: Exercise) -> None:
+    names = {name for name in exercise.load().MISTAKES if where_to_read(name) == ("", "")}
+    assert names <= {"tok_global_name"}  # sizes: wherever they are asked for
+
+
 def test_what_has_no_name_leads_to_a_heading_of_its_step(tmp_path: Path) -> None:
     for exercise in EXERCISES[10:]:
         for step in exercise.steps:

@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 
 from tests.exercises import course
 from tests.exercises.course import DOUBLE, HALVE, TRIPLE, run
-from vitscratch.exercises import Exercise, Passed, check, runner
+from vitscratch.exercises import Exercise, Passed, check, child, runner
 from vitscratch.exercises.catalog import EXERCISES
 from vitscratch.exercises.child import FORKS, Request
 from vitscratch.exercises.errors import is_students
+from vitscratch.exercises.report import Report
 from vitscratch.exercises.runner import Limits, Runner, _start
 from vitscratch.exercises.verdict import read_report
 
@@ -252,6 +254,19 @@ def test_code_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert report.problem.evidence == "01_double.py, line 3: `time.sleep(999)`"
 
 
+@pytest.mark.skipif(not FORKS, reason="elsewhere waiting is part of the time on the clock")
+def test_who_gets_no_core_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "IDLE", 100.0)  # as if many others had the cores: whatever it computes is too little
+    request = child.Request("", "", (), "", {}, "", "", 1.0, 0.1, 9.0, 0, True)
+    process = os.fork()
+    if not process:
+        end = time.process_time() + 0.5
+        while time.process_time() < end:
+            pass
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(child._wait(process, request)) == 7
+
+
 @pytest.mark.skipif(not FORKS, reason="only Linux tells how much memory is taken, so only there it is limited")
 def test_memory_is_limited_whatever_the_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(course.runner(), "limits", Limits(1.0, memory=2**28))
@@ -396,6 +411,18 @@ def test_only_who_counts_rightly_and_ends_well_can_say_ok(
     forged = ['{"kind": "done", "count": 1}', 'my-token {"kind": "done", "count": 1}']
     (tmp_path / "outcomes").write_text("\n".join([*said, *forged]))
     assert read_report(tmp_path / "x.py", DOUBLE, request, code).status == status
+
+
+def test_the_seconds_that_are_given_are_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    def noted(runner: Runner, path: Path) -> Report:
+        given.append(runner.limits.seconds)
+        return Report(path, DOUBLE, "ok")
+
+    monkeypatch.setattr(Runner, "check", noted)
+    assert check(tmp_path / "x.py", seconds=7.0).ok and check(str(tmp_path / "x.py")).ok
+    assert given == [7.0, 20.0]
 
 
 def test_no_such_file(tmp_path: Path) -> None:

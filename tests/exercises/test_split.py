@@ -179,7 +179,8 @@ COUNTED = RUNS.replace(
 WRONG: dict[str, list[str]] = {
     "sp_returns_nothing": [changed(RIGHT, RETURN, "")],
     "sp_labels_returned": [
-        changed(RIGHT, RETURN, "    return [labels[n] for n in train], [labels[n] for n in held_out]\n")
+        changed(RIGHT, RETURN, "    return [labels[n] for n in train], [labels[n] for n in held_out]\n"),
+        changed(RIGHT, RETURN, "    return train, [labels[n] for n in held_out]\n"),
     ],
     "sp_whole_folds": [
         FOLDS,
@@ -273,6 +274,21 @@ def test_other_mistakes_are_localised(key: str) -> None:
     for text in UNLISTED[key]:
         problem = assert_wrong(NAME, text, None, OTHERWISE[key].step)
         assert problem.what == OTHERWISE[key].what
+
+
+@pytest.mark.parametrize(
+    ("first", "pairs"),
+    [
+        ("sp_parts_swapped", (RETURN, "    return held_out, train\n", GENERATOR, "random.Random(42)")),
+        ("sp_fraction_ignored", (CUT, "len(numbers) // 2", GENERATOR, "random")),
+        ("sp_overlap", ("train += numbers[cut:]", "train += numbers", f"        {DRAW}\n", "")),
+        ("sp_lost", ("train += numbers[cut:]", "train += numbers[cut + 1 :]", GENERATOR, "random")),
+        ("sp_equal_counts", (CUT, "round(fraction * len(labels) / 3)", GENERATOR, "random.Random(42)")),
+        ("sp_labels_changed", (RETURN, "    labels.sort(reverse=True)\n" + RETURN, GENERATOR, "random")),
+    ],
+)
+def test_of_two_mistakes_the_first_is_told(first: str, pairs: tuple[str, ...]) -> None:
+    assert_wrong(NAME, changed(RIGHT, *pairs), first)
 
 
 def test_both_lists_of_labels_have_the_same_pictures() -> None:

@@ -1,9 +1,15 @@
 """What people who never saw the checks wrote: right in unusual ways, and wrong in the second half, in the tail, ..."""
 
+import re
+
 import pytest
 
 from tests.exercises.students import answer, assert_wrong, changed, outcomes
+from tests.exercises.students import module as student
 from vitscratch.exercises import Passed
+from vitscratch.exercises.checks import encoder_block, modules
+from vitscratch.exercises.checks.compare import draw
+from vitscratch.exercises.checks.roles import awaken, block_maps
 
 BARE_PROJECTION = """
 import torch
@@ -186,7 +192,8 @@ OUT = 'x = x + F.linear(y, p["o"], p["o_b"])'
         ("enc_half_unused", "MLP", (SECOND, "return x")),
         ("enc_random", "MLP", (SECOND, SECOND.replace("(y,", "(F.dropout(y, 0.5),"))),
         ("enc_random", "attention", (OUT, OUT.replace("(y,", "(F.dropout(y, 0.5),"))),
-        ("input_changed", "parameters", (OUT, OUT.replace("x = x + ", "x += "))),
+        ("input_changed", "first residual", (OUT, OUT.replace("x = x + ", "x += "))),
+        ("input_changed", "second residual", (SECOND, SECOND.replace("return x + ", "x += ") + "\n        return x")),
         ("attn_packing_per_head", "attention", (
             "q, k, v = (heads(t, self.h) for t in F.linear(y, p[\"qkv\"], p[\"qkv_b\"]).chunk(3, -1))",
             "q, k, v = F.linear(y, p[\"qkv\"], p[\"qkv_b\"]).unflatten(2, (self.h, 3, -1)).permute(3, 0, 2, 1, 4)",
@@ -255,4 +262,269 @@ def test_activation_with_a_bound() -> None:
 def test_weights_of_another_shape() -> None:
     text = "def attention(q, k, v):\n    w = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)\n    return w @ v, w.flatten(0, 1)\n"
     problem = assert_wrong("attention", text, None, "softmax")
-    assert problem.what == "the weights do not have the shape (b, h, queries, keys)"
+    assert problem.what == "Your weights have another shape; it should be (b, h, queries, keys)."
+
+
+# matrices that the tokens are multiplied with, from the left or the right
+RAW_ATTENTION = """
+import torch
+from torch import nn
+
+class MultiHeadSelfAttention(nn.Module):
+    def __init__(self, embed_dim, num_heads):
+        super().__init__()
+        d, self.h = embed_dim, num_heads
+        self.w = nn.ParameterDict({name: torch.randn(d, d) / 6 for name in ("wq", "wk", "wv", "wo")})
+        self.b = nn.ParameterDict({name: torch.zeros(d) for name in ("bq", "bk", "bv", "bo")})
+
+    def forward(self, x):
+        q, k, v = ((x @ self.w["w" + n] + self.b["b" + n]).unflatten(2, (self.h, -1)).transpose(1, 2) for n in "qkv")
+        a = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
+        return (a @ v).transpose(1, 2).flatten(2) @ self.w["wo"] + self.b["bo"]
+"""
+MERGE = ("(a @ v).transpose(1, 2).flatten(2)", "(a @ v).reshape(x.shape)")
+
+QK_PACKED = """
+from torch import nn
+
+class MultiHeadSelfAttention(nn.Module):
+    def __init__(self, embed_dim, num_heads):
+        super().__init__()
+        self.h = num_heads
+        self.ONE, self.TWO = nn.Linear(embed_dim, 2 * embed_dim), nn.Linear(embed_dim, embed_dim)
+        self.o = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, x):
+        q, k = self.ONE(x).unflatten(2, (2, self.h, -1)).permute(2, 0, 3, 1, 4)
+        v = self.TWO(x).unflatten(2, (self.h, -1)).transpose(1, 2)
+        a = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
+        return self.o((a @ v).transpose(1, 2).flatten(2))
+"""
+
+LISTS_OF_PARAMETERS = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+class Half(nn.Module):
+    def __init__(self, d, *shapes):
+        super().__init__()
+        self.norm = nn.LayerNorm(d, eps=1e-6)
+        self.w = nn.ParameterList([torch.randn(*shape) / 6 for shape in shapes])
+        self.b = nn.ParameterList([torch.zeros(shape[0]) for shape in shapes])
+
+class EncoderBlock(nn.Module):
+    def __init__(self, embed_dim, num_heads, mlp_dim):
+        super().__init__()
+        d, m, self.h = embed_dim, mlp_dim, num_heads
+        self.one, self.two = Half(d, *4 * [(d, d)]), Half(d, (m, d), (d, m))
+
+    def forward(self, x):
+        half = self.one
+        y = half.norm(x)
+        q, k, v = (F.linear(y, half.w[i], half.b[i]).unflatten(2, (self.h, -1)).transpose(1, 2) for i in range(3))
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        x = x + F.linear(y, half.w[3], half.b[3])
+        half = self.two
+        return x + F.linear(F.gelu(F.linear(half.norm(x), half.w[0], half.b[0])), half.w[1], half.b[1])
+"""
+
+LIBRARY_BLOCK = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+from vitscratch import MLP, MultiHeadSelfAttention
+
+class EncoderBlock(nn.Module):
+    def __init__(self, embed_dim, num_heads, mlp_dim):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6), nn.LayerNorm(embed_dim, eps=1e-6)
+        self.attn, self.mlp = MultiHeadSelfAttention(embed_dim, num_heads), MLP(embed_dim, mlp_dim)
+
+    def forward(self, x):
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+"""
+NORMS = "self.norm1, self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6), nn.LayerNorm(embed_dim, eps=1e-6)"
+BOTH_NORMS = changed(
+    LIBRARY_BLOCK,
+    NORMS,
+    "self.g, self.s = nn.Parameter(torch.ones(2, embed_dim)), nn.Parameter(torch.zeros(2, embed_dim))",
+    "self.norm1(x)",
+    "F.layer_norm(x, x.shape[-1:], self.g[0], self.s[0], 1e-6)",
+    "self.norm2(x)",
+    "F.layer_norm(x, x.shape[-1:], self.g[1], self.s[1], 1e-6)",
+)
+LAYER_SCALE = changed(
+    LIBRARY_BLOCK,
+    NORMS,
+    """self.norm1, self.scale1 = nn.LayerNorm(embed_dim, eps=1e-6), Scale(embed_dim)
+        self.norm2, self.scale2 = nn.LayerNorm(embed_dim, eps=1e-6), Scale(embed_dim)""",
+    "self.attn(self.norm1(x))",
+    "self.scale1(self.attn(self.norm1(x)))",
+    "self.mlp(self.norm2(x))",
+    "self.scale2(self.mlp(self.norm2(x)))",
+    "class EncoderBlock",
+    """class Scale(nn.Module):
+    def __init__(self, d):
+        super().__init__()
+        self.gamma = nn.Parameter(1e-4 * torch.ones(d))
+
+    def forward(self, x):
+        return x * self.gamma
+
+class EncoderBlock""",
+)
+SECOND_SUM = "return x + self.mlp(self.norm2(x))"
+
+OWN_POSITION = """
+import torch
+from torch import nn
+
+class Tokens(nn.Module):
+    def __init__(self, num_patches, embed_dim):
+        super().__init__()
+        self.cls, self.cls_pos = nn.Parameter(torch.zeros(embed_dim)), nn.Parameter(torch.zeros(embed_dim))
+        self.pos = nn.Parameter(torch.zeros(num_patches, embed_dim))
+
+    def forward(self, patches):
+        return torch.cat([(self.cls + self.cls_pos).expand(len(patches), 1, -1), patches + self.pos], 1)
+"""
+OWN_POSITION_MODEL = changed(
+    NORM_IN_CLASSIFIER,
+    "self.pos = nn.Parameter(torch.randn(1 + self.patches.num_patches, embed_dim))",
+    """self.tok_pos = nn.Parameter(torch.randn(embed_dim))
+        self.pos = nn.Parameter(torch.randn(self.patches.num_patches, embed_dim))""",
+    "self.pos.unsqueeze(0)",
+    "torch.cat([self.tok_pos[None], self.pos])",
+)
+FIRST_BLOCK_APART = changed(
+    NORM_IN_CLASSIFIER,
+    "self.layers = ",
+    "self.first = EncoderBlock(embed_dim, num_heads, mlp_dim)\n        self.layers = ",
+    "range(depth)",
+    "range(depth - 1)",
+    "for layer in self.layers:",
+    "for layer in (self.first, *self.layers):",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("multi_head_self_attention", RAW_ATTENTION),
+        ("multi_head_self_attention", QK_PACKED.replace("ONE", "qk").replace("TWO", "v")),
+        ("multi_head_self_attention", QK_PACKED.replace("ONE", "a").replace("TWO", "c")),
+        ("encoder_block", LISTS_OF_PARAMETERS),
+        ("encoder_block", LIBRARY_BLOCK),
+        ("tokens", OWN_POSITION),
+        ("vision_transformer", OWN_POSITION_MODEL),
+        ("vision_transformer", FIRST_BLOCK_APART),
+    ],
+    ids=["raw", "qk packed", "no names", "parameter lists", "block", "own position", "model with it", "block apart"],
+)
+def test_right_in_other_layouts(name: str, text: str) -> None:
+    found = outcomes(name, text)
+    assert found and all(isinstance(outcome, Passed) for outcome in found), found[-1]
+
+
+def test_positions_of_the_patches_alone_beside_a_class_token() -> None:
+    text = OWN_POSITION.replace("(self.cls + self.cls_pos)", "self.cls").replace(
+        ", self.cls_pos = nn.Param", ", _ = nn.Param"
+    )
+    assert_wrong("tokens", text, "vit_pos_not_on_cls", "position embedding")
+
+
+def test_what_cannot_be_matched_is_no_mistake() -> None:
+    problem = assert_wrong("encoder_block", BOTH_NORMS, None, "parameters")
+    assert problem.what.startswith("Your parameters could not all be matched")
+    assert "no role was found for g, s, nothing for norm1.weight, norm2.weight" in problem.evidence
+
+
+def test_layer_scale_is_no_norm() -> None:
+    found = block_maps(student(LAYER_SCALE).EncoderBlock(35, 5, 29), 35, 5, 29)[0]
+    assert not found.missing and found.surplus == ("scale1.gamma", "scale2.gamma")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "step", "edits"),
+    [
+        (None, "scores", ("a = (q @ k.mT", "a = (q[:, :, :1].expand_as(q) @ k.mT")),
+        (None, "queries, keys and values", ('self.b["b" + n]', 'self.b["bq"]')),
+        (
+            None,
+            "heads",
+            ("(q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)", "(q.mT @ k / 4).softmax(-1)", "a @ v", "v @ a.mT"),
+        ),
+        ("attn_scale_num_heads + attn_merge_reshape", "scale", ("q.shape[-1] ** 0.5", "self.h ** 0.5", *MERGE)),
+        ("attn_merge_reshape", "merging heads", MERGE),
+    ],
+)
+def test_the_numbers_come_from_the_reading_that_fits(mistake: str | None, step: str, edits: tuple[str, ...]) -> None:
+    problem = assert_wrong("multi_head_self_attention", changed(RAW_ATTENTION, *edits), mistake, step)
+    module, x = awaken(student(RAW_ATTENTION).MultiHeadSelfAttention(35, 5)), draw(3, 6, 35)
+    found = re.search(r"\(draw\(3, 6, 35\)\)\[(.*?)\] is .*?; it should be ([-\d.]+)", problem.evidence)
+    assert found is not None
+    place = tuple(map(int, found[1].split(", ")))
+    assert module(x)[place].item() == pytest.approx(float(found[2]), rel=1e-6)  # what the right one gives
+
+
+def test_the_place_that_is_shown_is_one_that_differs() -> None:
+    text = changed(
+        LIBRARY_BLOCK, SECOND_SUM, f"y = {SECOND_SUM[7:]}\n        return torch.cat([y[:, :1], x[:, 1:]], 1)"
+    )
+    trial = modules._trial(encoder_block.PART, student(text), encoder_block.PART.sizes[0])
+    step, evidence = encoder_block.PART.probes[0](trial) or ("", "")
+    found = re.search(r"u \+ w: (\S+) \+ (\S+) \+ (\S+); yours becomes ([-.\d]+)", evidence)
+    assert step == "second residual" and found is not None
+    x, u, w, out = map(float, found.groups())
+    assert out != pytest.approx(x + u + w, rel=1e-5)
+
+
+def test_a_branch_that_is_dropped_in_eval_mode() -> None:
+    branch = "self.attn(self.norm1(x))"
+    text = changed(LIBRARY_BLOCK, branch, f"{branch} * x.new_empty(len(x), 1, 1).bernoulli_(0.8)")
+    assert_wrong("encoder_block", text, "enc_random", "attention")
+
+
+LAYERS = "self.layers = nn.ModuleList(EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth))"
+
+
+@pytest.mark.parametrize(
+    ("mistake", "step", "edits"),
+    [
+        ("vit_plain_list", "parameters", (
+            LAYERS, LAYERS.replace("nn.ModuleList(", "{'all': [").replace("(depth))", "(depth)]}"),
+            "in self.layers:", "in self.layers['all']:",
+        )),
+        ("vit_depth_minus_one", "encoder blocks", ("            x = layer(x)", "            before, x = x, layer(x)", "x[:, 0]\n", "before[:, 0]\n")),
+        (None, "pooling", ("self.classifier(cls)", "self.classifier(x[0])[:len(x)]")),
+    ],
+)  # fmt: skip
+def test_model_of_the_librarys_parts(mistake: str | None, step: str, edits: tuple[str, ...]) -> None:
+    problem = assert_wrong("vision_transformer", changed(NORM_IN_CLASSIFIER, *edits), mistake, step)
+    assert mistake or problem.what == (
+        "You let a picture's logits depend on its neighbours in the batch; they should not."
+    )
+
+
+def test_another_convolution_in_front_is_no_missing_stride() -> None:
+    text = changed(
+        BARE_PROJECTION,
+        "self.p = patch_size",
+        "self.p = patch_size\n        self.first = nn.Conv2d(in_channels, in_channels, 3, padding=1)",
+        "conv2d(images,",
+        "conv2d(self.first(images),",
+    )
+    assert_wrong("patch_embedding", text, None, "parameters")
+
+
+def test_a_number_for_each_position() -> None:
+    text = changed(answer("tokens"), "torch.empty(1, 1 + num_patches, embed_dim)", "torch.empty(1, 1 + num_patches, 1)")
+    problem = assert_wrong("tokens", text, None, "position embedding")
+    assert "of pos_embed (1, 8, 1) the shape should be (1, 8, 11)" in problem.evidence
+
+
+def test_dropout_on_the_positions_is_not_drawing_them() -> None:
+    text = changed(answer("tokens"), "+ self.pos_embed", "+ nn.functional.dropout(self.pos_embed, 0.1)")
+    assert_wrong("tokens", text, "tok_dropout", "position embedding")

@@ -66,6 +66,8 @@ WRONG = {
     "tok_pos_shifted: one for all": ((ADD, "return x + self.pos_embed[:, :1]"),),
     "tok_scaled": ((ADD, "return x + self.pos_embed * x.shape[-1] ** 0.5"),),
     "tok_scaled: patches": ((CAT, "torch.cat([cls, x * x.shape[-1] ** 0.5], dim=1)"),),
+    "tok_scaled: as at the start": ((ADD, "return x + 0.02 * self.pos_embed"),),
+    "vit_cls_appended + tok_scaled: as at the start": ((CAT, "torch.cat([x, cls], dim=1)"), (ADD, "return x + 0.02 * self.pos_embed")),
     "tok_norm": ((ADD, "return F.layer_norm(x + self.pos_embed, x.shape[-1:])"),),
     "tok_norm: tanh": ((ADD, "return torch.tanh(x + self.pos_embed)"),),
     "tok_norm: layer": (("super().__init__()", "super().__init__()\n        self.norm = nn.LayerNorm(embed_dim)"), (ADD, "return self.norm(x + self.pos_embed)")),
@@ -78,14 +80,14 @@ WRONG = {
     "vit_cls_appended + tok_pos_twice": ((CAT, "torch.cat([x, cls], dim=1)"), (ADD, "return x + 2 * self.pos_embed")),
 }  # fmt: skip
 
-NEITHER = "Class token or positions could not be found among the parameters."
+NEITHER = "You have no class token, or no positions, among the parameters; both should be there."
 UNKNOWN = {
     "class token: cubed": (
-        "The first token is not the class token plus its position.",
+        "You make the first token of something else; it should be the class token plus its position.",
         (EXPAND, "(self.cls_token ** 3).expand(x.shape[0], -1, -1)"),
     ),
     "position embedding: cubed": (
-        "The other tokens are not the patches plus their positions.",
+        "You make the patches' tokens of something else; each should be the patch plus its position.",
         (CAT, "torch.cat([cls, x ** 3], dim=1)"),
     ),
     "class token: shape": (
@@ -143,10 +145,14 @@ def test_others_are_placed(name: str) -> None:
         (
             "signature",
             ("(self, num_patches, embed_dim)", "(self, num_patches, dim)"),
-            "Tokens(num_patches=7, embed_dim=11) gives: missing a required argument: 'dim'; yours takes "
+            "Tokens(num_patches=7, embed_dim=11) ends in TypeError: missing a required argument: 'dim'; yours takes "
             "(num_patches, dim)",
         ),
-        ("no_module", ("(nn.Module):", ":"), "isinstance(Tokens(num_patches=7, embed_dim=11), nn.Module) is False"),
+        (
+            "no_module",
+            ("(nn.Module):", ":"),
+            "isinstance(Tokens(num_patches=7, embed_dim=11), nn.Module) is False; it should be True",
+        ),
     ],
 )
 def test_what_is_no_layer_is_told(mistake: str, edit: tuple[str, str], evidence: str) -> None:
@@ -156,3 +162,18 @@ def test_what_is_no_layer_is_told(mistake: str, edit: tuple[str, str], evidence:
 
 def test_every_mistake_is_tried() -> None:
     assert {part for name in WRONG for part in name.partition(":")[0].split(" + ")} == MISTAKES.keys()
+
+
+@pytest.mark.parametrize("shape", ["1, num_patches + 1, 1", "1, num_patches + 2, embed_dim"])
+def test_a_table_of_another_shape_is_no_missing_one(shape: str) -> None:
+    problem = outcome_of("tokens", edited(RIGHT_ONE, ("randn(1, num_patches + 1, embed_dim", f"randn({shape}")))
+    assert problem and (problem.mistake, problem.step) == (None, "position embedding")
+    assert problem.what.startswith("Your table of positions has another shape")
+    assert problem.evidence.endswith("the shape should be (1, 8, 11)")
+
+
+def test_a_table_whose_rows_stand_in_the_place_of_the_batch_is_told() -> None:
+    problem = outcome_of("tokens", edited(RIGHT_ONE, ("randn(1, num_patches + 1", "randn(num_patches + 1, 1")))
+    assert problem and (problem.mistake, problem.step) == (None, "position embedding")
+    assert "where the tokens have the batch" in problem.what
+    assert problem.evidence.endswith("the result is (8, 8, 11); expected (1, 8, 11); pos_embed is (8, 1, 11)")

@@ -1,6 +1,7 @@
 import pytest
 
-from tests.exercises.students import edited, outcome_of
+from tests.exercises.students import edited, outcome_of, outcomes
+from vitscratch.exercises import Problem
 from vitscratch.exercises.checks.vision_transformer import MISTAKES
 
 HEAD = """
@@ -190,6 +191,7 @@ MODEL = {  # mistakes of the model; edits of LIBRARY
     "vit_max_pool": (("x[:, 0]", "x.amax(dim=1)"),),
     "vit_sum_pool": (("x[:, 0]", "x.sum(dim=1)"),),
     "vit_other_token": (("x[:, 0]", "x[:, -1]"),),
+    "vit_other_token: the third": (("x[:, 0]", "x[:, 2]"),),
     "vit_first_picture": (("x[:, 0]", "x[:1, 0].expand(len(x), -1)"),),
     "vit_head_all_tokens": (("x[:, 0]", "x.flatten(1)"), ("nn.Linear(embed_dim, num_classes)", "nn.Linear(embed_dim * self.pos_embed.shape[1], num_classes)")),
     "vit_head_no_bias": (("nn.Linear(embed_dim, num_classes)", "nn.Linear(embed_dim, num_classes, bias=False)"),),
@@ -299,6 +301,14 @@ def test_of_two_mistakes_the_first_is_named(first: str, then: str) -> None:
 @pytest.mark.parametrize(
     "two",
     [
+        ("vit_no_final_norm", "vit_mean_with_cls"),
+        ("vit_no_final_norm", "vit_softmax"),
+        ("vit_no_final_norm", "vit_head_no_bias"),
+        ("vit_mean_with_cls", "vit_head_no_bias"),
+        ("enc_eps_1e-5", "vit_mean_with_cls"),
+        ("enc_eps_1e-5", "vit_other_token"),
+        ("enc_eps_1e-5", "vit_softmax"),
+        ("vit_no_final_norm: unused", "vit_other_token: the third"),
         ("vit_no_final_norm: unused", "vit_mean_with_cls"),
         ("vit_no_final_norm: unused", "vit_softmax"),
         ("vit_final_norm_twice", "vit_max_pool"),
@@ -312,3 +322,77 @@ def test_two_mistakes_of_one_stage_are_both_named(two: tuple[str, str]) -> None:
     problem = outcome_of("vision_transformer", edited(LIBRARY, *MODEL[two[0]], *MODEL[two[1]]))
     assert problem is not None
     assert problem.mistake == " + ".join(name.partition(":")[0] for name in two)
+
+
+COUNT = "1 + self.patch_embed.num_patches"
+BEFORE = (f"x = {CAT}\n        {ADD}", f"{ADD}\n        x = {CAT}")
+
+
+@pytest.mark.parametrize(
+    ("count", "rows"),
+    [("1 + image_size // patch_size", 4), ("1 + patch_size ** 2", 65), ("1 + image_size ** 2 // patch_size", 73)],
+)
+def test_a_number_of_positions_that_is_computed_wrongly_is_no_global_name(count: str, rows: int) -> None:
+    problem = outcome_of("vision_transformer", edited(LIBRARY, (COUNT, count)))
+    assert problem and (problem.mistake, problem.step) == (None, "position embedding")
+    assert "(H / p) (W / p)" in problem.what and "24 x 24 px" in problem.hints[0]
+    assert f"is (1, {rows}, 14); it should be (1, 10, 14): 3 rows of 3 patches" in problem.evidence
+
+
+def test_a_number_of_positions_that_no_argument_changes_is_of_elsewhere() -> None:
+    problem = outcome_of("vision_transformer", edited(LIBRARY, (COUNT, "197")))
+    assert problem and (problem.mistake, problem.step) == ("tok_global_name", "position embedding")
+    assert problem.evidence.endswith("(1, 10, 14); as many rows with image_size=20, patch_size=5")
+    assert "Which arguments does the number of patches depend on?" in problem.hints[0]
+
+
+@pytest.mark.parametrize(
+    ("edits", "mistake", "shapes"),
+    [
+        ((), "vit_pos_not_on_cls", "(1, 9, 14); it should be (1, 10, 14)"),
+        ((("eps=1e-6", "eps=1e-5"),), "vit_pos_not_on_cls", "(1, 9, 14); it should be (1, 10, 14)"),
+        ((("torch.randn(1, ", "torch.randn("),), "vit_pos_not_on_cls", "(9, 14); it should be (10, 14)"),
+        (((ADD, f"{ADD} * 3"),), "vit_pos_not_on_cls", "(1, 9, 14); it should be (1, 10, 14)"),
+        (((CAT, "torch.cat([x, cls], dim=1)"),), "vit_pos_not_on_cls + vit_cls_appended", "it should be (1, 10, 14)"),
+    ],
+)
+def test_a_table_without_a_row_for_the_class_token_is_told_by_its_shape(
+    edits: tuple[tuple[str, str], ...], mistake: str, shapes: str
+) -> None:
+    *passed, problem = outcomes("vision_transformer", edited(LIBRARY, BEFORE, ("1 + self", "self"), *edits))
+    assert isinstance(problem, Problem) and problem.mistake == mistake
+    assert shapes in problem.evidence and "nan" not in problem.evidence
+    assert not any("positions" in one.what for one in passed)
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (("num_classes)\n\n", "num_classes, bias=False)\n\n"), "\nhead.weight (11, 14) has no bias beside it"),
+        (
+            ("patch_size, patch_size)", "patch_size, patch_size, bias=False)"),
+            "\npatch_embed.weight (14, 2, 8, 8) has",
+        ),
+        (("nn.Conv2d(in_channels", "nn.Conv2d(3"), "patch_embed.weight (14, 3, 8, 8) is made for 3 channels"),
+        (("range(depth)", "range(depth - 1)"), "\n2 blocks with parameters for depth=3"),
+        (
+            (f"        {NORM}\n", ""),
+            "there is no norm: beside 3 blocks it has cls_token (1, 1, 14), pos_embed (1, 10, 14), patch",
+        ),
+    ],
+)
+def test_of_the_parameters_only_the_part_in_question_is_listed(edit: tuple[str, str], says: str) -> None:
+    problem = outcome_of("vision_transformer", edited(OWN, edit))
+    assert problem and says in problem.evidence and "more" not in problem.evidence
+    assert "blocks.0" not in problem.evidence and "attention" not in problem.evidence
+
+
+def test_hints_on_hard_coded_channels_are_about_channels() -> None:
+    problem = outcome_of("vision_transformer", edited(OWN, ("nn.Conv2d(in_channels", "nn.Conv2d(3")))
+    assert problem and problem.mistake == "tok_global_name" and all("channels" in hint for hint in problem.hints)
+
+
+def test_a_table_whose_rows_stand_in_the_place_of_the_batch_is_told() -> None:
+    problem = outcome_of("vision_transformer", edited(LIBRARY, (f"randn(1, {COUNT}", f"randn({COUNT}, 1")))
+    assert problem and (problem.mistake, problem.step) == (None, "position embedding")
+    assert problem.evidence.endswith("returns (10, 11); it should return (1, 11); pos_embed is (10, 1, 14)")

@@ -137,6 +137,22 @@ def test_others_are_placed(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("cv_input_changed", "cv_norms_swapped"),
+        ("cv_lstrip", "cv_mlp_swapped"),
+        ("cv_kernel_layout", "cv_norms_swapped"),
+        ("cv_norms_swapped", "cv_mlp_swapped"),
+        ("cv_mlp_swapped", "cv_prefix"),
+    ],
+)
+def test_of_two_mistakes_the_first_is_told(first: str, second: str) -> None:
+    edits = [edit for name in (second, first) for edit in WRONG[name]]
+    problem = outcome_of("weight_conversion", edited(RIGHT_ONE, *edits))
+    assert problem and problem.mistake == first
+
+
+@pytest.mark.parametrize(
     ("name", "says"),
     [
         ("cv_qkv_order", "its thirds are k, q, v"),

@@ -8,6 +8,7 @@ from torchvision import models
 
 from tests.data.make import write_folder
 from vitscratch.cli import main
+from vitscratch.data import RandomCropFlip
 from vitscratch.recipes import ResNetRecipe
 from vitscratch.recipes.experiment import prepare
 
@@ -37,15 +38,21 @@ def test_what_is_saved_is_restored(data: str, tmp_path: Path) -> None:
         experiment.recipe.restore(tmp_path / "model.safetensors")
 
 
-def test_pretrained_weights_learn_the_head_first_and_prepare_pictures_as_they_want(data: str, tmp_path: Path) -> None:
+def test_pretrained_weights_learn_the_head_first_and_prepare_pictures_as_they_want(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pretrained = models.resnet18()
     torch.save(pretrained.state_dict(), tmp_path / "r.pth")
-    experiment = prepare(recipe(data, weights=str(tmp_path / "r.pth"), image_size=37))
+    experiment = prepare(recipe(data, weights=str(tmp_path / "r.pth"), image_size=37, layer_decay=0.7))
     assert experiment.preprocessing.mean == (0.485, 0.456, 0.406) and experiment.model.conv1.stride == (2, 2)
     stems = []
     history = experiment.fit(None, None, lambda run: stems.append(run.model.conv1.weight.detach().clone()))
     assert [record.epoch for record in history] == [1, 2] == list(range(1, experiment.recipe.all_epochs + 1))
     assert torch.equal(stems[0], pretrained.conv1.weight) and not torch.equal(stems[1], stems[0])
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr("vitscratch.transfer.fine_tune", lambda *_, **options: asked.append(options) or [])
+    experiment.fit()
+    assert (asked[0]["head_epochs"], asked[0]["layer_decay"]) == (1, 0.7)
 
 
 def test_a_run_like_any_other(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,3 +68,8 @@ def test_pictures_of_a_few_pixels_are_computed_in_fp32(data: str) -> None:
     """There torch's bf16 gradients on a CPU may be random numbers (see `vitscratch.baselines.resnet`)."""
     wished = [recipe(data, image_size=size, precision="auto").precision for size in (16, 17)]
     assert wished == ["fp32", "auto"] and recipe(data, precision="bf16").precision == "bf16"
+
+
+def test_pictures_are_shifted_and_mirrored_as_was_asked(data: str) -> None:
+    assert recipe(data, padding=3, flip=0.25).augmentation() == RandomCropFlip(3, 0.25)
+    assert recipe(data, padding=0, flip=0.0).augmentation() is None

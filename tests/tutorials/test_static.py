@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from tests.tutorials.static import CHECKS, broken_links
+from tests.tutorials.static import CHECKS, ROOT, broken_links
 from tests.tutorials.test_tutorials import differences
 from tutorials.execute import code_digest, execute, main, normalise
 
@@ -41,6 +41,8 @@ def lesson() -> Any:
     printed = ["6 (2, 3)\n", "wrong\nagain\n"]
     for cell, line in zip(code(notebook), printed, strict=False):
         cell.outputs = [new_output("stream", name="stdout", text=line)]
+    drawn = new_output("display_data", data={"text/plain": "<Figure>"}, metadata={"needs_background": "light"})
+    code(notebook)[1].outputs.append(drawn)
     return normalise(notebook)
 
 
@@ -115,6 +117,9 @@ FAULTS: dict[str, tuple[Callable[[Any], None], str]] = {
         "have metadata",
     ),
     "a path in the code": (in_code(2, "2 * 3", "'/home/me/a.png'"), "/home/me"),
+    "a path on a Mac": (in_code(2, "2 * 3", "'/Users/me/a.png'"), "/Users/me"),
+    "a path in a container": (in_code(2, "2 * 3", "'/root/a.png'"), "/root/a"),
+    "a path in Colab": (in_code(2, "2 * 3", "'/content/a.png'"), "/content/a"),
     "a path in an output": (output(2, output_type="stream", name="stdout", text="in /tmp/x1"), "of one machine: '/tmp"),
     "a file of a library": (in_text(3, "wrong", "wrong in lib/site-packages/x.py"), "of one machine: 'site-packages"),
     "a drive": (in_text(3, "wrong", "wrong in C:\\data"), "of one machine"),
@@ -134,6 +139,8 @@ FAULTS: dict[str, tuple[Callable[[Any], None], str]] = {
     "an exercise": (in_text(7, "04_attention.py", "04_atention.py"), "no exercise is called 04_atention.py"),
     "a command": (in_text(7, "parity", "party"), "'vitscratch party vit_b_32 --depth 1' is no command"),
     "an option": (in_text(7, "--depth", "--deep"), "--deep is no option"),
+    "an option of train": (in_text(7, "parity vit_b_32 --depth 1", "train digits --epoch 1"), "--epoch is no option"),
+    "a command without a prompt": (in_text(7, "$ vitscratch parity", "vitscratch party"), "'vitscratch party vit_b_32"),
     "a command that is only named": (in_text(7, "summary", "sumary"), "'vitscratch sumary' is no command"),
     "a command behind !": (in_code(2, "print(", "!vitscratch party\nprint("), "'vitscratch party' is no command"),
     "a link": (in_text(0, "page.md#two-words", "pages.md"), "the link pages.md leads nowhere"),
@@ -242,7 +249,32 @@ def test_a_missing_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err.startswith("none.ipynb: ")
 
 
-def test_the_given_notebook_stays_as_it_was() -> None:
-    notebook = new_notebook(cells=[new_code_cell("1 + 1", execution_count=5)])
-    assert code(execute(notebook))[0].outputs[0].data["text/plain"] == "2"
+def test_what_cannot_be_stored_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(notebook: Any, path: Path) -> None:
+        raise OSError("no space left on the disk")
+
+    monkeypatch.setattr("tutorials.execute.execute", lambda notebook: notebook)
+    monkeypatch.setattr("tutorials.execute.store", full)
+    paths = [tmp_path / "1.ipynb", tmp_path / "2.ipynb"]
+    for path in paths:
+        nbformat.write(lesson(), path)
+    assert main([str(path) for path in paths]) == 1
+    assert capsys.readouterr().err == "1.ipynb: no space left on the disk\n"
+
+
+def test_the_given_notebook_stays_as_it_was_and_nothing_of_the_users_takes_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    startup = tmp_path / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "mine.py").write_text("of_mine = 1\n")
+    (tmp_path / "vitscratch.py").write_text("")  # another one of that name
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    ours = str(ROOT / "vitscratch" / "__init__.py")
+    source = f"from importlib.util import find_spec\nfind_spec('vitscratch').origin == {ours!r}, 'of_mine' in dir()"
+    notebook = new_notebook(cells=[new_code_cell(source, execution_count=5)])
+    assert code(execute(notebook))[0].outputs[0].data["text/plain"] == "(True, False)"
     assert notebook.cells[0].execution_count == 5 and notebook.cells[0].outputs == []

@@ -319,8 +319,8 @@ def _wait(process: int, request: Request) -> int:
         now = time.monotonic()
         if now - since < request.waiting:
             continue
-        before, computed = computed, _computed(process)
-        if computed - before < IDLE * (now - since):
+        before, (computed, ready) = computed, _computed(process)
+        if computed - before < IDLE * (now - since) and not ready:
             with open(os.path.join(request.folder, TRACE), "a") as trace:
                 trace.write(f"{WAITED}\n")
             os.kill(process, ask)
@@ -328,11 +328,12 @@ def _wait(process: int, request: Request) -> int:
         since = now
 
 
-def _computed(process: int) -> float:
-    """Seconds that a process has computed."""
+def _computed(process: int) -> tuple[float, bool]:
+    """Seconds that a process has computed, and whether it would compute now if there were a core for it."""
     with open(f"/proc/{process}/stat") as file:
         fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user and system, in ticks
+    seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user and system, in ticks
+    return seconds, fields[0] == "R"
 
 
 def main() -> None:

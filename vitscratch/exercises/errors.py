@@ -7,7 +7,7 @@ import re
 import sys
 from bdb import BdbQuit
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from pkgutil import iter_modules
@@ -72,7 +72,7 @@ def explain(error: BaseException, student: Path) -> Problem | None:
         return _problem(f"{type(error).__name__}: {error.msg}", where, _SYNTAX)
     if lines:
         what, hints = _describe(error)
-        return _problem(what, lines[-1], hints, notes)
+        return replace(_problem(what, lines[-1], hints, notes), step=getattr(error, "step", STEP))
     if isinstance(error, Exception) and (name := _names_student(error, student)):
         what = f"{name} cannot be used as the exercise does: {_text(error)}"
         if isinstance(error, AttributeError) and error.name in _OF_MODULE:
@@ -173,7 +173,7 @@ def _nearest(error: BaseException) -> str:
         name, there = error.name or "", [*_names_around(error.__traceback__), *dir(builtins)]
     elif isinstance(error, AttributeError) and error.name:
         name, there = error.name, _dir(error.obj)
-    near = get_close_matches(name, there, n=1, cutoff=0.7)
+    near = get_close_matches(name, there, n=1, cutoff=0.75)  # `range` is not near `rearrange`
     return f"; nearest: {near[0]}" if near else ""
 
 

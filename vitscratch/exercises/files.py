@@ -110,7 +110,7 @@ def is_stub(path: Path, exercise: Exercise) -> bool:
 
 
 def solution(exercise: Exercise) -> str:
-    """The library's code for an exercise, with a line that says where it stands."""
+    """The library's code for an exercise, with a line that says where it stands, and what of it nobody asked for."""
     path = SOLUTIONS / exercise.file_name
     spec = spec_from_file_location(f"solution_{exercise.name}", path)
     assert spec is not None and spec.loader is not None
@@ -124,7 +124,9 @@ def solution(exercise: Exercise) -> str:
         source = path if own else Path(getsourcefile(thing) or path)
         text = path.read_text(encoding="utf-8") if own else getsource(thing)
         where = source.relative_to(package.parent).as_posix() if source.is_relative_to(package) else source.name
-        if (part := f"# {where}\n\n{text.rstrip()}\n") not in parts:
+        more = "" if own else " ".join((module.__doc__ or "").split()).removeprefix("The library's.").strip()
+        note = f"\n# {more}" * bool(more)
+        if (part := f"# {where}{note}\n\n{text.rstrip()}\n") not in parts:
             parts.append(part)
     return "\n\n".join(parts)
 

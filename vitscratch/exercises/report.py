@@ -95,7 +95,10 @@ class Report:
         return clean("\n".join(lines))
 
     def _about(self, problem: Problem, hints: int) -> list[str]:
-        lines = _indented("WRONG", [problem.what, *problem.evidence.splitlines(), f"step: {problem.step}"])
+        tools = [name for name in ("awaken", "draw") if f"{name}(" in problem.evidence]
+        evidence = problem.evidence.splitlines()
+        evidence += [f"(from vitscratch.exercises import {', '.join(tools)})"] if tools else []
+        lines = _indented("WRONG", [problem.what, *evidence, f"step: {problem.step}"])
         if problem.mistake:
             said = [sentence for sentence in self.mistakes if sentence not in problem.what]
             lines += _indented("mistake", [problem.mistake, *said])

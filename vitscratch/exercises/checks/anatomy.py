@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ class Anatomy:
     norm: tuple[str, str]
     head: tuple[str, str]
     surplus: list[str]
+    absent: list[str] = field(default_factory=list)
+    """Mistakes after the blocks that missing parameters tell."""
 
 
 def grid(sizes: Sizes) -> tuple[int, int]:
@@ -53,7 +55,7 @@ def dissect(model: nn.Module, sizes: Sizes) -> Anatomy:
     )
     early = [pair for pair in norms if re.search("pre|embed|patch|first", pair[0].lower())]
     last = (early + [pair for pair in norms if pair not in early])[-1] if norms else ("", "")
-    known = {*last, table.cls, table.pos}
+    known = {*last, *table.names}
     return Anatomy(projection, table, blocks, hooked, last, head, [name for name in rest if name not in known])
 
 
@@ -64,7 +66,11 @@ def find_blocks(model: nn.Module, sizes: Sizes) -> tuple[list[nn.Module], bool]:
     """
     groups = [members for members in _lists(model) if all(any(True for _ in member.parameters()) for member in members)]
     whole = [members for members in groups if is_block(members[0], sizes) or _wide(members, sizes)]
-    if whole:
+    alone = [module for name, module in model.named_modules() if name and is_block(module, sizes)]
+    alone = [
+        module for module in alone if not any(other is not module and other in alone for other in module.modules())
+    ]
+    if whole and not (len(max(whole, key=len)) < len(alone) == sizes["depth"]):  # else some stand beside the list
         return max(whole, key=len), True
     parts = [members for members in groups if len(members) == sizes["depth"]]
     blocks = []
@@ -75,14 +81,7 @@ def find_blocks(model: nn.Module, sizes: Sizes) -> tuple[list[nn.Module], bool]:
         blocks.append(block)
     if blocks and is_block(blocks[0], sizes):
         return blocks, False
-
-    alone = [module for name, module in model.named_modules() if name and is_block(module, sizes)]
-    if alone:
-        inner = [
-            module for module in alone if not any(other is not module and other in alone for other in module.modules())
-        ]
-        return inner, True
-    return [], False
+    return alone, bool(alone)
 
 
 def _wide(members: list[nn.Module], sizes: Sizes) -> bool:

@@ -107,8 +107,7 @@ _POOLS: list[tuple[str, Callable[[Tensor], Tensor]]] = [
     ("vit_sum_pool", lambda x: x.sum(1)),
     ("vit_sum_pool", lambda x: x[:, 1:].sum(1)),
     ("vit_sum_pool", lambda x: x[:, 0] + x[:, 1:].mean(1)),
-    ("vit_other_token", lambda x: x[:, -1]),
-    ("vit_other_token", lambda x: x[:, 1]),
+    *(("vit_other_token", lambda x, place=place: x[:, place]) for place in (-1, 1, 2, 3, -2)),
     ("vit_first_picture", lambda x: x[:1, 0].expand(len(x), -1)),
 ]
 _HEADS: list[tuple[str, Tail]] = [

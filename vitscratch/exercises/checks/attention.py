@@ -1,16 +1,26 @@
 """Exercise 4: attention(q, k, v) -> (output, weights)."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vitscratch.exercises.checks import reference
+from vitscratch.exercises.checks import failing, reference
 from vitscratch.exercises.checks.compare import difference, draw, explain, number, same, say
 from vitscratch.exercises.checks.naming import named_problem, table
-from vitscratch.exercises.checks.student import WrongError, noted, run, shape_of
+from vitscratch.exercises.checks.student import (
+    WrongError,
+    differs,
+    drawn,
+    noted,
+    pick_tensor,
+    place_of,
+    run,
+    shape_of,
+)
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 STEPS = ("scores", "scale", "softmax", "weighted mean")
@@ -87,7 +97,8 @@ def _check(attention: Any) -> Iterator[Outcome]:
     yield Passed("scores are divided by the root of the width of a head; the weights of a query sum to one over keys")
     for (_, weights), (_, expected) in zip(seen, right, strict=True):
         if weights and not any(same(one, expected) for one in weights):
-            evidence = f"{_sums(weights[0])}{difference(weights[0], expected, 'weights')}"
+            evidence = f"{difference(weights[0], expected, _code(SQUARE[0], attention, weights[0].shape))}\n"
+            evidence += _sums(weights[0]).removesuffix("; ")
             raise WrongError(_named("attn_returns_scores", evidence))
     if not seen[0][1]:
         _nothing_else(attention)
@@ -98,8 +109,8 @@ def _check(attention: Any) -> Iterator[Outcome]:
         output, _ = _call(attention, shape)
         expected, _ = reference.attention(*inputs(shape))
         if not same(output, expected):
-            evidence = f"{_reproduce(shape)}: {difference(output, expected)}"
-            what = "the output is wrong as soon as there are not as many keys as queries"
+            evidence = difference(output, expected, _code(shape, attention, output.shape))
+            what = "You go wrong as soon as there are not as many keys as queries; any two numbers should do."
             raise WrongError(Problem(what, evidence, "weighted mean", (NUDGES["weighted mean"], _LENGTHS)))
     yield Passed(f"2 queries may look at 6 keys: the output is right for queries {_shape(LONG[0])}")
     _gradients(attention)
@@ -112,21 +123,23 @@ _LENGTHS = "No length may be taken from q where it belongs to k and v: 2 queries
 def _call(attention: Any, shape: tuple[int, int, int, int, int]) -> tuple[Tensor, list[Tensor]]:
     """The output, and all else that may be the weights (none: not returned), found by shape."""
     b, h, i, j, k = shape
-    with noted(f"attention was called as in: {_reproduce(shape)}"):
-        result = run(attention, *inputs(shape), step="scores")
+    with noted(f"called as in {_code(shape)}", lambda: attention(*inputs(shape)), failing.in_attention):
+        result = run(attention, *inputs(shape), step="scores", code=_code(shape))
     things = list(result) if isinstance(result, tuple | list) else [result]
     tensors = [thing for thing in things if isinstance(thing, Tensor)]
     outputs = [thing for thing in tensors if tuple(thing.shape) == (b, h, i, k)]
     weights = [thing for thing in tensors if tuple(thing.shape) == (b, h, i, j)]
     if len(tensors) > 1 and outputs and weights and tensors[0] is weights[0] and i != k:
-        raise WrongError(_named("attn_returns_swapped", f"returned {shape_of(result)}"))
+        should = f"it should return a tuple of {(b, h, i, k)} and {(b, h, i, j)}"
+        evidence = f"{_code(shape)} returns {shape_of(result)}; {should}"
+        raise WrongError(_named("attn_returns_swapped", evidence))
     if not outputs:
-        wanted = f"expected the output, {(b, h, i, k)}, and the weights, {(b, h, i, j)}"
+        wanted = f"it should return the output, {(b, h, i, k)}, and the weights, {(b, h, i, j)}"
         features = any(tuple(thing.shape) == (b, h, k, k) for thing in tensors)
         step = "scores" if features else "weighted mean"
-        what = "the output does not have the shape (b, h, queries, width)"
-        evidence = f"{_reproduce(shape)}: returned {shape_of(result)}; {wanted}"
-        raise WrongError(Problem(what, evidence, step, (NUDGES[step], f"{wanted}.")))
+        what = "Your output has another shape; it should have (b, h, queries, width)."
+        evidence = f"{_code(shape)} returns {shape_of(result)}; {wanted}"
+        raise WrongError(Problem(what, evidence, step, (NUDGES[step], f"{wanted.capitalize()}.")))
     weights = [thing for thing in weights if thing is not outputs[0]]
     return outputs[0], weights
 
@@ -136,9 +149,10 @@ def _nothing_else(attention: Any) -> None:
     b, h, i, j, _ = SQUARE[0]
     result = attention(*inputs(SQUARE[0]))
     if isinstance(result, tuple | list) and sum(isinstance(thing, Tensor) for thing in result) > 1:
-        evidence = f"{_reproduce(SQUARE[0])}: returned {shape_of(result)}; expected weights of {(b, h, i, j)}"
+        evidence = f"{_code(SQUARE[0])} returns {shape_of(result)}; it should return weights of {(b, h, i, j)}"
         hints = (NUDGES["softmax"], "One number for every query and every key, of each picture and each head.")
-        raise WrongError(Problem("the weights do not have the shape (b, h, queries, keys)", evidence, "softmax", hints))
+        what = "Your weights have another shape; it should be (b, h, queries, keys)."
+        raise WrongError(Problem(what, evidence, "softmax", hints))
 
 
 def _named(mistake: str, evidence: str) -> Problem:
@@ -148,8 +162,7 @@ def _named(mistake: str, evidence: str) -> Problem:
 def _deterministic(attention: Any) -> None:
     (one, _), (other, _) = _call(attention, SQUARE[0]), _call(attention, SQUARE[0])
     if not same(one, other):
-        evidence = f"{_reproduce(SQUARE[0])}, called twice: {difference(other, one)} as the first time"
-        raise WrongError(_named("attn_random", evidence))
+        raise WrongError(_named("attn_random", differs(_code(SQUARE[0], attention, one.shape), one, other)))
 
 
 def _wrong_output(attention: Any, seen: list[Any], right: list[Any]) -> Problem:
@@ -158,17 +171,31 @@ def _wrong_output(attention: Any, seen: list[Any], right: list[Any]) -> Problem:
         outputs, lambda i, flags: reference.attention(*inputs(SQUARE[i]), flags)[0], reference.ATTENTION_STAGES, True
     )
     at = next(i for i, output in enumerate(outputs) if not same(output, right[i][0]))
-    general = f"{_reproduce(SQUARE[at])}: {difference(outputs[at], right[at][0])}"
+    general = difference(outputs[at], right[at][0], _code(SQUARE[at], attention, outputs[at].shape))
     read = _read_weights(attention)
     if read is not None and bool((read[0] <= 0).any()):
         read = _read_weights(attention, mild=0.1)  # scores so large that softmax gives 0
     if flags:
-        return named_problem(flags, MISTAKES, STEPS, lambda step: f"{_weights_evidence(read, step)}{general}")
+        return named_problem(flags, MISTAKES, STEPS, lambda step: _lines(general, _weights_evidence(read, step)))
     step, found = localise(read)
     if not _linear_in_values(attention):
         step, found = "weighted mean", "twice the values do not give twice the output; "
-    what = f"the output is wrong, and of the steps it is this one that differs: {step}"
-    return Problem(what, f"{found}{general}", step, (NUDGES[step], DIRECT[step]))
+    return Problem(NAMELESS[step], _lines(general, found), step, (NUDGES[step], DIRECT[step]))
+
+
+def _lines(general: str, found: str) -> str:
+    """The numbers, and below them what else was found."""
+    return f"{general}\n{found.removesuffix('; ')}" if found else general
+
+
+NAMELESS = {
+    "scores": "You make the scores of something else; score (i, j) should be query i with key j of the same picture "
+    "and head, and nothing else.",
+    "scale": "You scale the scores by another factor; it should be 1 / sqrt(D_h), once, before softmax.",
+    "softmax": "You make the weights in another way; they should be softmax of the scaled scores, over the keys.",
+    "weighted mean": "You do something else with weights and values; output i should be the mean of the values with "
+    "the weights of query i, and nothing else.",
+}
 
 
 def _linear_in_values(attention: Any) -> bool:
@@ -245,8 +272,8 @@ def _sums(weights: Tensor) -> str:
 
 def _gradients(attention: Any) -> None:
     q, k, v = tensors = [tensor.requires_grad_() for tensor in inputs(SQUARE[0])]
-    result = attention(q, k, v)
-    output = result[0] if isinstance(result, tuple | list) else result
+    output = pick_tensor(attention(q, k, v), q.shape)
+    assert output is not None
     expected, _ = reference.attention(q, k, v)
     loss = draw(*expected.shape, seed=4)
     right = torch.autograd.grad((expected * loss).sum(), tensors)
@@ -254,13 +281,21 @@ def _gradients(attention: Any) -> None:
     if output.requires_grad:
         found = torch.autograd.grad((output * loss).sum(), tensors, allow_unused=True)
     for name, mine, its, step in zip("qkv", found, right, ("scores", "scores", "weighted mean"), strict=True):
-        mine = torch.zeros_like(its) if mine is None else mine
-        if not same(mine, its):
-            evidence = difference(mine, its, f"the gradient of {name}")
+        if mine is None or not same(mine, its):
+            evidence = _gradient(name, _code(SQUARE[0], attention, output.shape), output, mine, its)
             hints = ("Which call takes a tensor out of the graph?", "No detach, .data, no_grad or numpy in attention.")
-            raise WrongError(
-                Problem(f"the output is right, but its gradient does not reach {name}", evidence, step, hints)
-            )
+            what = f"You cut the gradient off before it reaches {name}; it should flow back to q, k and v."
+            raise WrongError(Problem(what, evidence, step, hints))
+
+
+def _gradient(name: str, code: str, output: Tensor, mine: Tensor | None, its: Tensor) -> str:
+    """Numbers that show which gradient is wrong; `code` computes the output."""
+    one = dict(zip("qkv", re.findall(r"(?:1.5 \* )?draw\(.*?\)", code), strict=True))[name]
+    start, called = f"{name} = ({one}).requires_grad_()", code.replace(one, name)
+    if not output.requires_grad:
+        return f"{start}; {called}.requires_grad is False; it should be True"
+    grad = f"{start}; ({called} * {drawn(output.shape, seed=4)}).sum().backward(); {name}.grad"
+    return f"{grad} is None; it should be a tensor" if mine is None else difference(mine, its, grad)
 
 
 def _shape(shape: tuple[int, int, int, int, int]) -> str:
@@ -268,6 +303,12 @@ def _shape(shape: tuple[int, int, int, int, int]) -> str:
     return str((b, h, i, k))
 
 
-def _reproduce(shape: tuple[int, int, int, int, int]) -> str:
+def _code(shape: tuple[int, int, int, int, int], attention: Any = None, of: Sequence[int] = ()) -> str:
+    """How a student computes what attention returns for these inputs, or the part of it that has the shape `of`."""
     b, h, i, j, k = shape
-    return f"with q {(b, h, i, k)}, k and v {(b, h, j, k)} from vitscratch.exercises.checks.attention.inputs({shape})"
+    q, keys = (drawn((b, h, n, k), seed, 1.5) for n, seed in ((i, 1), (j, 2)))
+    call = f"attention({q}, {keys}, {drawn((b, h, j, k), 3)})"
+    if attention is None:
+        return call
+    result = attention(*inputs(shape))
+    return call + place_of(result, pick_tensor(result, of))

@@ -22,8 +22,7 @@ MISTAKES = bank(
         (
             "A reshape keeps the order in which numbers are read: it cuts the same sequence into other rows.",
             "Split height and width into (rows, p) and (columns, q), and look at the order of the axes then.",
-            "Bring the axes into the order batch, rows, columns, channel, p, q before you merge them. (If you "
-            "use a convolution: its axis of channels has to go last, before or after its grid is flattened.)",
+            "Bring the axes into the order batch, rows, columns, channel, p, q before you merge them.",
         ),
     ),
     Mistake(
@@ -110,8 +109,8 @@ def _mistakes(order: tuple[str, ...], split_reversed: bool) -> tuple[str, ...]:
         name
         for name, made in (
             ("pe_column_major", order[0] == "columns"),
+            (CHANNEL_LAST, pixels[0] != "c"),  # moves numbers furthest: those of the evidence are its
             ("pe_pixels_transposed", pixels.index("q") < pixels.index("p")),
-            (CHANNEL_LAST, pixels[0] != "c"),
         )
         if made
     )

@@ -7,15 +7,15 @@ from dataclasses import replace
 from types import ModuleType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vitscratch.exercises.checks import mlp, multi_head_self_attention, reference
+from vitscratch.exercises.checks import failing, mlp, multi_head_self_attention, reference
 from vitscratch.exercises.checks.compare import draw, number, same, say
 from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
 from vitscratch.exercises.checks.naming import table
 from vitscratch.exercises.checks.reference import Flags, Parameters, inside
 from vitscratch.exercises.checks.roles import block_maps
-from vitscratch.exercises.checks.student import WrongError
+from vitscratch.exercises.checks.student import WrongError, built
 from vitscratch.exercises.exercise import Mistake, Outcome, Problem
 
 STEPS = ("parameters", "norms", "attention", "first residual", "MLP", "second residual")
@@ -63,7 +63,7 @@ _OWN = table(
     enc_mlp_first | first residual | You run the MLP before attention; attention, Eq. 2, should be first. | Swap the two lines.
     enc_halves_not_added | second residual | You count the block's input twice, since both halves add it; Eq. 3 should add what Eq. 2 gave, and nothing more. | Eq. 3 works on what Eq. 2 gave.
     enc_half_twice | second residual | You run one half of the block twice; once is right. | Two lines, one for each equation.
-    enc_random | attention | Two calls in eval mode differ, since your dropout stays on; in eval mode it should do nothing. | nn.Dropout knows about eval; F.dropout needs `training=self.training`.
+    enc_random | attention | You leave dropout on in eval mode, so that two calls differ; there it should do nothing. | nn.Dropout knows about eval; F.dropout needs `training=self.training`.
     """,  # noqa: E501 - a table
     NUDGES,
 )
@@ -73,12 +73,14 @@ MISTAKES: dict[str, Mistake] = {
     **{
         name: replace(mistake, step="attention", hints=(NUDGES["attention"], *mistake.hints))
         for name, mistake in multi_head_self_attention.MISTAKES.items()
+        if name != "attn_random"  # in a block it is enc_random
     },
     **{
         name: replace(
             mistake, step=mistake.step if mistake.step == "parameters" else "MLP", hints=(NUDGES["MLP"], *mistake.hints)
         )
         for name, mistake in mlp.MISTAKES.items()
+        if name != "mlp_random"
     },
 }
 
@@ -86,6 +88,15 @@ MISTAKES: dict[str, Mistake] = {
 def check(student: ModuleType) -> Iterator[Outcome]:
     """What is right about the student's `EncoderBlock`, then the first thing that is wrong."""
     yield from check_part(PART, student)
+
+
+def count(sizes: Sizes) -> int:
+    """How many numbers a right one learns."""
+    return multi_head_self_attention.PART.count(sizes) + mlp.PART.count(sizes) + 4 * sizes["embed_dim"]
+
+
+def _check_widths(module: nn.Module, sizes: Sizes) -> None:
+    mlp.check_widths(module, sizes, built("EncoderBlock", sizes), count(sizes))
 
 
 def _compute(x: Tensor, parameters: Parameters, sizes: Sizes, flags: Flags) -> Tensor:
@@ -96,7 +107,7 @@ def _compute(x: Tensor, parameters: Parameters, sizes: Sizes, flags: Flags) -> T
 
 
 def _localise(trial: Trial) -> tuple[str, str]:
-    for probe in (_sums, _attention_half, _mlp_half):
+    for probe in PART.probes:
         found = probe(trial)
         if found:
             return found
@@ -125,9 +136,9 @@ def _sums(trial: Trial) -> tuple[str, str] | None:
     out, nothing = seen(x, u, w), torch.zeros_like(u)
     if same(out, x + u + w):
         return None
-    told = "with both last layers at weight 0, attention gives its bias u, the MLP its bias w, the block x + u + w: "
-    told += f"output[0, 0, 0] is {number(out[0, 0, 0])}, it should be "
-    told += f"{number(x[0, 0, 0])} + {number(u[0])} + {number(w[0])} = {number((x + u + w)[0, 0, 0])}; "
+    told = "if the last layers of attention and MLP have weight 0 and biases u and w, x should become x + u + w: "
+    b, n, d = (int(place) for place in torch.unravel_index((out - x - u - w).abs().argmax(), x.shape))
+    told += f"{number(x[b, n, d])} + {number(u[d])} + {number(w[d])}; yours becomes {number(out[b, n, d])}; "
     before = out - w  # what the MLP's output was added to, if it was added
     if not same(before, seen(x, u, nothing)):
         return "second residual", told
@@ -148,7 +159,7 @@ def _attention_half(trial: Trial) -> tuple[str, str] | None:
         return None
     constant = {**off, **_constant(trial, "norm1")}
     right = _compute(x, {**trial.parameters, **constant}, trial.sizes, reference.RIGHT)
-    told = "with the MLP off, "
+    told = "with the MLP's last layer at 0 it is wrong, too; "
     if not {"norm1.weight", "norm1.bias"} <= trial.parameters.keys():
         return "attention", told
     if not same(trial.probe(x, constant), right):
@@ -180,9 +191,9 @@ def _mlp_half(trial: Trial) -> tuple[str, str] | None:
     constant = {**off, **_constant(trial, "norm2")}
     right = _compute(x, {**trial.parameters, **constant}, trial.sizes, reference.RIGHT)
     if not {"norm2.weight", "norm2.bias"} <= trial.parameters.keys():
-        return "MLP", "with attention off, "
+        return "MLP", "with attention's last layer at 0 it is wrong, too; "
     fine = same(trial.probe(x, constant), right) or _mlp_gets_else(trial, constant)
-    return ("norms" if fine else "MLP"), "with attention off, "
+    return ("norms" if fine else "MLP"), "with attention's last layer at 0 it is wrong, too; "
 
 
 def _attention_gets_else(trial: Trial, constant: dict[str, Tensor]) -> bool:
@@ -247,7 +258,8 @@ def _dead_residual(trial: Trial) -> None:
             return
         for name, line in unread_copies(inspect.cleandoc("\n" + "".join(lines))):
             mistake = MISTAKES["enc_dead_residual"]
-            evidence = f"line {start + line - 1}: {name} is set and never read; the output is right without it"
+            text = lines[line - 1].strip()
+            evidence = f"line {start + line - 1}: `{text}`; {name} is never read, and the output is right without it"
             raise WrongError(
                 Problem(mistake.what, evidence, mistake.step, mistake.hints, mistake.name, mistake.section)
             )
@@ -274,7 +286,8 @@ def unread_copies(source: str) -> list[tuple[str, int]]:
 def _random(trial: Trial) -> str:
     """The flag of what is drawn: in the half of the MLP if nothing is without it."""
     x, off = draw(2, 4, trial.sizes["embed_dim"], seed=5), _off(trial, "mlp.fc2")
-    return "enc_random:mlp" if same(trial.probe(x, off), trial.probe(x, off)) else "enc_random"
+    first = trial.probe(x, off)  # a whole branch may be dropped, or not: by chance, two calls may well agree
+    return "enc_random:mlp" if all(same(trial.probe(x, off), first) for _ in range(16)) else "enc_random"
 
 
 def _moved(name: str, step: str) -> Mistake:
@@ -301,6 +314,14 @@ _DIRECT = {
     "second residual": "With the MLP's last layer at 0, Eq. 3 leaves its input as it is. Does yours?",
 }
 
+_NAMELESS = {
+    "norms": "You normalise in another way; each half should begin with LayerNorm of its input, over D, with eps 1e-6.",
+    "attention": "Your attention gives other numbers in the block; it should be exercise 5's, of the first norm.",
+    "first residual": "You add something else after attention; Eq. 2 should give the token plus attention's output.",
+    "MLP": "Your MLP gives other numbers in the block; it should be exercise 6's, of the second norm's output.",
+    "second residual": "You add something else after the MLP; Eq. 3 should give Eq. 2's result plus the MLP's output.",
+}
+
 PART = Part(
     name="EncoderBlock",
     sizes=(
@@ -323,11 +344,16 @@ PART = Part(
         "norm1.weight": "enc_norm_no_affine",
         "norm2.weight": "enc_norm_no_affine",
     },
+    count=count,
     random=_random,
     special=_IN_THE_SECOND_HALF,
-    widths=mlp.check_widths,
+    place=failing.in_block,
+    ends=(("mlp.fc2", "second residual"), ("attn.proj", "first residual")),
+    widths=_check_widths,
     localise=_localise,
+    probes=(_sums, _attention_half, _mlp_half),
     details=_details,
+    nameless=_NAMELESS,
     direct={step: (NUDGES[step], _DIRECT[step]) for step in STEPS},
     facts=(
         "each token is normalised by itself, with eps 1e-6, before attention and before the MLP",

@@ -333,9 +333,10 @@ def _loader(logits: Tensor, labels: Sequence[int], batch_size: int) -> DataLoade
     return DataLoader(TensorDataset(logits[:, :, None, None], torch.tensor(labels)), batch_size=batch_size)
 
 
-def _case() -> tuple[SpiedModel, DataLoader[tuple[Tensor, ...]]]:
-    """See `CASE`."""
-    return _passing_on(3), _loader(_logits(), LABELS, BATCH_SIZE)
+def _case(backwards: bool = False) -> tuple[SpiedModel, DataLoader[tuple[Tensor, ...]]]:
+    """See `CASE`; backwards, the last picture comes first."""
+    logits, labels = (_logits().flip(0), LABELS[::-1]) if backwards else (_logits(), LABELS)
+    return _passing_on(3), _loader(logits, labels, BATCH_SIZE)
 
 
 def _logits() -> Tensor:
@@ -350,7 +351,7 @@ def _passing_on(classes: int) -> SpiedModel:
     return model
 
 
-def case_values() -> tuple[list[list[float]], list[list[float]], dict[str, list[list[float]]]]:
+def case_values(backwards: bool = False) -> tuple[list[list[float]], list[list[float]], dict[str, list[list[float]]]]:
     """Of each picture of `CASE`, batch by batch: 1 if it is recognised, its loss, and what is computed instead."""
     logits, labels = _logits(), torch.tensor(LABELS)
     correct = (logits.argmax(dim=1) == labels).double()
@@ -360,11 +361,11 @@ def case_values() -> tuple[list[list[float]], list[list[float]], dict[str, list[
         "ts_nll_of_logits": nn.functional.nll_loss(logits, labels, reduction="none"),
         "ts_nll_of_probabilities": nn.functional.nll_loss(logits.softmax(dim=1), labels, reduction="none"),
     }
-    return _batches(correct), _batches(losses), {name: _batches(values) for name, values in instead.items()}
 
+    def batches(values: Tensor) -> list[list[float]]:
+        return [part.tolist() for part in (values.flip(0) if backwards else values).split(BATCH_SIZE)]
 
-def _batches(values: Tensor) -> list[list[float]]:
-    return [part.tolist() for part in values.split(BATCH_SIZE)]
+    return batches(correct), batches(losses), {name: batches(values) for name, values in instead.items()}
 
 
 def _mode(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
@@ -448,7 +449,7 @@ def _numbers(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
         nothing = MISTAKES["ev_returns_nothing"] if returned is None else OTHERWISE["returned"]
         yield problem(nothing, f"evaluate(model, batches) is a {name}{kinds}; expected (loss, accuracy)")
         return
-    correct, losses, instead = case_values()
+    correct, losses, _ = case_values()
     loss, accuracy = parts
     right_loss, right_accuracy = right_mean(losses), right_mean(correct)
     if _equal(loss, right_accuracy) and _equal(accuracy, right_loss):
@@ -459,8 +460,7 @@ def _numbers(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
     for name, value, right in (("accuracy", accuracy, right_accuracy), ("loss", loss, right_loss)):
         if not _equal(value, right):
             evidence = f"your {name} is {float(value):.4f}; it is {right:.4f}{seen}"
-            candidates = accuracies(correct) if name == "accuracy" else loss_values(losses, instead)
-            names = next((names for names, wrong in candidates if _equal(value, wrong)), ())
+            names = _explained(evaluate, name, value)
             found = [MISTAKES[each] for each in names] or [OTHERWISE[name]]
             yield problem([_of_step(mistake, name) for mistake in found], evidence)
             return
@@ -472,6 +472,17 @@ def _numbers(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
         return
     remark = " (as tensors: .item() makes them numbers)" if any(isinstance(part, Tensor) for part in parts) else ""
     yield Passed(f"loss and accuracy are returned, in this order{remark}")
+
+
+def _explained(evaluate: Callable[..., Any], name: str, value: Any) -> tuple[str, ...]:
+    """The mistakes that give this value, and with the pictures backwards what comes out then, too; else none."""
+    again = _parts(evaluate(*_case(backwards=True)))[name == "accuracy"]
+    made = []
+    for backwards in (False, True):
+        correct, losses, instead = case_values(backwards)
+        made.append(accuracies(correct) if name == "accuracy" else loss_values(losses, instead))
+    pairs = zip(*made, strict=True)
+    return next((names for (names, one), (_, other) in pairs if _equal(value, one) and _equal(again, other)), ())
 
 
 class _Shuffled(DataLoader[tuple[Tensor, ...]]):

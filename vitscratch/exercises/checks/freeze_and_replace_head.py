@@ -212,6 +212,15 @@ OTHERWISE = {
             "Only the number of outputs is another one: the rest is as in the old head.",
         ),
     ),
+    "no gradient": Mistake(
+        "",
+        "no gradient reaches the head, so that it cannot learn",
+        "what learns",
+        (
+            "Does model(images).requires_grad say True after freeze?",
+            "requires_grad of the body's parameters is enough; no_grad around the whole model stops the head, too.",
+        ),
+    ),
     "fails": Mistake(
         "",
         "the frozen model cannot be called any more",
@@ -413,7 +422,11 @@ def _stays(student: ModuleType) -> Iterator[Outcome]:
             for _ in range(steps):
                 model.train()
                 optimizer.zero_grad()
-                nn.functional.cross_entropy(model(images), torch.arange(6) % NEW_CLASSES).backward()
+                loss = nn.functional.cross_entropy(model(images), torch.arange(6) % NEW_CLASSES)
+                if not loss.requires_grad:
+                    yield problem(OTHERWISE["no gradient"], f"{done}: model(images).requires_grad is False")
+                    return
+                loss.backward()
                 optimizer.step()
             after = _read_by_head(model.eval(), images)
             if not close(before, after):

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitscratch.exercises.checks import reference
+from vitscratch.exercises.checks import failing, reference
 from vitscratch.exercises.checks.compare import draw, number, same, say
 from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
 from vitscratch.exercises.checks.naming import table
 from vitscratch.exercises.checks.reference import Flags, Parameters
-from vitscratch.exercises.checks.roles import listed, mlp_maps
-from vitscratch.exercises.checks.student import WrongError
+from vitscratch.exercises.checks.roles import mlp_maps
+from vitscratch.exercises.checks.student import WrongError, built, counted
 from vitscratch.exercises.exercise import Mistake, Outcome, Problem
 
 STEPS = ("parameters", "first layer", "activation", "second layer")
@@ -37,10 +37,10 @@ MISTAKES: dict[str, Mistake] = table(
     mlp_activation_misplaced | activation | Your activation stands elsewhere; it should stand between the two layers. | Layer, activation, layer, in this order.
     mlp_activation_twice | activation | You apply the activation twice; once is right. | Once, between the layers.
     mlp_residual_inside | second layer | You add the input to the output of the MLP; the residual belongs to the block, outside. | Return what the second layer gives.
-    mlp_no_bias | parameters | One of your layers has no bias; both should have one. | Look at the arguments of the layers.
+    mlp_no_bias | parameters | You leave out the bias of a layer; both layers should have one. | Look at the arguments of the layers.
     mlp_hidden_is_embed | parameters | Your hidden layer is as wide as a token; it should be mlp_dim wide. | Which argument is never used?
     mlp_hidden_fixed | parameters | Your hidden layer has a width of its own; it should be mlp_dim wide. | No 4 * embed_dim and no number: the caller says how wide.
-    mlp_random | activation | Two calls in eval mode differ, since your dropout stays on; in eval mode it should do nothing. | nn.Dropout knows about eval; F.dropout needs `training=self.training`.
+    mlp_random | activation | You leave dropout on in eval mode, so that two calls differ; there it should do nothing. | nn.Dropout knows about eval; F.dropout needs `training=self.training`.
     """,  # noqa: E501 - a table
     NUDGES,
 )
@@ -51,8 +51,20 @@ def check(student: ModuleType) -> Iterator[Outcome]:
     yield from check_part(PART, student)
 
 
-def check_widths(module: nn.Module, sizes: Sizes) -> None:
+def count(sizes: Sizes) -> int:
+    """How many numbers a right one learns."""
+    d, m = sizes["embed_dim"], sizes["mlp_dim"]
+    return 2 * d * m + d + m
+
+
+def check_widths(module: nn.Module, sizes: Sizes, code: str = "", right: int = 0) -> None:
     """Some layer is mlp_dim wide.
+
+    Args:
+        module: the student's.
+        sizes: that it was built with.
+        code: how a student builds it; "" for an MLP.
+        right: how many numbers it should learn; 0 for an MLP's.
 
     Raises:
         WrongError: none is.
@@ -65,7 +77,7 @@ def check_widths(module: nn.Module, sizes: Sizes) -> None:
     attention = {d, 3 * d, sizes.get("num_heads", 0), d // sizes.get("num_heads", 1)}
     narrow = all({*shape} <= {1, 3, *attention} for shape in matrices)
     mistake = MISTAKES["mlp_hidden_is_embed" if narrow else "mlp_hidden_fixed"]
-    evidence = f"built with embed_dim={d}, mlp_dim={m}: no layer is {m} wide; registered are {listed(module)}"
+    evidence = f"{counted(code or built('MLP', sizes), module, right or count(sizes))}; no layer is {m} wide"
     raise WrongError(Problem(mistake.what, evidence, "parameters", mistake.hints, mistake.name, mistake.section))
 
 
@@ -119,6 +131,14 @@ _DIRECT = {
 }
 
 
+_NAMELESS = {
+    "first layer": "You give the activation something else than the first layer makes of one token; it should get just "
+    "that.",
+    "activation": "Your activation gives other numbers; it should be GELU, x * Phi(x), of every hidden number.",
+    "second layer": "You do something more after the activation; the second layer should be the last step.",
+}
+
+
 def _compute(x: Tensor, parameters: Parameters, sizes: Sizes, flags: Flags) -> Tensor:
     return reference.mlp(x, parameters, flags)
 
@@ -144,10 +164,14 @@ PART = Part(
     compute=_compute,
     stages=reference.MLP_STAGES,
     missing={"fc1.bias": "mlp_no_bias", "fc2.bias": "mlp_no_bias"},
+    count=count,
     random=lambda trial: "mlp_random",
+    place=failing.in_mlp,
+    ends=(("fc2", "second layer"),),
     widths=check_widths,
     localise=_localise,
     details=_details,
+    nameless=_NAMELESS,
     direct={step: (NUDGES[step], _DIRECT[step]) for step in STEPS},
     facts=(
         "the hidden layer is mlp_dim wide",

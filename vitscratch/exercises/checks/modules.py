@@ -1,7 +1,8 @@
 """How a module that a student wrote is checked: built, awakened, matched with the reference, and explained."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import ModuleType
 
@@ -9,10 +10,26 @@ import torch
 from torch import Tensor, nn
 
 from vitscratch.exercises.checks.compare import TOLERANCE, difference, draw, explain, same
+from vitscratch.exercises.checks.failing import Place
 from vitscratch.exercises.checks.naming import named_problem
 from vitscratch.exercises.checks.reference import RIGHT, Flags, Parameters, mistake_name
-from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, hidden_in_containers, listed
-from vitscratch.exercises.checks.student import WrongError, construct, noted, pick_tensor, run, shape_of
+from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, hidden_in_containers
+from vitscratch.exercises.checks.student import (
+    WrongError,
+    built,
+    construct,
+    counted,
+    describe,
+    differs,
+    drawn,
+    in_place,
+    noted,
+    pick_tensor,
+    place_of,
+    raised,
+    run,
+    shape_of,
+)
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 Sizes = Mapping[str, int]
@@ -37,16 +54,24 @@ class Part:
     stages: Sequence[Sequence[str]]
     missing: Mapping[str, str]
     """The library's name of a parameter that is not there -> the flag of that mistake."""
+    count: Callable[[Sizes], int]
+    """How many numbers a right one learns."""
     random: Callable[["Trial"], str]
     """The flag of different outputs for the same input."""
+    place: Place
+    """The step in which its code ends with an exception."""
+    ends: tuple[tuple[str, str], ...]
+    """From the end to the start: a layer, by the library's name, and the step in which what it gives is added."""
     widths: Callable[[nn.Module, Sizes], None]
     """Raises WrongError for layers that have another width than was asked for."""
     localise: Callable[["Trial"], tuple[str, str]]
-    """Of a mistake that has no name: the step that it is in, and numbers that show it."""
+    """Of a mistake that has no name: the step that it is in, and what shows it."""
     details: Callable[["Trial", str], str]
     """More numbers for a mistake in this step."""
+    nameless: Mapping[str, str]
+    """Step -> what to say of a mistake that has no name: "You ...; it should ..."."""
     direct: Mapping[str, tuple[str, str]]
-    """Step -> two hints for a mistake that has no name."""
+    """Step -> two hints for it."""
     facts: tuple[str, ...]
     """What is true of a right solution, in the order of the computation."""
     linked: Callable[["Trial"], None] = field(default=lambda trial: None)
@@ -57,6 +82,8 @@ class Part:
     """Flags of a mistake in another step than the bank has it."""
     absorbed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """A mistake of missing parameters -> those that explain by themselves why they are missing."""
+    probes: tuple[Callable[["Trial"], tuple[str, str] | None], ...] = ()
+    """What `localise` goes by: None where a probe passes. A wrong reading of the parameters passes fewer."""
 
 
 @dataclass
@@ -72,7 +99,7 @@ class Trial:
 
     @cached_property
     def role_map(self) -> RoleMap:
-        """The first under which the outputs are right; if none is, the first."""
+        """The first under which the outputs are right; if none is, the first, until `explain` has found a better."""
         return next((one for one in self.maps if self.is_right(one)), self.maps[0])
 
     def is_right(self, role_map: RoleMap) -> bool:
@@ -88,26 +115,48 @@ class Trial:
         """The student's outputs are right."""
         return self.is_right(self.role_map)
 
-    def explain(self) -> tuple[str, ...] | None:
-        """The flags that reproduce the outputs: one under any reading of the parameters, else two under the first."""
-        for role_map in (*self.maps[:24], None):
-            parameters = {k: v.detach() for k, v in (role_map or self.maps[0]).read(self.module).items()}
-            found = explain(
-                self.outputs,
-                lambda i, flags, its=parameters: self.part.compute(self.inputs[i], its, self.sizes, flags),  # type: ignore[misc]
-                self.part.stages,
-                pairs=role_map is None,
-            )
-            if found:
+    def explain(self, pairs: bool = True) -> tuple[str, ...] | None:
+        """The flags that reproduce the outputs: one under any reading of the parameters, else two under the likeliest.
+
+        The reading is kept as `role_map`, so that all numbers that are shown come from it.
+        """
+        for role_map in self.maps[:24]:
+            if found := self._explained(role_map, pairs=False):
+                self._keep(role_map)
                 return found
-        return None
+        self._keep(max(self.maps[:24], key=self._passed))
+        return self._explained(self.role_map, pairs=True) if pairs else None
+
+    def _explained(self, role_map: RoleMap, pairs: bool) -> tuple[str, ...] | None:
+        parameters = {name: value.detach() for name, value in role_map.read(self.module).items()}
+        return explain(
+            self.outputs,
+            lambda i, flags: self.part.compute(self.inputs[i], parameters, self.sizes, flags),
+            self.part.stages,
+            pairs,
+        )
+
+    def _keep(self, role_map: RoleMap) -> None:
+        self.role_map = role_map
+        self.__dict__.pop("parameters", None)  # of the reading before
+
+    def _passed(self, role_map: RoleMap) -> int:
+        """How many probes are fine with this reading."""
+        alone = replace(self, maps=[role_map])
+        return sum(probe(alone) is None for probe in self.part.probes) if len(self.maps) > 1 else 0
 
     def probe(self, x: Tensor, values: Mapping[str, Tensor]) -> Tensor:
         """The student's output with some of the parameters replaced, by the library's names; they are put back."""
+        with self.replaced(values):
+            return call(self.module, x, self.part.steps[0])
+
+    @contextmanager
+    def replaced(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """Some of the parameters replaced for a while."""
         kept = {name: parameter.detach().clone() for name, parameter in self.module.named_parameters()}
         try:
             self.role_map.write(self.module, values)
-            return call(self.module, x, self.part.steps[0])
+            yield
         finally:
             with torch.no_grad():
                 for name, parameter in self.module.named_parameters():
@@ -119,21 +168,35 @@ class Trial:
         return {name: value.detach() for name, value in self.role_map.read(self.module).items()}
 
     @property
-    def call(self) -> str:
+    def built(self) -> str:
         """How it was built: "MLP(embed_dim=35, mlp_dim=29)"."""
-        return f"{self.part.name}({', '.join(f'{key}={value}' for key, value in self.sizes.items())})"
+        return built(self.part.name, self.sizes)
+
+    def code(self, i: int = 0, model: str = "") -> str:
+        """How a student computes output `i`: "awaken(MLP(embed_dim=35, mlp_dim=29))(draw(3, 6, 35))"."""
+        with torch.no_grad():
+            result = self.module(self.inputs[i].clone())
+        called = f"{model or f'awaken({self.built})'}({_drawn(i, self.sizes)})"
+        return called + place_of(result, pick_tensor(result, self.inputs[i].shape))
 
     def evidence(self, step: str) -> str:
-        """Numbers that the student can reproduce."""
+        """Numbers that the student can reproduce, and what shows the step, if anything does."""
         for i, (x, seen) in enumerate(zip(self.inputs, self.outputs, strict=True)):
             expected = self.part.compute(x, self.parameters, self.sizes, RIGHT)
             if not same(seen, expected):
-                b, n, deviation = INPUTS[i]
-                drawn = f"draw({b}, {n}, {self.sizes['embed_dim']})" + (f" * {deviation:g}" if deviation != 1 else "")
-                where = f"m = awaken({self.call}), x = {drawn}, output = m(x): {difference(seen, expected)}"
-                tools = "(awaken and draw: vitscratch.exercises.checks.roles and .compare)"
-                return f"{self.part.details(self, step)}{where} {tools}"
+                return _lines(difference(seen, expected, self.code(i)), self.part.details(self, step))
         return ""
+
+
+def _drawn(i: int, sizes: Sizes) -> str:
+    """For evidence: how input `i` is drawn."""
+    batch, tokens, deviation = INPUTS[i]
+    return drawn((batch, tokens, sizes["embed_dim"]), factor=deviation)
+
+
+def _lines(*parts: str) -> str:
+    """Those that say anything, each on a line of its own."""
+    return "\n".join(part.removesuffix("; ") for part in parts if part)
 
 
 def check_part(part: Part, student: ModuleType) -> Iterator[Outcome]:
@@ -147,23 +210,47 @@ def check_part(part: Part, student: ModuleType) -> Iterator[Outcome]:
 def _check(part: Part, student: ModuleType) -> Iterator[Outcome]:
     trials = [_trial(part, student, sizes) for sizes in part.sizes]
     yield Passed(
-        f"{trials[0].call} can be built, and gives (b, n, d) for (b, n, d): pictures 1, 3 and 5, tokens 2, 6, 13"
+        f"{trials[0].built} can be built, and gives (b, n, d) for (b, n, d): pictures 1, 3 and 5, tokens 2, 6, 13"
     )
     for trial in trials:
+        _in_place(trial)
         flags = [part.missing[name] for name in _missing(trial)]
         if trial.right and trial.role_map.shared:
             flags.append(part.shared)
         if not trial.right or flags:
             raise WrongError(_problem(trial, flags))
         if trial.role_map.surplus:
-            what = "there are parameters that the output does not depend on"
-            raise WrongError(_surplus(trial, what, "the output is right without them"))
+            raise WrongError(_surplus(trial, "that the output does not depend on"))
     yield Passed("its parameters are registered, as many as there should be and of the right shapes")
     _gradients(trials[0])
     part.linked(trials[0])
     for fact in part.facts:
         yield Passed(fact)
     yield Passed("outputs and gradients are right with random weights in float64, for sizes " + _all_sizes(part))
+
+
+def _in_place(trial: Trial) -> None:
+    """A sum in place is right where the tensor is the module's own; the caller's has to stay as it was.
+
+    Raises:
+        WrongError: the input differs after the call. The step is that of the last layer that has to be silent for it
+            to stay as it was.
+    """
+
+    def after(silent: Sequence[str]) -> Tensor:
+        off = {name: 0 * value for name, value in trial.parameters.items() if name.rpartition(".")[0] in silent}
+        given = trial.inputs[0].clone()
+        with trial.replaced(off), torch.no_grad():
+            trial.module(given)
+        return given
+
+    given, x = after(()), trial.inputs[0]
+    if torch.equal(given, x):
+        return
+    silent = [layer for layer, _ in trial.part.ends]
+    steps = (step for i, (_, step) in enumerate(trial.part.ends) if torch.equal(after(silent[: i + 1]), x))
+    code = f"x = {_drawn(0, trial.sizes)}; _ = awaken({trial.built})(x); x"
+    raise WrongError(in_place(difference(given, x, code), next(steps, trial.part.steps[1])))
 
 
 def _missing(trial: Trial) -> list[str]:
@@ -183,45 +270,40 @@ def _all_sizes(part: Part) -> str:
 def _trial(part: Part, student: ModuleType, sizes: Sizes) -> Trial:
     module = construct(student, part.name, sizes)
     step, width = part.steps[0], sizes["embed_dim"]
-    with torch.no_grad(), noted(f"{part.name} was built with {dict(sizes)}; its input was (3, 6, {width})"):
-        result = run(module.eval(), draw(3, 6, width).float(), step=step)  # in float32, as it was built
+    codes = [f"awaken({built(part.name, sizes)})({_drawn(i, sizes)})" for i in range(len(INPUTS))]
+    x = draw(3, 6, width).float()  # in float32, as it was built
+    with torch.no_grad(), noted(f"called as in {codes[0]}", lambda: module(x), part.place):
+        result = run(module.eval(), x, step=step, code=codes[0])
     if pick_tensor(result, (3, 6, width)) is None:
         raise WrongError(_wrong_shape(part, sizes, result))
     part.widths(module, sizes)
     try:
         maps = part.maps(module, sizes)
     except UnmatchedError as error:
-        raise WrongError(_unmatched(part, module, str(error))) from None
+        raise WrongError(_unmatched(part, sizes, module, str(error))) from None
     awaken(module)
     inputs = [draw(b, n, width) * deviation for b, n, deviation in INPUTS]
-    with noted(f"{part.name} was built with {dict(sizes)}; its inputs were (b, n, {width})"):
-        outputs = [call(module, x, step) for x in inputs]
+    outputs = []
+    for x, code in zip(inputs, codes, strict=True):
+        with torch.no_grad(), noted(f"called as in {code}", lambda x=x: module(x), part.place):  # type: ignore[misc]
+            outputs.append(call(module, x, step, code))
     return Trial(part, sizes, module, maps, inputs, outputs)
 
 
-def call(module: nn.Module, x: Tensor, step: str) -> Tensor:
-    """The student's output, which has the shape of the input."""
-    given = x.clone()
+def call(module: nn.Module, x: Tensor, step: str, code: str = "the module") -> Tensor:
+    """The student's output, which has the shape of the input; `code` is how a student writes the call."""
     with torch.no_grad():
-        result = run(module, given, step=step)
-    if not torch.equal(given, x):
-        raise WrongError(
-            Problem(
-                "forward changes its input in place; it is somebody else's tensor, and autograd needs it as it was",
-                f"input x of {tuple(x.shape)}: after the call, {difference(given, x, 'x')} as before",
-                step,
-                (
-                    "Which line of forward writes into the tensor that came in?",
-                    "`x = x + y` makes a new tensor, `x += y` changes the one that the caller has.",
-                ),
-                "input_changed",
-            )
-        )
+        result = run(module, x.clone(), step=step, code=code)
     output = pick_tensor(result, x.shape)
     if output is None:
-        hints = ("Which line assumes a size?", "Take sizes from x.shape.")
-        what = "the output does not have the shape of the input"
-        raise WrongError(Problem(what, f"input {tuple(x.shape)}, returned {shape_of(result)}", step, hints))
+        raise WrongError(
+            Problem(
+                "Your output does not have the shape of the input; it should, for every size of batch and of picture.",
+                f"{code} returns {shape_of(result)}; it should return {tuple(x.shape)}",
+                step,
+                ("Which line assumes a size?", "Take sizes from x.shape."),
+            )
+        )
     return output
 
 
@@ -230,9 +312,10 @@ def _wrong_shape(part: Part, sizes: Sizes, result: object) -> Problem:
     tensor = next((thing for thing in (result if isinstance(result, tuple | list) else [result])), None)
     per_head = isinstance(tensor, Tensor) and (tensor.ndim != 3 or tensor.shape[-1] != width)
     step = "merging heads" if per_head and "merging heads" in part.steps else part.steps[-1]
+    code = f"awaken({built(part.name, sizes)})({_drawn(0, sizes)})"
     return Problem(
-        "the output does not have the shape of the input",
-        f"{part.name}({dict(sizes)}) of an input (3, 6, {width}) returned {shape_of(result)}; expected (3, 6, {width})",
+        "Your output does not have the shape of the input; it should.",
+        f"{code} returns {shape_of(result)}; it should return (3, 6, {width})",
         step,
         (
             "Print the shape after every line of forward: where does it first differ from the stub's comment?",
@@ -241,12 +324,14 @@ def _wrong_shape(part: Part, sizes: Sizes, result: object) -> Problem:
     )
 
 
-def _unmatched(part: Part, module: nn.Module, message: str) -> Problem:
+def _unmatched(part: Part, sizes: Sizes, module: nn.Module, message: str) -> Problem:
+    numbers = counted(built(part.name, sizes), module, part.count(sizes))
     hidden = hidden_in_containers(module)
     if hidden:
         return Problem(
-            "layers are kept where PyTorch does not see them: in a plain Python list or dict, or as a bare tensor",
-            f"self.{hidden} is not registered; named_parameters() has: {listed(module)}",
+            "You keep layers where PyTorch does not see them, in a plain list or dict or as a bare tensor; they should "
+            "be registered.",
+            f"{numbers}\nself.{hidden} is not registered",
             "parameters",
             (
                 "Print `[name for name, _ in module.named_parameters()]`: which of your layers is missing?",
@@ -255,8 +340,9 @@ def _unmatched(part: Part, module: nn.Module, message: str) -> Problem:
             "layers_in_plain_list",
         )
     return Problem(
-        "the parameters are not those that this computation needs",
-        message,
+        "Your parameters are not those that this computation needs; there should be one for each matrix and vector of "
+        "the equations.",
+        f"{numbers}\n{message}",
         "parameters",
         (
             "Count: which weights does the equation have, and how large is each?",
@@ -270,29 +356,47 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
     part = trial.part
     again = call(trial.module, trial.inputs[0], part.steps[0])
     if not same(again, trial.outputs[0]):
-        evidence = f"{trial.call}, in eval, called twice: {difference(again, trial.outputs[0])} as the first time"
+        evidence = differs(trial.code(), trial.outputs[0], again)
         return named_problem([part.random(trial)], part.bank, part.steps, lambda _: evidence, part.special)
     found: tuple[str, ...] | None = ()
     if not trial.right:
-        found = trial.explain()
+        found = trial.explain(pairs=not (flags and trial.role_map.surplus))  # else the reading is to blame, not two
     if found is None and not flags:
         if trial.role_map.surplus:
-            return _surplus(trial, "there are more parameters than the computation has", "the output depends on them")
+            return _surplus(trial, "and the output depends on them")
         step, evidence = part.localise(trial)
-        what = f"the output is wrong, and of the steps it is this one that differs: {step}"
-        return Problem(what, f"{evidence}{trial.evidence('')}", step, part.direct[step])
-    missing = ", ".join(_missing(trial))
-    there = f"not registered: {missing}; registered: {listed(trial.module)}. " if flags else ""
+        return Problem(part.nameless[step], _lines(trial.evidence(""), evidence), step, part.direct[step])
+    if found is None and trial.role_map.surplus:
+        return _unknown_layout(trial)
+    there = counted(trial.built, trial.module, part.count(trial.sizes)) if flags else ""
+    there += f"; missing: {', '.join(_missing(trial))}" if _missing(trial) else ""
     names = {mistake_name(flag) for flag in found or ()}
     flags = [flag for flag in flags if not part.absorbed.get(flag, frozenset()) & names]
     every = list(dict.fromkeys([*flags, *(found or ())]))
-    return named_problem(every, part.bank, part.steps, lambda step: there + trial.evidence(step), part.special)
+    return named_problem(every, part.bank, part.steps, lambda step: _lines(there, trial.evidence(step)), part.special)
 
 
-def _surplus(trial: Trial, what: str, effect: str) -> Problem:
+def _unknown_layout(trial: Trial) -> Problem:
+    """Some parameters have no role, and some roles no parameter: it may be right, but nobody can tell."""
+    names, missing = ", ".join(trial.role_map.surplus), ", ".join(_missing(trial))
+    return Problem(
+        "Your parameters could not all be matched with those of the equations, so that nothing can be compared; each "
+        "weight and bias should be one by itself.",
+        f"{trial.built} has {describe(trial.module)}\nno role was found for {names}, nothing for {missing}",
+        "parameters",
+        (
+            "Is each weight and each bias of the equations a parameter by itself, or rows of one for q, k and v?",
+            "Your own names are fine; nn.Linear and nn.LayerNorm are always recognised.",
+        ),
+    )
+
+
+def _surplus(trial: Trial, effect: str) -> Problem:
     names = ", ".join(trial.role_map.surplus)
     hints = ("Which of your layers does no equation ask for?", f"Look at {names}.")
-    return Problem(what, f"{trial.call} registers {names}; {effect}", "parameters", hints, "surplus_parameters")
+    what = f"You have parameters that no equation has, {effect}; there should be none."
+    evidence = counted(trial.built, trial.module, trial.part.count(trial.sizes)) + f"\ntoo many: {names}"
+    return Problem(what, evidence, "parameters", hints, "surplus_parameters")
 
 
 def _gradients(trial: Trial) -> None:
@@ -305,21 +409,35 @@ def _gradients(trial: Trial) -> None:
     right = torch.autograd.grad((expected * loss).sum(), list(named.values()), allow_unused=True)
     found: Sequence[Tensor | None] = [None] * len(right)
     if output is not None and output.requires_grad:
-        found = torch.autograd.grad((output * loss).sum(), list(named.values()), allow_unused=True)
+        try:
+            found = torch.autograd.grad((output * loss).sum(), list(named.values()), allow_unused=True)
+        except RuntimeError as error:
+            if "inplace" not in str(error):
+                raise
+            code = f"{trial.code()}.sum().backward()"
+            raise WrongError(in_place(raised(code, error), trial.part.ends[0][1])) from None
     largest = max(float(gradient.abs().max()) for gradient in right if gradient is not None)
     for name, mine, its in zip(named, found, right, strict=True):
         zero = torch.zeros_like(named[name])
-        mine, its = zero if mine is None else mine, zero if its is None else its
-        if bool((mine - its).abs().max() > TOLERANCE * largest):
-            raise WrongError(
-                Problem(
-                    f"the output is right, but the gradient of {name} is not",
-                    f"{trial.call}: {difference(mine, its, f'gradient of {name}')}",
-                    "parameters",
-                    (
-                        "Which call takes a tensor out of the graph?",
-                        "No detach, .data, no_grad, .item() or numpy in forward.",
-                    ),
-                    "gradient_cut",
-                )
-            )
+        seen, its = zero if mine is None else mine, zero if its is None else its
+        if bool((seen - its).abs().max() > TOLERANCE * largest):
+            flows = output is not None and output.requires_grad
+            raise WrongError(_cut_gradient(trial, name, mine, its, flows))
+
+
+def _cut_gradient(trial: Trial, name: str, mine: Tensor | None, its: Tensor, flows: bool) -> Problem:
+    x = _drawn(0, trial.sizes)
+    called = trial.code(model="m").replace(x, "x")
+    grad = "x.grad" if name == "the input" else f"m.get_parameter({name!r}).grad"
+    start = f"m = awaken({trial.built}); x = {x}.requires_grad_()"
+    code = f"{start}; ({called} * {drawn(trial.outputs[0].shape, seed=4)}).sum().backward(); {grad}"
+    evidence = f"{code} is None; it should be a tensor" if mine is None else difference(mine, its, code)
+    if not flows:
+        evidence = f"{start}; {called}.requires_grad is False; it should be True"
+    return Problem(
+        f"You cut the gradient of {name} off, or change it; it should flow as the equations say.",
+        evidence,
+        "parameters",
+        ("Which call takes a tensor out of the graph?", "No detach, .data, no_grad, .item() or numpy in forward."),
+        "gradient_cut",
+    )

@@ -1,13 +1,14 @@
 """Exercise 5: MultiHeadSelfAttention(embed_dim, num_heads)."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import ModuleType
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from vitscratch.exercises.checks import attention, reference
+from vitscratch.exercises.checks import attention, failing, reference
 from vitscratch.exercises.checks.compare import TOLERANCE, draw, same, say
 from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
 from vitscratch.exercises.checks.naming import table
@@ -46,7 +47,7 @@ MISTAKES: dict[str, Mistake] = table(
     attn_layer_used_twice | queries, keys and values | You make two of queries, keys and values with the same layer; there should be three layers, one for each. | A copied line whose layer was not changed.
     attn_activation_on_qkv | queries, keys and values | You put an activation on queries, keys and values; they should be linear functions of a token. | Leave the activation to the MLP.
     attn_split_view | heads | You split the heads by view alone, so that a head gets parts of other tokens; it should get a slice of every token. | First view D as (heads, width), the last axis, then move the axis of heads before that of tokens.
-    attn_packing_per_head | heads | You read the packed layer head by head, (heads, 3, width); it should be (3, heads, width): all queries, then all keys, then all values. | In which order do the three axes stand when the last axis, 3 D long, is split: what is outermost?
+    attn_packing_per_head | heads | You read the packed layer in another order, such as head by head, (heads, 3, width); it should be (3, heads, width): all queries, then all keys, then all values. | In which order do the three axes stand when the last axis, 3 D long, is split: what is outermost?
     attn_heads_interleaved | heads | Your head takes every h-th number of a token; it should take a slice of D_h neighbours. | In the view, the axis of heads comes before the axis of the width.
     attn_heads_and_width_swapped | heads | You mix up the number of heads and the width of a head; there should be num_heads heads, each embed_dim / num_heads wide. | There are num_heads heads, and each is embed_dim / num_heads wide.
     attn_one_head | heads | You compute a single head and do not use num_heads; there should be num_heads of them. | Eq. 6 runs for each head by itself, on its slice of q, k and v.
@@ -63,6 +64,13 @@ MISTAKES: dict[str, Mistake] = table(
     """,  # noqa: E501 - a table
     NUDGES,
 ) | {name: mistake for name, mistake in attention.MISTAKES.items() if not name.startswith("attn_returns")}
+MISTAKES["attn_over_batch"] = replace(
+    MISTAKES["attn_over_batch"],
+    hints=(
+        "Which axis of its input does your attention take for the batch? (With nn.MultiheadAttention, look it up.)",
+        *MISTAKES["attn_over_batch"].hints[1:],
+    ),
+)
 
 
 def check(student: ModuleType) -> Iterator[Outcome]:
@@ -90,7 +98,7 @@ def localise(run: Run, parameters: Parameters, num_heads: int) -> tuple[str, str
         num_heads: heads.
     """
     d = parameters["qkv.weight"].shape[1]
-    for probe in (_projection, _constant_values, _values, _groups, _weights):
+    for probe in (*PROBES, _groups, _weights):
         found = probe(run, parameters, num_heads, d)
         if found:
             return found
@@ -151,12 +159,17 @@ def _constant_values(run: Run, parameters: Parameters, num_heads: int, d: int) -
         return "queries, keys and values", f"q, k and v are made of more than their layers: {told}"
     if not bool(torch.isfinite(seen).all()):
         return "softmax", told
+    if not bool(seen.any()):  # the values' bias has no say
+        return "queries, keys and values", told
     if same(seen, float(seen[0, 0, 0]) * c.expand_as(seen)):
         more = run(draw(2, 9, d, seed=6), values)
         if not same(more[0, 0], seen[0, 0]):
             return "softmax", told
         mean = run(x, {**values, **_projected(parameters, d)})  # something is added to it if tokens differ
         return ("scale" if same(mean, mean[:, :1].expand_as(mean)) else "weighted mean"), told
+    by_head = rearrange(seen, "b n (h k) -> b n h k", h=num_heads)
+    if same(by_head, by_head[..., :1].expand_as(by_head)):  # the mean of a head's numbers: they attend to each other
+        return "heads", told
     known = bool(torch.isclose(seen.unsqueeze(-1), c, rtol=TOLERANCE).any(-1).all())
     if known:
         one = run(draw(1, 1, d, seed=6), values)
@@ -281,6 +294,9 @@ def _turned(run: Run, parameters: Parameters, num_heads: int, d: int) -> bool:
     return same(after, before)
 
 
+PROBES = (_projection, _constant_values, _values)  # those that are quick, and depend on the reading
+
+
 def _localise(trial: Trial) -> tuple[str, str]:
     return localise(trial.probe, trial.parameters, trial.sizes["num_heads"])
 
@@ -291,7 +307,7 @@ def _details(trial: Trial, step: str) -> str:
         return ""
     num_heads, d = trial.sizes["num_heads"], trial.sizes["embed_dim"]
     found, evidence = attention.localise(read_weights(trial.probe, trial.parameters, num_heads, d))
-    return f"of four tokens, read off with one-hot values: {evidence}" if evidence and found == step else ""
+    return f"with one-hot values, {evidence}" if evidence and found == step else ""
 
 
 _DIRECT = {
@@ -303,6 +319,17 @@ _DIRECT = {
     "output projection": "Compare the output with the last layer, applied to the merged heads by hand.",
 }
 
+_NAMELESS = {
+    **attention.NAMELESS,
+    "queries, keys and values": "You make queries, keys or values of more, or less, than their layers give; each "
+    "should be a linear function of its own token.",
+    "heads": "You split queries, keys and values into heads in another way; head i should get the i-th slice of "
+    "D / num_heads numbers of every token.",
+    "merging heads": "You merge the heads in another way; a token should get what all heads give for it, head after "
+    "head.",
+    "output projection": "You do something else with the merged heads; one linear layer should be the last step.",
+}
+
 PART = Part(
     name="MultiHeadSelfAttention",
     sizes=({"embed_dim": 35, "num_heads": 5}, {"embed_dim": 22, "num_heads": 2}),
@@ -312,10 +339,20 @@ PART = Part(
     compute=_compute,
     stages=reference.MULTI_HEAD_STAGES,
     missing={"qkv.bias": "attn_no_qkv_bias", "proj.weight": "attn_no_out_proj", "proj.bias": "attn_no_out_bias"},
+    count=lambda sizes: 4 * sizes["embed_dim"] * (sizes["embed_dim"] + 1),
     random=lambda trial: "attn_random",
+    place=failing.in_heads,
+    ends=(("proj", "output projection"),),
     widths=lambda module, sizes: None,
     localise=_localise,
+    probes=tuple(
+        lambda trial, probe=probe: probe(  # type: ignore[misc]
+            trial.probe, trial.parameters, trial.sizes["num_heads"], trial.sizes["embed_dim"]
+        )
+        for probe in PROBES
+    ),
     details=_details,
+    nameless=_NAMELESS,
     direct={step: (NUDGES[step], _DIRECT[step]) for step in STEPS},
     facts=(
         "queries, keys and values are three linear functions of a token, with bias",

@@ -15,7 +15,6 @@ from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.projecting import Projection, find_projection
 from vitscratch.exercises.checks.roles import awaken
 from vitscratch.exercises.checks.student import (
-    TOOLS,
     StudentError,
     WrongError,
     construct,
@@ -109,25 +108,26 @@ def parameters_problem(layer: nn.Module, sizes: dict[str, Any]) -> Problem | Non
     patch, channels, width = sizes["patch_size"], sizes["in_channels"], sizes["embed_dim"]
     parameters = dict(layer.named_parameters())
     has = f"PatchEmbedding{_arguments(sizes)} has the parameters: {describe(layer)}"
-    if any(
-        isinstance(module, nn.Conv2d) and set(module.stride) == {1} != set(module.kernel_size)
-        for module in layer.modules()
-    ):
+    convolutions = [module for module in layer.modules() if isinstance(module, nn.Conv2d)]
+    if [set(one.stride) for one in convolutions] == [{1}] and set(convolutions[0].kernel_size) == {patch}:
         return named(
             MISTAKES, "pe_no_stride", f"{has}; the convolution's stride is (1, 1), its kernel {patch} x {patch}"
         )
     projection = find_projection(parameters, patch, channels, width)
     if projection is None:
-        elsewhere = {width * channels * 256: "patches of 16 x 16 px", width * 3 * patch * patch: "3 channels"}
-        if fixed := [elsewhere[tensor.numel()] for tensor in parameters.values() if tensor.numel() in elsewhere]:
-            return named(MISTAKES, "tok_global_name", f"{has}; made for {fixed[0]}")
+        if fixed := projecting.made_for(parameters, patch, channels, width):
+            name, size, hints = fixed
+            return replace(named(MISTAKES, "tok_global_name", f"{has}; {name} is made for {size}"), hints=hints)
         return Problem(
             "No parameter has the size of the projection.",
             f"{has}; expected one weight of {width} x {channels * patch * patch} numbers, and a bias of {width}",
             "parameters",
             (
-                "The projection is one matrix: embed_dim rows, and a column for every number of a patch.",
-                "Layers are registered when they are attributes of the module; a layer in a plain list is not.",
+                "The projection is one matrix: embed_dim rows, and a column for every number of a patch."
+                if parameters
+                else "Where do you make the layer: in __init__, or in forward, where it is a new one in every call?",
+                "Layers are registered when they are attributes of the module, made in __init__; those in a plain "
+                "list are not.",
             ),
         )
     if not projection.bias:
@@ -230,14 +230,17 @@ def _values(cases: list[Case]) -> Iterator[Outcome]:
         (case, tokens[0]) for case, tokens in zip(cases, right, strict=True) if not same(case.tokens, tokens[0])
     )
     evidence = changed or (
-        f"tokens = awaken(PatchEmbedding{_arguments(wrong.sizes)})({drawn(wrong.images)}): "
-        f"{difference(wrong.tokens, expected, 'tokens')} {TOOLS}"
+        difference(wrong.tokens, expected, f"awaken(PatchEmbedding{_arguments(wrong.sizes)})({_drawn(wrong)})")
     )
     for names, project in projecting.wrongs(cases[0].projection):
         if all(same(case.tokens, project(*case.numbers)) for case in cases):
-            yield named(MISTAKES, names, evidence)
+            yield projecting.hinted(named(MISTAKES, names, evidence), cases[0].projection)
             return
     yield _unknown(cases[0], evidence, bool(changed) or _pixels_moved(cases[0]))
+
+
+def _drawn(case: Case) -> str:
+    return drawn(case.images.shape, seed=len(case.images))
 
 
 def _rights(case: Case) -> list[Tensor]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from functools import partial
+from traceback import walk_tb
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +16,7 @@ from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.student import shape_of
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
+SIDE = r"p|ps|size|side|(p|patch|patches)_?(size|sides?|height|width|h|w|len|length)?"  # names for it
 # batch, channels, rows and columns of patches, side of a patch: no two alike, and no side 16
 SIZES = [(3, 2, 3, 5, 7), (1, 3, 5, 2, 4), (5, 4, 2, 3, 8)]
 
@@ -51,10 +53,11 @@ def check(student: ModuleType) -> Iterator[Outcome]:
     for images, patch in pictures:
         try:
             found.append(student.patchify(images.clone(), patch))
-        except Exception:
-            if problem := ignores_its_argument(student, images.shape[1]):
+        except Exception as error:
+            if problem := _is_nowhere(error) or ignores_its_argument(student, images.shape[1]):
                 yield problem
                 return
+            error.add_note(f"patchify was called with images of shape {tuple(images.shape)} and patch_size {patch}")
             raise
     for (images, patch), patches in zip(pictures, found, strict=True):
         expected = cutting.right(images, patch)
@@ -72,15 +75,21 @@ def coordinates(batch: int, channels: int, height: int, width: int) -> Tensor:
     return 1_000_000 * b + 10_000 * c + 100 * y + x
 
 
+def _is_nowhere(error: Exception) -> Problem | None:
+    """The side of the patch by a name that is nowhere; another such name is a slip, and the runner tells its line."""
+    name = (error.name or "") if isinstance(error, NameError) else ""
+    if not re.fullmatch(SIDE, name, re.IGNORECASE):
+        return None
+    *_, (_, line) = walk_tb(error.__traceback__)
+    evidence = f"line {line}: NameError: {error}; {name} is not among the arguments"
+    return named(MISTAKES, "tok_global_name", evidence)
+
+
 def ignores_its_argument(student: ModuleType, channels: int) -> Problem | None:
     """The side of the patch is 16 whatever is asked for: right for 16, wrong for others."""
     images = coordinates(1, channels, 32, 48)
     try:
         works = same(student.patchify(images, 16), cutting.right(images, 16))
-    except NameError as error:
-        name = re.search("name '(.*?)'", str(error))
-        evidence = f"patchify(images, 16): NameError, {error}; {name[1] if name else 'it'} is not among the arguments"
-        return named(MISTAKES, "tok_global_name", evidence)
     except Exception:
         return None
     return named(MISTAKES, "tok_global_name", "patchify(images, 16) is right, other sides are not") if works else None
@@ -124,8 +133,14 @@ def _values(student: ModuleType, pictures: list[tuple[Tensor, int]], found: list
 
 
 def _evidence(images: Tensor, patch: int, patches: Tensor) -> str:
-    """Says it in a picture whose pixels know where they are."""
-    apart = difference(patches, cutting.right(images, patch), "patches")
+    """Says it in a picture whose pixels know where they are.
+
+    The first number of a patch is the same in every order of its pixels: it shows the order of the patches alone,
+    which is told first.
+    """
+    expected = cutting.right(images, patch)
+    count = 1 if not same(patches[..., :1], expected[..., :1]) else patches.shape[-1]
+    apart = difference(patches[..., :count], expected[..., :count], "patches")
     return (
         "in pictures whose pixels are 1000000 batch + 10000 channel + 100 row + column, of shape "
         f"{tuple(images.shape)}, with patch_size {patch}: {apart}"

@@ -254,9 +254,9 @@ def _wrong_values(runs: list[tuple[Tensor, Grid, Grid, Any]]) -> Problem:
     as_many = {run[1:3] for run in runs if run[0].shape == run[3].shape}
     if all(_close(run[3], run[0]) if run[1:3] in as_many else _is_right(*run) for run in runs):
         return named(MISTAKES, "cv_pos_same_count", evidence)
-    for name, wrong in _wrongs():
+    for names, wrong in _wrongs():
         if all(_close(found, wrong(pos, old, new)) for pos, old, new, found in runs):
-            return named(MISTAKES, name, evidence)
+            return named(MISTAKES, names, evidence)
     if _square_is_right(runs):
         return named(MISTAKES, "cv_pos_square_only", evidence)
     bands = _rows_alone(pos, old, new, found)
@@ -280,20 +280,21 @@ def _rows_alone(pos: Tensor, old: Grid, new: Grid, found: Tensor) -> bool:
     return bool(inside.all()) and float((found - nearest).abs().mean()) < 0.5 * float(pos.std())
 
 
-def _wrongs() -> Iterator[tuple[str, Resize]]:
-    """Known mistakes in each form of interpolation."""
+def _wrongs() -> Iterator[tuple[tuple[str, ...], Resize]]:
+    """Known mistakes in each form of interpolation, and then two at once."""
     modes: list[dict[str, Any]] = [{"mode": mode} for mode in ("nearest", "nearest-exact", "area")]
     modes += [{"mode": "bilinear", **form} for form in _RIGHT]
     for form in modes:
-        yield "cv_pos_mode", partial(_resize, **form)
+        yield ("cv_pos_mode",), partial(_resize, **form)
     for form in ({"mode": "bicubic", **right} for right in _RIGHT):
-        for read, size, write in product(_READS, (False, True), _WRITES):
-            if (read, size, write) != ("rows", False, "rows"):
-                torn = "torn" in (read, write)
-                yield ("cv_pos_grid_reshape" if torn else "cv_pos_axes"), _misread(read, size, write, form)
-        yield "cv_pos_with_cls", partial(_miscounted, **form)
+        for name, misread in _misreadings(form):
+            yield (name,), misread
+        yield ("cv_pos_with_cls",), partial(_miscounted, **form)
         if "align_corners" not in form:
-            yield from (("cv_pos_scale", partial(_scaled, added=added, **form)) for added in (0.1, 1e-2, 1e-4))
+            yield from ((("cv_pos_scale",), partial(_scaled, added=added, **form)) for added in (0.1, 1e-2, 1e-4))
+    for form in modes:
+        for name, misread in _misreadings(form):
+            yield (name, "cv_pos_mode"), misread
 
 
 def _miscounted(pos: Tensor, old: Grid, new: Grid, **form: Any) -> Tensor:
@@ -311,6 +312,14 @@ def _scaled(pos: Tensor, old: Grid, new: Grid, added: float, **form: Any) -> Ten
 
 _READS = ("rows", "columns", "swapped", "torn")
 _WRITES = ("rows", "columns", "torn")
+
+
+def _misreadings(form: dict[str, Any]) -> Iterator[tuple[str, Resize]]:
+    """Every way to read, resize and write the grid but the right one."""
+    for read, swap_size, write in product(_READS, (False, True), _WRITES):
+        if (read, swap_size, write) != ("rows", False, "rows"):
+            name = "cv_pos_grid_reshape" if "torn" in (read, write) else "cv_pos_axes"
+            yield name, _misread(read, swap_size, write, form)
 
 
 def _misread(read: str, swap_size: bool, write: str, form: dict[str, Any]) -> Resize:

@@ -190,10 +190,18 @@ class Table:
     cls: str
     pos: str
     rows: int
+    cls_pos: str = ""
+    """The class token's position, if it is a parameter by itself."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that were found."""
+        return tuple(name for name in (self.cls, self.pos, self.cls_pos) if name)
 
     def numbers(self, parameters: Mapping[str, Tensor], embed_dim: int) -> tuple[Tensor, Tensor]:
         """The class token, (d), and the positions, (rows, d)."""
-        return parameters[self.cls].reshape(embed_dim), parameters[self.pos].reshape(self.rows, embed_dim)
+        pos = [parameters[name].reshape(-1, embed_dim) for name in (self.cls_pos, self.pos) if name]
+        return parameters[self.cls].reshape(embed_dim), torch.cat(pos)
 
 
 def find_table(parameters: Mapping[str, Tensor], num_patches: int, embed_dim: int) -> Table:
@@ -211,7 +219,11 @@ def find_table(parameters: Mapping[str, Tensor], num_patches: int, embed_dim: in
     else:
         tables, rows = [], 0
     tables = sorted(tables, key=lambda name: "pos" not in name.lower())
-    return Table((likely or vectors or [""])[0], (tables or [""])[0], rows)
+    cls, pos, cls_pos = (likely or vectors or [""])[0], (tables or [""])[0], ""
+    if rows == num_patches and len(vectors) == 2:  # the class token and its position, side by side or apart
+        cls, cls_pos = sorted(vectors, key=lambda name: ("pos" in name.lower(), name != cls))
+        rows += 1
+    return Table(cls, pos, rows, cls_pos)
 
 
 def batch_copies(parameters: Mapping[str, Tensor], num_patches: int, embed_dim: int) -> list[tuple[str, str, int]]:
@@ -291,6 +303,7 @@ _CHANGES: list[tuple[str, Change]] = [
         for part in ("patches", "cls", "pos", "patches cls")
         for power in (0.5, -0.5)
     ),
+    ("tok_scaled", _with_pos(lambda pos: 0.02 * pos)),  # that of their initial values
     *(("tok_norm", lambda state, f=finish: {**state, "patches": f(state["patches"])}) for name, finish in _FINISH[:6]),
 ]
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +12,15 @@ from torch import Tensor
 from vitscratch.exercises.checks import cutting
 from vitscratch.exercises.checks.naming import bank
 from vitscratch.exercises.checks.roles import likeness
-from vitscratch.exercises.exercise import Mistake
+from vitscratch.exercises.exercise import Mistake, Problem
 
 MISTAKES = {
     **{name: mistake for name, mistake in cutting.MISTAKES.items() if name != cutting.CHANNEL_LAST},
+    "pe_reshape_not_transpose": replace(
+        cutting.MISTAKES["pe_reshape_not_transpose"],
+        what="You use a reshape where axes have to be permuted first: the shape is right, but a token is made of "
+        "numbers of several places; it should be made of those of one.",
+    ),
     **bank(
         Mistake(
             "pe_picture_transposed",
@@ -35,8 +40,8 @@ MISTAKES = {
         ),
         Mistake(
             "tok_global_name",
-            "You take a size from somewhere else (a global name, or a number such as 16); it should come from "
-            "the arguments.",
+            "You take a size from somewhere else (a global name, or a number such as 16 or 3); it should come "
+            "from the arguments.",
             "cut",
             (
                 "Build it for patches of another side than 16, in a file with no other names.",
@@ -90,6 +95,19 @@ MISTAKES = {
     ),
 }
 
+OF_A_CONVOLUTION = (  # hints on the reshape of a grid of tokens
+    "A reshape keeps the order in which numbers are read: which axis of the convolution's result varies fastest?",
+    "The convolution gives (batch, embed_dim, rows, columns): flatten its grid, then look at the order of axes.",
+    "The axis of channels has to go last: transpose it with that of the tokens.",
+)
+
+
+def hinted(problem: Problem, projection: "Projection") -> Problem:
+    """With the hints for a convolution, if it is one."""
+    of_grid = projection.channel_first and problem.mistake == "pe_reshape_not_transpose"
+    return replace(problem, hints=OF_A_CONVOLUTION) if of_grid else problem
+
+
 Project = Callable[[Tensor, int, Tensor, Tensor], Tensor]  # pictures, patch side, matrix (d, c p q), bias -> tokens
 
 
@@ -129,6 +147,25 @@ def find_projection(parameters: Mapping[str, Tensor], patch: int, channels: int,
         beside = vectors[0] if vectors else ""
     conv = tuple(parameters[weight].shape) == (embed_dim, channels, patch, patch)
     return Projection(weight, beside, conv)
+
+
+def made_for(
+    parameters: Mapping[str, Tensor], patch: int, channels: int, embed_dim: int
+) -> tuple[str, str, tuple[str, ...]] | None:
+    """A weight that fits the usual sizes, not those asked for: its name, what it was made for, and hints."""
+    for name, tensor in parameters.items():
+        if tensor.numel() == embed_dim * channels * 16 * 16:
+            return name, "patches of 16 x 16 px", MISTAKES["tok_global_name"].hints
+        if tensor.numel() == embed_dim * 3 * patch * patch:
+            return (
+                name,
+                "3 channels",
+                (
+                    "Build it for pictures that have another number of channels than 3: grey ones have 1.",
+                    "The number of channels is an argument: in_channels.",
+                ),
+            )
+    return None
 
 
 def _something_else(name: str) -> bool:

@@ -179,15 +179,18 @@ def _collect(module: nn.Module) -> list[_Found]:
     for name, parameter in module.named_parameters():
         owner = name.rpartition(".")[0]
         layer, own = modules[owner], list(modules[owner].parameters())
+        ones = bool((parameter == 1).all()) if parameter.numel() else False
+        bag = isinstance(layer, nn.ParameterList | nn.ParameterDict)  # of biases, unless one is a norm's weight
         if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd) and parameter.ndim > 1:
             kind = "linear"
         elif isinstance(layer, nn.LayerNorm | nn.RMSNorm | nn.modules.batchnorm._BatchNorm | nn.GroupNorm) or (
-            owner and all(len(_squeezed(other)) <= 1 for other in own)
+            owner
+            and all(len(_squeezed(other)) <= 1 for other in own)
+            and (not bag or any(bool((other == 1).all()) for other in own))
         ):
             kind = "norm"
         else:
             kind = "norm" if parameter.ndim == 1 and _is_norm(name.rpartition(".")[2]) else "bare"
-        ones = bool((parameter == 1).all()) if parameter.numel() else False
         found.append(_Found(name, tuple(_squeezed(parameter)), owner, kind, ones))
     return found
 
@@ -203,15 +206,23 @@ def listed(module: nn.Module) -> str:
     return (", ".join(names[:12]) + more) if names else "none"
 
 
+def in_containers(value: object, deep: int = 3) -> Iterator[object]:
+    """What lists, tuples and dicts hold, in each other, too; nothing of anything else."""
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    for thing in held:
+        yield thing
+        yield from in_containers(thing, deep - 1) if deep else ()
+
+
 def hidden_in_containers(module: nn.Module) -> str:
     """The path of a list or dict that keeps layers or parameters where torch does not see them, else ""."""
     for path, layer in module.named_modules():
         for name, value in vars(layer).items():
             if name.startswith("_"):
                 continue
-            things = value.values() if isinstance(value, dict) else value
-            if isinstance(value, list | tuple | dict) and any(
-                isinstance(thing, nn.Module) or (isinstance(thing, Tensor) and thing.requires_grad) for thing in things
+            if any(
+                isinstance(thing, nn.Module) or (isinstance(thing, Tensor) and thing.requires_grad)
+                for thing in in_containers(value)
             ):
                 return f"{path}.{name}".lstrip(".")
             if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and value.requires_grad:
@@ -286,38 +297,51 @@ def _bare_block(found: Sequence[_Found], sizes: Mapping[str, int]) -> Iterator[l
     wide = [one for one in matrices if prod(one.shape) == d * m]
     rest = [one for one in matrices if one not in wide]
     scales = [one for one in vectors if one.ones and prod(one.shape) == d]
-    shifts = [one for one in vectors if not one.ones and prod(one.shape) == d]
-    if len(wide) != 2 or len(scales) != 2:
-        return
-    fixed = [Piece(one.name, "m", "mlp.fc1.bias") for one in vectors if prod(one.shape) == m]
-    packed = [one for one in vectors if prod(one.shape) == 3 * d]
-    for one in packed:
-        fixed += _readings(one, "attn.qkv.bias", (), sizes)[:1]
-    for role, one in [] if packed else [(one.role, one) for one in shifts if one.role in ("q", "k", "v")]:
-        fixed += _readings(one, "attn.qkv.bias", ("qkv".index(role),), sizes)[:1]
-        shifts = [other for other in shifts if other is not one]
-    if len(shifts) != 4:
+    fixed, shifts = _certain_biases([one for one in vectors if one not in scales], sizes)
+    if len(wide) != 2 or len(scales) != 2 or len(shifts) != 4:
         return
     ways: list[tuple[tuple[bool, int, float, int], list[Piece]]] = []
-    for (fc1, fc2), (norm1, norm2), order in product(permutations(wide), permutations(scales), permutations(shifts)):
+    for (fc1, fc2), norms, order in product(permutations(wide), permutations(scales), permutations(shifts)):
         of_mlp: list[_Role] = [(fc1, "mlp.fc1.weight", ()), (fc2, "mlp.fc2.weight", ())]
         for roles in _attention_roles(rest, sizes, "attn."):
             proj = next((one.name for one, target, _ in roles if "proj" in target), "")
-            beside = {"attn.proj": proj, "mlp.fc2": fc2.name, "norm1": norm1.name, "norm2": norm2.name}
-            alike = sum(likeness(one.name, weight) for one, weight in zip(order, beside.values(), strict=True))
-            alike += likeness(order[2].name.rstrip("12"), order[3].name.rstrip("12"))  # the norms' biases: b1 and b2
-            biases = [Piece(one.name, "d", f"{layer}.bias") for one, layer in zip(order, beside, strict=True)]
-            biases += [Piece(one.name, "d", f"{name}.weight") for one, name in ((norm1, "norm1"), (norm2, "norm2"))]
+            alike, biases = _beside((proj, fc2.name, norms[0].name, norms[1].name), order)
+            biases += [
+                Piece(one.name, "d", f"{name}.weight") for one, name in zip(norms, ("norm1", "norm2"), strict=True)
+            ]
             for way in product(*(_readings(*role, sizes) for role in (*roles, *of_mlp))):
-                key = (_mixed(way), scales.index(norm1), -alike, len(ways))
+                key = (_mixed(way), scales.index(norms[0]), -alike, len(ways))
                 ways.append((key, [*way, *biases, *fixed]))
     yield from (way for _, way in sorted(ways, key=lambda way: way[0]))
 
 
+def _certain_biases(vectors: Sequence[_Found], sizes: Mapping[str, int]) -> tuple[list[Piece], list[_Found]]:
+    """The biases whose role their size or their name tells, and those as wide as a token that are left."""
+    d, m = sizes["d"], sizes["m"]
+    fixed = [Piece(one.name, "m", "mlp.fc1.bias") for one in vectors if prod(one.shape) == m]
+    packed = [one for one in vectors if prod(one.shape) == 3 * d]
+    for one in packed:
+        fixed += _readings(one, "attn.qkv.bias", (), sizes)[:1]
+    left = [one for one in vectors if prod(one.shape) == d]
+    for one in [] if packed else [one for one in left if one.role in ("q", "k", "v")]:
+        fixed += _readings(one, "attn.qkv.bias", ("qkv".index(one.role),), sizes)[:1]
+        left.remove(one)
+    return fixed, left
+
+
+def _beside(weights: Sequence[str], order: Sequence[_Found]) -> tuple[float, list[Piece]]:
+    """How alike biases in this order are to the weights of attn.proj, mlp.fc2, norm1 and norm2, and their roles."""
+    alike = sum(likeness(one.name, weight) for one, weight in zip(order, weights, strict=True))
+    alike += likeness(order[2].name.rstrip("12"), order[3].name.rstrip("12"))  # the norms' biases: b1 and b2
+    layers = ("attn.proj", "mlp.fc2", "norm1", "norm2")
+    return alike, [Piece(one.name, "d", f"{layer}.bias") for one, layer in zip(order, layers, strict=True)]
+
+
 def _mixed(way: Sequence[Piece]) -> bool:
     """Whether some matrices have their output first, as F.linear wants it, and others their input."""
-    last = {"attn.qkv.weight": "(d)", "attn.proj.weight": "(h k)", "mlp.fc1.weight": "(d)", "mlp.fc2.weight": "(m)"}
-    return len({piece.axes.endswith(last[piece.target]) for piece in way}) > 1
+    last = {"qkv.weight": "(d)", "proj.weight": "(h k)", "fc1.weight": "(d)", "fc2.weight": "(m)"}
+    there = [(piece.axes, last[short]) for piece in way if (short := _short(piece.target)) in last]
+    return len({axes.endswith(end) for axes, end in there}) > 1
 
 
 def likeness(name: str, other: str) -> float:
@@ -390,7 +414,7 @@ def _with_biases(
     for vector, target, index in _bare_biases(left, roles, prefix, sizes):
         if (target, index) not in taken:
             choices.append(_readings(vector, target, index, sizes))
-    yield from (list(pieces) for pieces in product(*choices))
+    yield from sorted((list(pieces) for pieces in product(*choices)), key=_mixed)
 
 
 def _bare_biases(
@@ -459,9 +483,7 @@ def _attention_roles(matrices: Sequence[_Found], sizes: Mapping[str, int], prefi
     if packed:
         yield from with_out([(packed[0], weight, ())], ones)
     elif pairs and ones:
-        q = next((one for one in ones if one.role == "q"), ones[0])
-        both: list[_Role] = [(q, weight, (0,)), (pairs[0], weight, (slice(1, 3),))]
-        yield from with_out(both, [one for one in ones if one is not q])
+        yield from _paired(ones, pairs[0], weight, with_out)
     elif len(ones) >= 3:
         yield from _separate(ones, weight, out, with_out)
     elif len(of_size(3 * d * k)) == h > 1:
@@ -484,6 +506,15 @@ def _separate(ones: Sequence[_Found], weight: str, out: str, with_out) -> Iterat
     for order in permutations(ones, min(len(ones), 4)):
         roles: list[_Role] = [(one, weight, (i,)) for i, one in enumerate(order[:3])]
         yield [*roles, *[(one, out, ()) for one in order[3:]]]
+
+
+def _paired(ones: Sequence[_Found], pair: _Found, weight: str, with_out) -> Iterator[list[_Role]]:  # type: ignore[no-untyped-def]
+    """Queries beside keys and values in one, or queries and keys in one beside the values: by name first."""
+    named = [(one, one.role) for one in ones if one.role in ("q", "v")]
+    for one, role in [*named, (ones[0], "q"), (ones[0], "v")]:
+        alone, both = (0, slice(1, 3)) if role == "q" else (2, slice(0, 2))
+        roles: list[_Role] = [(one, weight, (alone,)), (pair, weight, (both,))]
+        yield from with_out(roles, [other for other in ones if other is not one])
 
 
 def _per_head(ones: Sequence[_Found], h: int) -> Iterator[list[tuple[_Found, tuple[int | slice, ...]]]]:
@@ -522,13 +553,20 @@ def _norms(found: Sequence[_Found]) -> Iterator[list[Piece]]:
     if not by_layer:
         yield []
         return
-    for first, second in permutations(by_layer, 2) if len(by_layer) > 1 else [(by_layer[0], by_layer[0])]:
+    pairs = list(permutations(by_layer, 2)) if len(by_layer) > 1 else [(by_layer[0], by_layer[0])]
+    for first, second in sorted(pairs, key=lambda pair: -sum(map(_as_of_a_norm, pair))):
         pieces = []
         for name, layer in (("norm1", first), ("norm2", second)):
             weight = next((one for one in layer if one.ones), None)
             pieces += [Piece(weight.name, "d", f"{name}.weight")] if weight else []
             pieces += [Piece(one.name, "d", f"{name}.bias") for one in layer if one is not weight][:1]
         yield pieces
+
+
+def _as_of_a_norm(layer: Sequence[_Found]) -> int:
+    """How many of weight and bias are there; a factor alone, as LayerScale's, is neither."""
+    ones = sum(one.ones for one in layer)
+    return min(ones, 1) + min(len(layer) - ones, 1)
 
 
 # ------------------------------------------------------------------------------------------------------- awakening
@@ -564,6 +602,7 @@ __all__ = [
     "awaken",
     "block_maps",
     "hidden_in_containers",
+    "in_containers",
     "inside",
     "likeness",
     "listed",

@@ -282,8 +282,9 @@ def _sizes(split: Callable[..., Any]) -> Iterator[Outcome]:
         yield problem(OTHERWISE["returned"], f"{call} is {_short(returned)}")
         return
     train, held_out = (part or [] for part in parts)
-    if sorted(train + held_out) == SORTED:
-        yield problem(MISTAKES["sp_labels_returned"], f"{call}[1] is {_short(held_out)}")
+    for i, part in enumerate((train, held_out)):
+        if len(part) > len(COUNTS) and {*part} == {*SORTED}:  # each label, again and again
+            yield problem(MISTAKES["sp_labels_returned"], f"{call}[{i}] is {_short(part)}")
     sizes = {}
     for fraction in (FRACTION, 0.4):
         train, held_out = _parts(split, SORTED, fraction, 0)

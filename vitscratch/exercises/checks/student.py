@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitscratch.exercises.checks import failing
+from vitscratch.exercises.checks.compare import number
 from vitscratch.exercises.exercise import Problem
-
-TOOLS = "(awaken and draw: vitscratch.exercises.checks.roles and .compare)"  # for evidence that uses them
 
 
 class WrongError(Exception):
@@ -42,14 +42,22 @@ def students_code() -> Iterator[None]:
 
 
 @contextmanager
-def noted(note: str) -> Iterator[None]:
-    """Errors of the student's code get a note that says what it was called with."""
+def noted(note: str, again: Callable[[], Any] | None = None, place: failing.Place | None = None) -> Iterator[None]:
+    """Errors of the student's code get a note that says what it was called with, and the step that they happen in.
+
+    Args:
+        note: for the evidence.
+        again: the same call, once more.
+        place: the exercise's steps; without both no step is said.
+    """
     try:
         yield
     except WrongError:
         raise
     except Exception as error:
         error.add_note(note)
+        if again and place:
+            failing.locate(error, again, place)
         raise
 
 
@@ -59,16 +67,15 @@ def construct(student: ModuleType, name: str, sizes: Mapping[str, Any]) -> nn.Mo
     Raises:
         WrongError: it does not take these arguments, or it is no module.
     """
-    cls = getattr(student, name)
-    call = f"{name}({', '.join(f'{key}={value}' for key, value in sizes.items())})"
+    cls, call = getattr(student, name), built(name, sizes)
     try:
         inspect.signature(cls).bind(**sizes)
     except TypeError as error:
         takes = str(inspect.signature(cls))
         raise WrongError(
             Problem(
-                f"{name} does not take the arguments that the exercise asks for",
-                f"{call} gives: {error}; yours takes {takes}",
+                f"Your {name} does not take the arguments that the exercise asks for; it should take all of them.",
+                f"{call} ends in TypeError: {error}; yours takes {takes}",
                 "parameters",
                 (
                     "Compare the line `def __init__` with the one in the stub.",
@@ -83,8 +90,8 @@ def construct(student: ModuleType, name: str, sizes: Mapping[str, Any]) -> nn.Mo
     if not isinstance(module, nn.Module):
         raise WrongError(
             Problem(
-                f"{name} is no nn.Module",
-                f"isinstance({call}, nn.Module) is False",
+                f"Your {name} is no nn.Module; it should be one.",
+                f"isinstance({call}, nn.Module) is False; it should be True",
                 "parameters",
                 ("What must a class inherit from, so that PyTorch finds its parameters?", "class ...(nn.Module):"),
                 "no_module",
@@ -93,8 +100,8 @@ def construct(student: ModuleType, name: str, sizes: Mapping[str, Any]) -> nn.Mo
     return module
 
 
-def run(function: Callable[..., Any], *inputs: Tensor, step: str) -> Any:
-    """Call the student's code in float64.
+def run(function: Callable[..., Any], *inputs: Tensor, step: str, code: str) -> Any:
+    """Call the student's code in float64; `code` is how a student writes this call.
 
     Raises:
         WrongError: it works in float32 alone: it makes a tensor without the dtype (and device) of its input.
@@ -107,8 +114,8 @@ def run(function: Callable[..., Any], *inputs: Tensor, step: str) -> Any:
         message = str(error).splitlines()[0]
     raise WrongError(
         Problem(
-            "a tensor is made in forward with a dtype of its own, not that of the input",
-            f"with float64 input and weights: {message}. On a GPU the device will be wrong in the same way",
+            "You make a tensor in forward with a dtype of its own; it should have that of the input (and its device).",
+            f"{code} ends in RuntimeError: {message}",
             step,
             (
                 "Which tensor of your forward is neither the input, nor made of it, nor a parameter or buffer?",
@@ -134,6 +141,14 @@ def tensor_in(found: Any, shape: Sequence[int]) -> Any:
     return found
 
 
+def place_of(result: Any, tensor: Tensor | None) -> str:
+    """How to get at a tensor that is part of a result: "[0]" or "['tokens']", "" if it is all of it."""
+    parts = (
+        enumerate(result) if isinstance(result, tuple | list) else result.items() if isinstance(result, dict) else ()
+    )
+    return next((f"[{key!r}]" for key, thing in parts if thing is tensor), "")
+
+
 def shape_of(result: Any) -> str:
     """For a message: "(2, 7, 35)", "a tuple of (2, 7, 35) and (2, 5, 7, 7)", "None"."""
     if isinstance(result, Tensor):
@@ -155,6 +170,48 @@ def describe(module: nn.Module) -> str:
     return ", ".join(parts[:12]) + (", ..." if len(parts) > 12 else "") if parts else "none"
 
 
-def drawn(pictures: Tensor) -> str:
-    """For evidence: how the pictures of a batch are drawn, "draw(3, 2, 24, 24, seed=3)"; the seed is the batch size."""
-    return f"draw({', '.join(map(str, pictures.shape))}, seed={len(pictures)})"
+def built(name: str, sizes: Mapping[str, Any]) -> str:
+    """For evidence: how a student builds it, "MLP(embed_dim=13, mlp_dim=29)"."""
+    return f"{name}({', '.join(f'{key}={value}' for key, value in sizes.items())})"
+
+
+def drawn(shape: Sequence[int], seed: int = 0, factor: float = 1.0) -> str:
+    """For evidence: how an input is drawn, "1.5 * draw(3, 2, 24, 24, seed=3)"."""
+    numbers = ", ".join(map(str, shape)) + (f", seed={seed}" if seed else "")
+    return (f"{factor:g} * " if factor != 1 else "") + f"draw({numbers})"
+
+
+def counted(code: str, module: nn.Module, right: int) -> str:
+    """For evidence: how many numbers a module that `code` builds has, and how many it should have."""
+    count = sum(parameter.numel() for parameter in module.parameters())
+    if count == right:
+        return f"{code} has {describe(module)}"
+    return f"sum(p.numel() for p in {code}.parameters()) is {count}; it should be {right}"
+
+
+def differs(code: str, one: Tensor, other: Tensor) -> str:
+    """For evidence: where two calls of the same code differ most."""
+    place = tuple(int(i) for i in torch.unravel_index((one - other).abs().argmax(), one.shape))
+    at = f"{code}[{', '.join(map(str, place))}]"
+    return f"{at} is {number(one[place])} the first time and {number(other[place])} the second"
+
+
+def raised(code: str, error: Exception) -> str:
+    """For evidence: what the code ends in, one line."""
+    message = (str(error).strip().splitlines() or [""])[0]
+    return f"{code} ends in {type(error).__name__}: {message[:160]}"
+
+
+def in_place(evidence: str, step: str) -> Problem:
+    """A tensor is changed that somebody else needs as it was."""
+    return Problem(
+        "You change a tensor in place that is somebody else's: the caller's, or one that autograd needs as it was; you "
+        "should make a new one.",
+        evidence,
+        step,
+        (
+            "Which line of forward writes into a tensor that came in, or that a layer has read?",
+            "`x = x + y` makes a new tensor, `x += y` changes the one that others have.",
+        ),
+        "input_changed",
+    )

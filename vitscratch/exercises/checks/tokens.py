@@ -1,6 +1,7 @@
 """Exercise 3: class token and position embedding."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,16 @@ from vitscratch.exercises.checks.compare import difference, draw, same, say
 from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.prepending import CLASS_TOKEN, POSITION, Table, batch_copies, find_table
 from vitscratch.exercises.checks.roles import awaken
-from vitscratch.exercises.checks.student import TOOLS, WrongError, construct, describe, drawn, shape_of, tensor_in
+from vitscratch.exercises.checks.student import (
+    WrongError,
+    built,
+    construct,
+    describe,
+    differs,
+    drawn,
+    shape_of,
+    tensor_in,
+)
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 MISTAKES: dict[str, Mistake] = prepending.MISTAKES
@@ -45,7 +55,7 @@ def _check(student: ModuleType) -> Iterator[Outcome]:
         for batch in BATCHES:
             patches = draw(batch, num_patches, width, seed=batch)
             tokens = _run(layer, patches)
-            if problem := _shape_problem(patches, tokens):
+            if problem := _shape_problem(layer, patches, tokens):
                 yield problem
                 return
             runs.append((layer, patches, tokens))
@@ -63,8 +73,9 @@ def parameters_problem(layer: nn.Module, num_patches: int, width: int) -> Proble
         return named(MISTAKES, name, evidence)
     table = find_table(parameters, num_patches, width)
     if not table.cls or not table.pos:
-        return missing(layer, table, num_patches, width, has, lambda: _try(layer, num_patches, width))
-    if surplus_names := [name for name in parameters if name not in (table.cls, table.pos)]:
+        code = _code(2, num_patches, width)
+        return missing(layer, table, num_patches, width, has, code, lambda: _try(layer, num_patches, width))
+    if surplus_names := [name for name in parameters if name not in table.names]:
         norms = all("Norm" in type(layer.get_submodule(name.rpartition(".")[0])).__name__ for name in surplus_names)
         if norms:
             return named(MISTAKES, "tok_norm", f"{has}; {', '.join(surplus_names)} belong to a norm")
@@ -82,13 +93,21 @@ def parameters_problem(layer: nn.Module, num_patches: int, width: int) -> Proble
 
 
 def missing(
-    layer: nn.Module, table: Table, num_patches: int, width: int, has: str, attempt: Callable[[], Any]
+    layer: nn.Module, table: Table, num_patches: int, width: int, has: str, code: str, attempt: Callable[[], Any]
 ) -> Problem:
-    """Why one of the two is not among the parameters; `attempt` runs the layer, or returns an exception."""
+    """Why class token or positions are not among the parameters.
+
+    Args:
+        layer, table: the student's, and what of it was found.
+        num_patches, width: sizes.
+        has: what its parameters are, for the evidence.
+        code: how a student runs it.
+        attempt: runs it, or returns an exception.
+    """
     layer.eval()
     first, again = attempt(), attempt()
     if isinstance(first, Tensor) and isinstance(again, Tensor) and not torch.equal(first, again):
-        apart = f"two calls with the same input begin {say(first)} and then {say(again)}"
+        apart = differs(code, first, again)
         return named(MISTAKES, "vit_pos_random_each_forward", f"{apart}; {has}")
     tensors = {
         name: thing
@@ -99,12 +118,27 @@ def missing(
     for name, tensor in tensors.items():
         if tensor.numel() in (width, num_patches * width, (num_patches + 1) * width):
             return named(MISTAKES, "tok_not_parameter", f"{has}; {name} {tuple(tensor.shape)} is not among them")
-    if isinstance(first, Tensor) and table.cls and not table.pos:
+    others = [
+        f"{name} {tuple(tensor.shape)}"
+        for name, tensor in layer.named_parameters()
+        if "pos" in name.lower() or num_patches + 1 in tensor.shape
+    ]
+    if isinstance(first, Tensor) and table.cls and not table.pos and not others:
         return named(MISTAKES, "tok_no_position", f"{has}; no table of ({num_patches + 1}, {width}) for the positions")
     if table.pos and not table.cls:
         return named(MISTAKES, "tok_no_class_token", f"{has}; no vector of {width} numbers for the class token")
+    if table.cls and len(others) == 1:
+        return Problem(
+            "Your table of positions has another shape; it should have N + 1 rows of embed_dim numbers.",
+            f"{has}; of {others[0]} the shape should be (1, {num_patches + 1}, {width})",
+            POSITION,
+            (
+                "How many numbers has one token, and how many has its position?",
+                "A position is a vector of embed_dim numbers, as a token is; there is one for each of N + 1 tokens.",
+            ),
+        )
     return Problem(
-        "Class token or positions could not be found among the parameters.",
+        "You have no class token, or no positions, among the parameters; both should be there.",
         f"{has}; expected a class token of {width} numbers and positions of ({num_patches + 1}, {width})",
         "parameters",
         (
@@ -112,6 +146,12 @@ def missing(
             "nn.Parameter(torch.zeros(1, 1, embed_dim)) for the one, N + 1 rows for the other.",
         ),
     )
+
+
+def _code(batch: int, num_patches: int, width: int, seed: int = 0) -> str:
+    """How a student computes the tokens."""
+    layer = built("Tokens", {"num_patches": num_patches, "embed_dim": width})
+    return f"awaken({layer})({drawn((batch, num_patches, width), seed)})"
 
 
 def _try(layer: nn.Module, num_patches: int, width: int) -> Any:
@@ -129,7 +169,7 @@ def _run(layer: nn.Module, patches: Tensor) -> Any:
         return tensor_in(layer(patches.clone()), (batch, num_patches + 1, width))
 
 
-def _shape_problem(patches: Tensor, tokens: Any) -> Problem | None:
+def _shape_problem(layer: nn.Module, patches: Tensor, tokens: Any) -> Problem | None:
     batch, num_patches, width = patches.shape
     shape = (batch, num_patches + 1, width)
     if shape_of(tokens) == str(shape):
@@ -137,6 +177,11 @@ def _shape_problem(patches: Tensor, tokens: Any) -> Problem | None:
     evidence = f"patches of shape {tuple(patches.shape)}: the result is {shape_of(tokens)}; expected {shape}"
     if shape_of(tokens) == str(tuple(patches.shape)):
         return named(MISTAKES, "vit_cls_added", evidence)
+    if shape_of(tokens) == str((num_patches + 1, num_patches + 1, width)):
+        parameters = dict(layer.named_parameters())
+        table = find_table(parameters, num_patches, width)
+        if problem := taken_for_the_batch(table, parameters, evidence):
+            return problem
     return Problem(
         "The result has another shape than (batch, 1 + patches, embed_dim).",
         evidence,
@@ -145,11 +190,31 @@ def _shape_problem(patches: Tensor, tokens: Any) -> Problem | None:
     )
 
 
+def taken_for_the_batch(table: Table, parameters: Mapping[str, Tensor], evidence: str) -> Problem | None:
+    """What to say of a result with a row for each position where the batch should be, if the table's shape explains it.
+
+    `evidence` tells the result's shape.
+    """
+    shape = tuple(parameters[table.pos].shape)
+    if shape[:-1] != (table.rows, 1):
+        return None
+    return Problem(
+        "You put the rows of your table of positions where the tokens have the batch; the first axis should have "
+        "length 1, the second N + 1.",
+        f"{evidence}; {table.pos} is {shape}",
+        POSITION,
+        (
+            "Write the shapes of the tokens and of the positions below each other: which axes are added to which?",
+            "The axis of length 1 is repeated: it belongs in front, so that every picture gets the same positions.",
+        ),
+    )
+
+
 def _values(runs: list[tuple[nn.Module, Tensor, Tensor]]) -> Iterator[Outcome]:
     layer, patches, tokens = runs[1]  # a batch of three
     again = _run(layer, patches)
     if not same(again, tokens):
-        name = "tok_dropout" if _zeros(tokens, again) else "vit_pos_random_each_forward"
+        name = "tok_dropout" if _zeros(layer, patches) else "vit_pos_random_each_forward"
         rows = (tokens != again).any(dim=-1)[0].nonzero().flatten().tolist() or [0]
         place = rows[0] if rows == [0] else rows[-1]  # 0: the class token alone
         apart = f"tokens[0, {place}] begins {say(tokens[0, place])} and then {say(again[0, place])}"
@@ -164,8 +229,7 @@ def _values(runs: list[tuple[nn.Module, Tensor, Tensor]]) -> Iterator[Outcome]:
         yield from _gradients(layer, patches)
         return
     evidence = next(
-        f"tokens = awaken(Tokens(num_patches={patches.shape[1]}, embed_dim={patches.shape[2]}))({drawn(patches)}): "
-        f"{difference(tokens, right, 'tokens')} {TOOLS}"
+        difference(tokens, right, _code(len(patches), patches.shape[1], patches.shape[2], len(patches)))
         for (_, patches, tokens), right in zip(runs, expected, strict=True)
         if not same(tokens, right)
     )
@@ -176,9 +240,13 @@ def _values(runs: list[tuple[nn.Module, Tensor, Tensor]]) -> Iterator[Outcome]:
     yield unknown(tokens, expected[1], evidence)
 
 
-def _zeros(tokens: Tensor, again: Tensor) -> bool:
-    """Dropout leaves exact zeros, at other places each time."""
-    return bool(((tokens == 0) != (again == 0)).any())
+def _zeros(layer: nn.Module, patches: Tensor) -> bool:
+    """Dropout makes nothing of zeros; what is drawn is there without parameters and patches, too."""
+    silent = deepcopy(layer)
+    with torch.no_grad():
+        for parameter in silent.parameters():
+            parameter.zero_()
+    return not bool(_run(silent, torch.zeros_like(patches)).any())
 
 
 def _numbers(layer: nn.Module, patches: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,7 +260,7 @@ def unknown(tokens: Tensor, expected: Tensor, evidence: str) -> Problem:
     """No known mistake: row 0 tells of the class token, the others of the positions."""
     if not same(tokens[:, 0], expected[:, 0]):
         return Problem(
-            "The first token is not the class token plus its position.",
+            "You make the first token of something else; it should be the class token plus its position.",
             evidence,
             CLASS_TOKEN,
             (
@@ -201,7 +269,7 @@ def unknown(tokens: Tensor, expected: Tensor, evidence: str) -> Problem:
             ),
         )
     return Problem(
-        "The other tokens are not the patches plus their positions.",
+        "You make the patches' tokens of something else; each should be the patch plus its position.",
         evidence,
         POSITION,
         (
