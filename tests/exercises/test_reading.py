@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vitscratch.exercises import EXERCISES, Exercise, Problem
+from vitscratch.exercises.errors import STEP
 from vitscratch.exercises.reading import where_to_read
 from vitscratch.exercises.report import Report
 
@@ -47,5 +48,7 @@ def test_the_first_of_two_counts_and_others_are_read_in_the_exercises_own_tutori
     assert where_to_read("ts_bce", "train_step", "loss") == where_to_read("", "train_step", "mode") == ("", "One step")
     assert where_to_read("tr_zero_grad", "train_step", "gradients") == ("", "How this goes wrong")
     assert where_to_read("tr_stays_eval", "evaluate", "mode") == ("", "Measure exactly")
+    assert where_to_read("", "freeze_and_replace_head", STEP) == ("", "")
+    assert where_to_read("", "split", STEP) == ("", "Three parts of the pictures")
     assert where_to_read("tf_head_cpu", "freeze_and_replace_head", "head") == ("", "A new head")
     assert where_to_read("squared") == where_to_read("") == ("", "")

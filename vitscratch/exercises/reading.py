@@ -2,6 +2,8 @@
 
 from fnmatch import fnmatchcase
 
+from vitscratch.exercises.errors import STEP
+
 _WRONG = "How this goes wrong"
 _PATCHES, _TOKENS, _ATTENTION, _BLOCK = (
     "01_patches.ipynb",
@@ -55,7 +57,7 @@ _OF_EXERCISE = {
     "train_step": {"": "One step"},
     "evaluate": {"": "Measure exactly"},
     "split": {"": "Three parts of the pictures"},
-    "freeze_and_replace_head": {"head": "A new head", "": "Freeze"},
+    "freeze_and_replace_head": {STEP: "", "head": "A new head", "": "Freeze"},
 }
 
 
@@ -71,4 +73,4 @@ def where_to_read(mistake: str, exercise: str = "", step: str = "") -> tuple[str
         if any(fnmatchcase(name, pattern) for pattern in patterns.split()):
             return tutorial, heading
     sections = _OF_EXERCISE.get(exercise, {})
-    return "", sections.get(step) or sections.get("", "")
+    return "", sections.get(step, sections.get("", ""))
