@@ -175,6 +175,24 @@ def test_bench_infer_measures_both_modes_and_the_memory(
     assert eager["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0} and eager["stated_mfu"] is None
 
 
+def test_bench_quick_leaves_what_somebody_has_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vitscratch.bench import compare
+
+    rounds: list[int] = []
+    measured = compare.interleaved
+    monkeypatch.setattr(
+        compare, "interleaved", lambda steps, n, *rest, **more: rounds.append(n) or measured(steps, n, *rest, **more)
+    )
+    _without_optional_peers(monkeypatch)
+    path = tmp_path / "bench.json"
+    arguments = ["bench", "infer", "--model", "vit_nano_8", "--quick", "--no-memory", "--peers", "--device", "cpu"]
+    for options, wanted in (([], (2, 3)), (["--batch-size", "5"], (5, 3)), (["--rounds", "4"], (2, 4))):
+        assert main([*arguments, *options, "--json", str(path)]) == 0
+        told = json.loads(path.read_text())
+        assert (told["work"]["batch_size"], rounds[-1]) == wanted, options
+        assert [row["mode"] for row in told["rows"]] == ["eager"] and told["depth"] == 2
+
+
 def test_bench_loop(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = tmp_path / "bench.json"
     assert main(["bench", "loop", "--quick", "--device", "cpu", "--json", str(path)]) == 0

@@ -54,9 +54,9 @@ class Work:
         again = blocks // self.config.depth * (self.config.depth - 1) if peer == CHECKPOINTED else 0
         return (3 * forward - costs["patch embedding"] + again) * self.batch_size
 
-    def small(self) -> "Work":
-        """The same on two pictures with two blocks."""
-        return replace(self, batch_size=2, config=replace(self.config, depth=min(2, self.config.depth)))
+    def of_two_blocks(self) -> "Work":
+        """The same with two blocks at most."""
+        return replace(self, config=replace(self.config, depth=min(2, self.config.depth)))
 
 
 def make_step(work: Work, peer: str, images: Tensor, labels: Tensor, compiled: bool) -> Callable[[], Tensor]:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ import tyro
 
 from vitscratch.cli.bench_transfer import Transfer, TransferDigits
 from vitscratch.cli.common import Common, Device, check_writable, environment, pick_device, save_figure, write_json
+from vitscratch.recipes.base import untouched
 
 if TYPE_CHECKING:
     from vitscratch.bench import Bench as Result
@@ -56,7 +57,7 @@ class _Compare(Common):
     """Peak TFLOP/s that the device's maker states, for one more MFU; known for a few GPUs in bf16."""
 
     quick: bool = False
-    """Two blocks, two pictures, three rounds, and of both modes only eager: shows that it runs."""
+    """Two blocks: shows that it runs. It also sets two pictures, three rounds and eager mode, unless you do."""
 
     json: Json = None
     """Also write the figures as JSON."""
@@ -65,10 +66,6 @@ class _Compare(Common):
     """Also draw the ratios as bars."""
 
     def run(self) -> int:
-        from tqdm import tqdm
-
-        from vitscratch.bench import installed, measure
-        from vitscratch.bench.steps import Work
         from vitscratch.config import PRESETS
 
         check_writable(self.json)
@@ -77,23 +74,28 @@ class _Compare(Common):
             raise ValueError(f"preset {self.model!r} is unknown; there are {', '.join(PRESETS)}")
         if self.batch_size < 1:
             raise ValueError(f"batch size {self.batch_size}: expected at least 1")
-        training = isinstance(self, Train)
-        device = pick_device(self.device)
-        work = Work(PRESETS[self.model], training, self.batch_size, device, self.dtype)
+        quick = untouched(self, batch_size=2, rounds=3, mode="eager") if self.quick else {}
+        return replace(self, **quick)._carry_out(pick_device(self.device))
+
+    def _carry_out(self, device: str) -> int:
+        from tqdm import tqdm
+
+        from vitscratch.bench import installed, measure
+        from vitscratch.bench.steps import Work
+        from vitscratch.config import PRESETS
+
+        work = Work(PRESETS[self.model], isinstance(self, Train), self.batch_size, device, self.dtype)
+        work = work.of_two_blocks() if self.quick else work
         modes: tuple[str, ...] = ("eager", "compiled") if self.mode == "both" else (self.mode,)
-        rounds = self.rounds
-        if self.quick:
-            work, rounds = work.small(), 3
-            modes = modes[:1]
         peers = [peer for peer in self.peers if installed(peer)]
         for peer in [peer for peer in self.peers if peer not in peers]:
             print(f"{peer} is not installed, so it is not measured (pip install 'vitscratch[bench]')")
-        with tqdm(total=rounds * len(modes), unit="round", disable=not sys.stderr.isatty()) as bar:
+        with tqdm(total=self.rounds * len(modes), unit="round", disable=not sys.stderr.isatty()) as bar:
             result = measure(
                 work,
                 peers,
                 modes=modes,
-                rounds=rounds,
+                rounds=self.rounds,
                 memory=self.memory,
                 checkpointing=isinstance(self, Train) and self.activation_checkpointing,
                 stated_flops=self._stated_flops(device),
@@ -155,7 +157,7 @@ class _Rounds(Common):
     """Where to measure."""
 
     quick: bool = False
-    """Three rounds: shows that it runs."""
+    """Shows that it runs: three rounds, unless you say how many."""
 
     json: Json = None
     """Also write the figures as JSON."""
@@ -169,7 +171,7 @@ class _Rounds(Common):
         check_writable(self.json)
         if self.rounds < 2:
             raise ValueError(f"rounds {self.rounds}: expected at least 2, of which quartiles can be told")
-        return 3 if self.quick else self.rounds
+        return 3 if self.quick and untouched(self, rounds=3) else self.rounds
 
 
 @dataclass(kw_only=True)
@@ -308,7 +310,7 @@ class Digits(Common):
     """Where to measure."""
 
     quick: bool = False
-    """One split, one seed, a tenth of the epochs: shows that it runs."""
+    """A tenth of the epochs: shows that it runs. It also sets one split and one seed, unless you do."""
 
     json: Json = None
     """Also write the figures as JSON."""
@@ -318,7 +320,8 @@ class Digits(Common):
         if min(self.splits, self.seeds) < 1:
             raise ValueError(f"splits {self.splits}, seeds {self.seeds}: expected at least 1")
         device = pick_device(self.device)
-        rows = self._rows(device)
+        quick = untouched(self, splits=1, seeds=1) if self.quick else {}
+        rows = replace(self, **quick)._rows(device)
         print(f"\n{'model':<23}{'mean':>9}{'lowest':>9}{'highest':>9}{'seconds':>9}{'runs':>6}\n{'-' * 65}")
         summary = {}
         for name in dict.fromkeys(row["model"] for row in rows):
@@ -353,11 +356,11 @@ class Digits(Common):
             rows.append(row)
             print(f"split {split_seed}  {model:<23} seed {seed}  {accuracy:.2%}  {seconds:6.1f} s", flush=True)
 
-        for split_seed in range(1 if self.quick else self.splits):
+        for split_seed in range(self.splits):
             for name, result in baselines(prepare(replace(recipe, split_seed=split_seed))).items():
                 note(split_seed, name, 0, result)
             for name, settings in (("ViT", recipe), ("ViT, normal positions", normal)):
-                for seed in range(1 if self.quick else self.seeds):
+                for seed in range(self.seeds):
                     vit = replace(settings, split_seed=split_seed, seed=seed)
                     note(split_seed, name, seed, measure_vit(vit, device))
         return rows

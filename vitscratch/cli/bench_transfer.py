@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -19,6 +19,7 @@ from vitscratch.cli.common import (
     write_json,
 )
 from vitscratch.cli.data import file_progress
+from vitscratch.recipes.base import untouched
 
 if TYPE_CHECKING:
     from vitscratch.recipes.transfer import Row
@@ -38,7 +39,7 @@ class _Few(Common):
     """Where to measure."""
 
     quick: bool = False
-    """One seed, the smallest number of pictures: shows that it runs."""
+    """Shows that it runs: one seed and the smallest number of pictures, unless you say which."""
 
     json: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Also write the figures as JSON."""
@@ -51,7 +52,8 @@ class _Few(Common):
         check_png(self.out)
         if self.seeds < 1 or not self.per_class or min(self.per_class) < 1:
             raise ValueError(f"seeds {self.seeds}, per-class {self.per_class}: expected at least 1 of each")
-        numbers, seeds = (self.per_class[:1], 1) if self.quick else (self.per_class, self.seeds)
+        quick: dict[str, Any] = untouched(self, per_class=self.per_class[:1], seeds=1) if self.quick else {}
+        numbers, seeds = quick.get("per_class", self.per_class), quick.get("seeds", self.seeds)
         device = pick_device(self.device)
         rows = self.rows(numbers, seeds, device)
         summary = _summary(rows)
