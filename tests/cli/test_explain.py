@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from PIL import Image
 from tests.data.make import encoded, picture
 from vitscratch import VisionTransformer, attention_maps, position_similarity
 from vitscratch.cli import main
+from vitscratch.cli.common import save_figure
 from vitscratch.cli.explain import open_model
 from vitscratch.config import ViTConfig
 from vitscratch.data import Preprocessing, open_picture
@@ -46,13 +46,12 @@ def pictures(tmp_path: Path) -> Path:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     """The figures that are saved, by the names of their files."""
     figures: dict[str, Figure] = {}
-    save = Figure.savefig
 
-    def noted(figure: Figure, file: Path, **options: Any) -> None:
-        figures[file.name] = figure
-        save(figure, file, **options)
+    def noted(figure: Figure, path: Path) -> None:
+        figures[path.name] = figure
+        save_figure(figure, path)
 
-    monkeypatch.setattr(Figure, "savefig", noted)
+    monkeypatch.setattr("vitscratch.cli.explain.save_figure", noted)
     return figures
 
 
