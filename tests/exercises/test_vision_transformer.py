@@ -2,6 +2,7 @@ import pytest
 
 from tests.exercises.students import edited, outcome_of, outcomes
 from vitscratch.exercises import Problem
+from vitscratch.exercises.checks.model.bank import OF_MODEL
 from vitscratch.exercises.checks.vision_transformer import MISTAKES
 
 HEAD = """
@@ -283,10 +284,8 @@ def test_others_are_placed(name: str) -> None:
 
 
 def test_every_mistake_of_the_model_is_tried() -> None:
-    from vitscratch.exercises.checks.vision_transformer import _OWN
-
     tried = {name.partition(":")[0] for name in (*MODEL, *OF_BLOCKS, *INLINE)}
-    assert _OWN.keys() <= tried and tried <= MISTAKES.keys()
+    assert OF_MODEL.keys() <= tried and tried <= MISTAKES.keys()
 
 
 FIRST = ("pe_relu", "vit_pos_not_on_cls: all rows", "vit_cls_appended", "tok_pos_twice")

@@ -1,0 +1,79 @@
+"""The steps before the first block, Eq. 1: whether it gets the tokens that it should."""
+
+import torch
+from torch import Tensor
+
+from vitscratch.exercises.checks import assembling, projecting, tokens
+from vitscratch.exercises.checks.compare import difference, same
+from vitscratch.exercises.checks.model.bank import CLASS_TOKEN, MISTAKES, NUDGES, PATCHES
+from vitscratch.exercises.checks.model.listening import Heard, trace
+from vitscratch.exercises.checks.model.trial import Trial, all_same, restored
+from vitscratch.exercises.checks.naming import named
+from vitscratch.exercises.exercise import Problem
+
+
+def embedding_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | None:
+    """Whether the first block gets what Eq. 1 says."""
+    expected, found = [right_starts(trial) for trial in trials], [heard[0].x for heard in traces]
+    for way in range(len(expected[0])):
+        if all(same(x, ways[way]) for x, ways in zip(found, expected, strict=True)):
+            for trial in trials:
+                trial.project = way
+            return None
+    trial, x, right = next((t, x, e[0]) for t, x, e in zip(trials, found, expected, strict=True) if not same(x, e[0]))
+    if x.shape != right.shape:
+        evidence = f"{trial.evidence()}\nthe first block gets {tuple(x.shape)}; it should get {tuple(right.shape)}"
+        if x.shape[1:] == (right.shape[1] - 1, right.shape[2]):
+            return named(MISTAKES, "vit_cls_added", evidence)
+        hints = (NUDGES["parameters"], "N patches and one class token make N + 1 tokens.")
+        what = "You give the blocks another number of tokens; it should be N + 1."
+        return Problem(what, evidence, CLASS_TOKEN, hints)
+    evidence = trial.evidence()
+    short = ("vit_pos_not_on_cls",) if trial.anatomy.table.rows < right.shape[1] else ()
+    if not short:
+        evidence += f"\nof what the first block gets, {difference(x, right, 'tokens')}"
+    if all_same(trials, found, lambda t: assembling.final_norm(right_starts(t)[t.project], t.numbers())):
+        return named(MISTAKES, "vit_norm_before_blocks", evidence)
+    projection = trials[0].projection
+    for names, project, prepend in assembling.wrong_embeddings(projection):
+        if all_same(trials, found, lambda t, f=(project, prepend): start_under(t, *f)):
+            if short:  # to a table that lacks a row, rows seem shifted
+                names = (*short, *(name for name in names if name not in (*short, "tok_pos_shifted")))
+            return projecting.hinted(named(MISTAKES, names, evidence), projection)
+    if short:
+        return named(MISTAKES, short, evidence)
+    return _unknown_embedding(trial, x, right, evidence)
+
+
+def start_under(trial: Trial, project: projecting.Project, prepend: assembling.Prepend) -> Tensor:
+    """What the first block gets under a hypothesis."""
+    return assembling.embedded(trial.images[1], trial.sizes["patch_size"], trial.numbers(), project, prepend)
+
+
+def right_starts(trial: Trial) -> list[Tensor]:
+    """What the first block should get, for each right order of pixels, with the parameters as they are now."""
+    numbers = trial.read(trial.way)
+    if len(numbers.pos) == trial.patches:  # a position short: the class token's
+        numbers.pos = torch.cat([torch.zeros_like(numbers.pos[:1]), numbers.pos])
+        numbers.pos[0] = float("nan")  # nothing equals it
+    return [trial.start(project, numbers=numbers) for project in trial.orders]
+
+
+def _unknown_embedding(trial: Trial, x: Tensor, right: Tensor, evidence: str) -> Problem:
+    """Without class token and positions, the rows of the patches are the projection alone."""
+    if surplus := trial.anatomy.surplus:
+        owners = [type(trial.model.get_submodule(name.rpartition(".")[0])).__name__ for name in surplus]
+        if all("Norm" in owner for owner in owners):
+            return named(MISTAKES, "tok_norm", f"{evidence}\n{', '.join(surplus)} belong to a norm outside the blocks")
+    with restored(trial.model) as parameters:
+        for name in trial.anatomy.table.names:
+            parameters[name].zero_()
+        alone, expected = trace(trial, 1)[0].x, right_starts(trial)
+    if not any(same(alone[:, 1:], way[:, 1:]) for way in expected):
+        return Problem(
+            "You make the patches' tokens in another way; each should be its patch times the weight, plus the bias.",
+            f"{evidence}; with class token and positions at 0 they differ, too",
+            PATCHES,
+            ("Check the patch embedding by itself: exercise 2.", "Change one patch: exactly one token may change."),
+        )
+    return tokens.unknown(x, right, evidence)

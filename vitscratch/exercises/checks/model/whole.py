@@ -1,0 +1,117 @@
+"""Models without blocks to listen to: one mistake anywhere, by hypotheses of the whole, then by probes."""
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
+from typing import Any
+
+from torch import Tensor
+
+from vitscratch.exercises.checks import assembling, projecting, reference
+from vitscratch.exercises.checks.compare import difference, same
+from vitscratch.exercises.checks.model.bank import BLOCKS, CLASS_TOKEN, MISTAKES, NUDGES, POOLING, of_the_norm
+from vitscratch.exercises.checks.model.embedding import right_starts, start_under
+from vitscratch.exercises.checks.model.surplus import surplus_problem
+from vitscratch.exercises.checks.model.tail import NEIGHBOURS, unknown_tail
+from vitscratch.exercises.checks.model.trial import Trial, all_same, restored
+from vitscratch.exercises.checks.naming import named
+from vitscratch.exercises.checks.projecting import Projection
+from vitscratch.exercises.exercise import Problem
+
+
+def by_hypotheses(wrong: list[Trial]) -> Problem | None:
+    """The whole model with one mistake, anywhere."""
+    found = [trial.logits[1] for trial in wrong]
+    trial = wrong[0]
+    evidence = trial.evidence()
+    if trial.anatomy.table.rows == trial.patches:
+        return named(MISTAKES, "vit_pos_not_on_cls", evidence)
+    for names, in_tail, compute in _whole(trial.projection):
+        if all_same(wrong, found, compute):
+            problem = projecting.hinted(named(MISTAKES, names, evidence), trial.projection)
+            return of_the_norm(problem) if in_tail else problem
+    return None
+
+
+def _blocks(t: Trial) -> list[assembling.Block]:
+    heads = t.sizes["num_heads"]
+    return [partial(reference.encoder_block, parameters=block, num_heads=heads) for block in t.numbers().blocks]
+
+
+def _whole(projection: Projection) -> Iterator[tuple[tuple[str, ...], bool, Any]]:
+    """Names, whether the mistake comes after the blocks, and a function from a trial to its logits."""
+
+    orders = range(len(projecting.rights(projection)))  # of pixels
+    starts: dict[int, list[Tensor]] = {}
+    ends: dict[tuple[int, int, reference.Flags], Tensor] = {}
+
+    def start(t: Trial, order: int) -> Tensor:
+        if id(t) not in starts:
+            starts[id(t)] = right_starts(t)
+        return starts[id(t)][order]
+
+    def encoded(t: Trial, order: int, flags: reference.Flags = reference.RIGHT) -> Tensor:
+        key = (id(t), order, flags)
+        if key not in ends:
+            ends[key] = assembling.encoded(start(t, order), t.numbers(), t.sizes["num_heads"], flags)
+        return ends[key]
+
+    for names, project, prepend in assembling.wrong_embeddings(projection):
+        if len(names) == 1:
+            yield names, False, lambda t, f=(project, prepend): t.logits_of(start_under(t, *f), t.numbers())
+    for (names, tail), i in product(assembling.wrong_tails(), orders):
+        if len(names) == 1:
+            yield names, True, lambda t, tail=tail, i=i: tail(encoded(t, i), t.numbers())
+    for (name, loop), i in product(assembling.LOOPS, orders):
+        yield (
+            (name,),
+            False,
+            lambda t, loop=loop, i=i: assembling.tail(loop(start(t, i), _blocks(t), t.numbers()), t.numbers()),
+        )
+    for flag, i in product((flag for stage in reference.BLOCK_STAGES for flag in stage), orders):
+        yield (
+            (reference.mistake_name(flag),),
+            False,
+            lambda t, flag=flag, i=i: assembling.tail(encoded(t, i, frozenset({flag})), t.numbers()),
+        )
+
+
+def by_probes(trial: Trial) -> Problem:
+    """No hypothesis fits: special parameters say which part is wrong."""
+    alone = trial.run(trial.images[1][:1])
+    if not same(alone, trial.logits[1][:1]):
+        return Problem(
+            NEIGHBOURS,
+            f"{difference(trial.logits[1][:1], alone, trial.code())}, as when the picture is alone",
+            BLOCKS,
+            (NUDGES[BLOCKS], "Which axis does attention run over? Give nn.MultiheadAttention batch_first=True."),
+        )
+    evidence = trial.evidence()
+    if problem := surplus_problem(trial):
+        return problem
+    silent = _silenced(trial)
+    if not same(*silent):
+        problem = unknown_tail(trial, evidence)
+        apart = difference(*silent, "logits")
+        if problem.step != POOLING:
+            return problem
+        hints = ("With silent blocks the logits are head(LN(class token + first position)).", NUDGES[POOLING])
+        return Problem(
+            "You lose the class token on its way; with silent blocks the head should read it plus the first position.",
+            f"{evidence}\nwith silent blocks {apart}",
+            CLASS_TOKEN,
+            hints,
+        )
+    what = "Your blocks add something else (all around them is right); they should compute Eq. 2 and Eq. 3."
+    return Problem(
+        what, evidence, BLOCKS, (NUDGES[BLOCKS], "Check the block by itself (exercise 7), and the patches (2).")
+    )
+
+
+def _silenced(trial: Trial) -> tuple[Tensor, Tensor]:
+    """Logits with both last layers of every block at 0, and head(LN(class token + first position))."""
+    with restored(trial.model):
+        trial.silence(("attn.proj", "mlp.fc2"))
+        seen = trial.run(trial.images[1])
+    n = trial.numbers()
+    return seen, assembling.tail((n.cls + n.pos[0]).expand(len(seen), 1, -1), n)

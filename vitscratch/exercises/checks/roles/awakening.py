@@ -1,0 +1,27 @@
+"""Random parameters, so that none is without effect."""
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+
+def awaken(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Draw every parameter at random, so that none is 0 or 1 and none is without effect; float64, eval. In place.
+
+    Matrices have a standard deviation of about 1.3 / sqrt(width), so that softmax is neither flat nor one-hot;
+    vectors that are all ones (norm weights) get 1 + 0.3 N, all other vectors 0.5 N.
+    """
+    module.double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if is_lazy(parameter) or not parameter.numel():
+                continue
+            noise = torch.randn(parameter.shape, dtype=torch.float64, generator=generator)
+            if sum(size != 1 for size in parameter.shape) > 1:
+                parameter.copy_(1.3 * noise / parameter.numel() ** 0.25)
+            elif (parameter == 1).all():
+                parameter.copy_(1 + 0.3 * noise)
+            else:
+                parameter.copy_(0.5 * noise)
+    return module
