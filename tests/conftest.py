@@ -1,5 +1,5 @@
-"""Every test runs with the package's jaxtyping shapes checked by beartype, from a fixed random state, and with an
-empty cache of its own."""
+"""Every test runs with the package's jaxtyping shapes checked by beartype (but for the exercises' checks, which have
+none), from a fixed random state, and with an empty cache of its own."""
 
 import os
 import sys
