@@ -22,6 +22,7 @@ from vitscratch.exercises.checks.spies import (
     SpiedModel,
     close,
     gradients,
+    is_number,
     is_swapped_cross_entropy,
     modes,
     seeded,
@@ -433,7 +434,7 @@ def _axis(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
 def _repeat(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
     model, batches = _case()
     first, second = (_parts(evaluate(model, batches))[:2] for _ in range(2))
-    if all(map(_is_number, first + second)) and not all(_equal(*pair) for pair in zip(first, second, strict=False)):
+    if all(map(is_number, first + second)) and not all(_equal(*pair) for pair in zip(first, second, strict=False)):
         found = [", ".join(f"{float(part):.4f}" for part in parts) for parts in (first, second)]
         evidence = f"two calls with the same model and batches give {found[0]} and {found[1]}"
         yield problem(MISTAKES["ev_metric_object"], evidence)
@@ -443,7 +444,7 @@ def _numbers(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
     model, batches = _case()
     returned = evaluate(model, batches)
     parts = _parts(returned)[:2]
-    if len(parts) < 2 or not all(_is_number(part) for part in parts):
+    if len(parts) < 2 or not all(is_number(part) for part in parts):
         name = type(returned).__name__
         kinds = f" of {', '.join(type(part).__name__ for part in parts)}" if isinstance(returned, tuple) else ""
         nothing = MISTAKES["ev_returns_nothing"] if returned is None else OTHERWISE["returned"]
@@ -559,13 +560,5 @@ def _parts(returned: Any) -> list[Any]:
     return list(returned) if isinstance(returned, tuple | list) and returned else [returned]
 
 
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError, RuntimeError):
-        return False
-    return not isinstance(value, str)
-
-
 def _equal(value: Any, expected: Any) -> bool:
-    return _is_number(value) and close(float(value), float(expected), 2e-4)
+    return is_number(value) and close(float(value), float(expected), 2e-4)
