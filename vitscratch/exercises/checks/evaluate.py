@@ -499,22 +499,18 @@ class _Shuffled(DataLoader[tuple[Tensor, ...]]):
         return super().__iter__()
 
 
-class OnePass:
-    """Batches for one pass, as those of a generator: a second one finds nothing. Counts the passes."""
-
-    def __init__(self) -> None:
-        self.passes, self.left = 0, iter(_loader(_logits(), LABELS, BATCH_SIZE))
-
-    def __iter__(self) -> Any:
-        self.passes += 1
-        return self.left
+def _generator() -> Iterator[tuple[Tensor, ...]]:
+    """The pictures of `CASE` for one pass: a second one finds nothing."""
+    yield from _loader(_logits(), LABELS, BATCH_SIZE)
 
 
 def _one_loop(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
     """Nothing but one loop over the batches is needed, and more than one is wrong for some."""
     correct, losses, _ = case_values()
     right = right_mean(losses), right_mean(correct)
-    for what, batches in (("DataLoader(..., shuffle=True)", _Shuffled()), ("a generator", OnePass())):
+    shuffled = _Shuffled()  # tells how many loops begin: a generator cannot
+    kinds: tuple[tuple[str, Any], ...] = (("DataLoader(..., shuffle=True)", shuffled), ("a generator", _generator()))
+    for what, batches in kinds:
         try:
             found = _parts(evaluate(_passing_on(3), batches))[:2]
             if all(map(_equal, found, right)):
@@ -522,11 +518,11 @@ def _one_loop(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
             loss, accuracy = map(float, found)
             said = f"loss and accuracy are {loss:.4f} and {accuracy:.4f}; they are {right[0]:.4f} and {right[1]:.4f}"
         except Exception as error:
-            if batches.passes < 2 and not isinstance(error, AttributeError | TypeError):
+            if shuffled.passes < 2 and not isinstance(error, AttributeError | TypeError):
                 raise
             said = f"{type(error).__name__}: {error}"
-        evidence = f"where batches is {what} of the same pictures, {batches.passes} loops over it began; {said}"
-        yield problem(MISTAKES["ev_two_passes" if batches.passes > 1 else "ev_needs_loader"], evidence)
+        evidence = f"loops over batches: {shuffled.passes}; where it is {what} of the same pictures: {said}"
+        yield problem(MISTAKES["ev_two_passes" if shuffled.passes > 1 else "ev_needs_loader"], evidence)
         return
     yield Passed("one loop over the batches does it: they may be shuffled, and come from a generator")
 
