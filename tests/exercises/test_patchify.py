@@ -154,5 +154,19 @@ def test_numpys_advice_to_detach_is_not_passed_on() -> None:
     assert problem and problem.evidence.endswith("patchify fails: Can't call numpy() on Tensor that requires grad")
 
 
+@pytest.mark.parametrize(
+    ("returned", "says"),
+    [
+        ("list(found.unbind(1))", "a list of (3, 98) and (3, 98) and (3, 98) and 12 more;"),
+        ("found.numpy()", "an ndarray;"),
+        ("iter(found)", "a generator;"),
+    ],
+)
+def test_what_is_no_tensor_is_said_in_few_words(returned: str, says: str) -> None:
+    returned = f"    return {returned.replace('iter(found)', '(one for one in found)')}\n"
+    problem = outcome_of("patchify", edited(EINOPS, ("    return ", "    found = ")) + returned)
+    assert problem and f"the result is {says} expected (3, 15, 98)" in problem.evidence
+
+
 def test_every_mistake_is_tried() -> None:
     assert {part for name in WRONG for part in name.partition(":")[0].split(" + ")} == MISTAKES.keys()

@@ -162,8 +162,11 @@ def shape_of(result: Any) -> str:
     if isinstance(result, Tensor):
         return str(tuple(result.shape))
     if isinstance(result, tuple | list):
-        return f"a {type(result).__name__} of {' and '.join(shape_of(one) for one in result) or 'nothing'}"
-    return "None (is there a return?)" if result is None else f"a {type(result).__name__}"
+        parts = [shape_of(one) for one in result[:3]] + [f"{len(result) - 3} more"] * (len(result) > 3)
+        return f"a {type(result).__name__} of {' and '.join(parts) or 'nothing'}"
+    kind = type(result).__name__
+    article = "an" if kind.startswith((*"aeioAEIO", "nd")) else "a"
+    return "None (is there a return?)" if result is None else f"{article} {kind}"
 
 
 def size_of(pictures: Tensor) -> str:
