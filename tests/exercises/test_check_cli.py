@@ -351,6 +351,18 @@ def test_a_second_file_of_an_exercise_is_told(folder: Path, capsys: pytest.Captu
     ]
 
 
+def test_an_older_file_beside_the_only_one_is_told(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    solve(folder, DOUBLE)
+    (folder / TRIPLE.file_name).unlink()
+    shutil.copyfile(folder / DOUBLE.file_name, folder / "01_double_old.py")
+    told = f"01_double_old.py is not checked: {DOUBLE.file_name} is the file of exercise double"
+    capsys.readouterr()
+    assert main(["check", str(folder)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == told
+    assert main(["check", str(folder / DOUBLE.file_name)]) == 0
+    assert told not in capsys.readouterr().out
+
+
 def test_watch_of_a_file_does_not_go_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def waits(_: float) -> None:
         raise AssertionError("it waits for the exercise before")

@@ -12,6 +12,8 @@ from vitscratch.exercises.exercise import Problem
 SYNTAX = "Python cannot read this line; look at it and at the one above it"
 SIGNATURE = "The stub has the names of the arguments"
 NAMES = "Is the name spelled as where it is defined"
+IMPORT = "Is the name spelled as in the library's documentation"
+DTYPE = "Look at the line: print the .dtype of each tensor in it."
 ERROR = "Look at the line: print the shapes of what goes into it."
 
 
@@ -57,13 +59,21 @@ def told(folder: Path, code: str, call: str = "", **names: object) -> Problem | 
         ("x = rearrange", "the code ends with NameError: name 'rearrange' is not defined",  # `range` is not near
          "line 1: `x = rearrange`", NAMES),
         ("import einopz", "the code ends with ModuleNotFoundError: No module named 'einopz'; nearest: einops",
-         "line 1: `import einopz`", NAMES),
+         "line 1: `import einopz`", IMPORT),
         ("from math import squirt",
-         "the code ends with ImportError: cannot import name 'squirt' from 'math'", "line 1: `from math", NAMES),
+         "the code ends with ImportError: cannot import name 'squirt' from 'math'", "line 1: `from math", IMPORT),
         ("'a'.uper()", "the code ends with AttributeError: 'str' object has no attribute 'uper'; nearest: upper",
          "line 1: `'a'.uper()`", NAMES),
         ("class A:\n    def __dir__(self): 1 / 0\nA().b",
          "the code ends with AttributeError: 'A' object has no attribute 'b'", "line 3: `A().b`", NAMES),
+        ("assert 1 > 2, 'no'", "the code ends with AssertionError: no", "line 1: `assert", "Which condition does the assert"),
+        ("{}['a']", "the code ends with KeyError: 'a'", "line 1: `{}", "Which keys are there?"),
+        ("[][1]", "the code ends with IndexError: list index out", "line 1: `[]", ERROR),
+        ("import torch\n(torch.ones(3) > 2).mean()", "the code ends with ", "line 2: `(torch", DTYPE),
+        ("import torch\ntorch.arange(3).softmax(0)", "the code ends with ", "line 2: `torch", DTYPE),
+        ("import torch\ntorch.ones(2, 3) @ torch.ones(3, 5).double()", "the code ends with RuntimeError: ",
+         "line 2: `torch", DTYPE),
+        ("import torch\ntorch.ones(2, 3) @ torch.ones(2, 3)", "the code ends with RuntimeError: ", "line 2: `torch", ERROR),
         ("raise ValueError('one\\ntwo')", "the code ends with ValueError: one", "line 1: `raise", ERROR),
         ("raise ValueError", "the code ends with ValueError", "line 1: `raise ValueError`", ERROR),
         ("raise ValueError('x' * 999)", f"the code ends with ValueError: {'x' * 366}...", "line 1: `raise", ERROR),
@@ -98,6 +108,11 @@ def test_an_error_that_is_about_what_the_student_defines(
     problem = told(tmp_path, code, call)
     assert problem is not None and problem.what.startswith(what) and f"line {line}: `" in problem.evidence
     assert problem.hints[0].startswith(SIGNATURE)
+
+
+def test_the_hints_on_a_name_are_about_what_it_is_a_name_of(tmp_path: Path) -> None:
+    name, attribute = told(tmp_path, "x = B"), told(tmp_path, "'a'.uper()")
+    assert name and attribute and "dot" not in name.hints[1] and "before the dot" in attribute.hints[1]
 
 
 def test_an_error_of_the_checker_is_not_the_students(tmp_path: Path) -> None:

@@ -278,6 +278,20 @@ def test_the_evidence_is_in_numbers_that_can_be_counted() -> None:
     assert "your accuracy is 0.7000; it is 0.6667; the model saw 10 pictures" in problem.evidence
 
 
+def test_what_a_generator_has_not_is_said_of_a_generator() -> None:
+    problem = assert_wrong(
+        NAME, changed(RIGHT, RETURN, RETURN.replace("total", "len(batches.dataset)")), "ev_needs_loader"
+    )
+    says = (
+        "loops over batches: 1; where it is a generator of the same pictures: AttributeError: 'generator' object has "
+    )
+    assert problem.evidence.startswith(f"{says}no attribute 'dataset'. There are 12 pictures")
+    two = changed(RIGHT, LOOP, "in list(batches):\n", RETURN, "    for _ in batches:\n        pass\n" + RETURN)
+    right_twice = changed(two, RETURN, "    total = sum(len(labels) for _, labels in batches)\n" + RETURN)
+    problem = assert_wrong(NAME, right_twice, "ev_two_passes")
+    assert problem.evidence.startswith("loops over batches: 3; where it is a generator")
+
+
 def test_autograd_is_on_again_whatever_the_student_did() -> None:
     assert_wrong(NAME, changed(RIGHT, *WRONG["ev_grad_left_off"][0]), "ev_grad_left_off")
     assert torch.is_grad_enabled()

@@ -209,6 +209,7 @@ UNLISTED = {
         ),
         changed(RIGHT, "model.train = train ", "model.forward = train "),
     ],
+    "deaf": [changed(RIGHT, BODY, "    model.eval()\n    model.train = lambda mode=True: model\n")],
     "no optimizer": [
         changed(RIGHT, "    return torch.optim", "    torch.optim"),
         changed(RIGHT, OPTIMIZER, "    return model\n"),
@@ -251,6 +252,25 @@ def test_other_mistakes_are_localised(key: str) -> None:
 )
 def test_of_two_mistakes_the_first_is_told(first: str, pairs: tuple[str, ...]) -> None:
     assert_wrong(NAME, changed(RIGHT, *pairs), first)
+
+
+def test_the_evidence_can_be_typed() -> None:
+    for text, which in (
+        (WRONG["th_not_replaced"][0], 0),
+        (
+            changed(
+                RIGHT,
+                "    old = model.head\n",
+                "    old = model.head\n    if hasattr(model, 'blocks'):\n        return\n",
+            ),
+            1,
+        ),
+    ):
+        problem = assert_wrong(NAME, text, "th_not_replaced")
+        typed = problem.evidence.rpartition("(from ")[2].removesuffix(")")
+        names: dict[str, object] = {}
+        exec(f"from {typed}", names)
+        assert f"models()[{which}], a {type(names['model']).__name__}" in problem.evidence
 
 
 def test_the_evidence_is_small() -> None:

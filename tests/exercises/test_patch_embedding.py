@@ -33,6 +33,8 @@ class PatchEmbedding(nn.Module):
 )
 RIGHT = {
     "conv": CONV,
+    "a lazy convolution": edited(CONV, ("nn.Conv2d(in_channels, ", "nn.LazyConv2d(")),
+    "a lazy linear layer": edited(LINEAR, ("nn.Linear(in_channels * patch_size * patch_size, ", "nn.LazyLinear(")),
     "linear, the paper's order": LINEAR,
     "linear, our order": edited(LINEAR, ("(p q c)", "(c p q)")),
     "unfold": edited(

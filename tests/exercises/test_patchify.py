@@ -73,6 +73,7 @@ WRONG = {
     "tok_global_name: nowhere": (VIEW, ("p = patch_size", "p = PATCH_SIZE")),
     "tok_global_name: of the file": (VIEW, ("p = patch_size", "p = size"), ("def ", "size = 16\ndef ")),
     "pe_detached": (VIEW, ("images.reshape", "images.detach().reshape")),
+    "pe_detached: numpy": (VIEW, ("images.reshape", "torch.from_numpy(images.numpy()).reshape")),
 }
 NOT_ITS = "A patch holds numbers that are not those of its place in the picture."
 UNKNOWN = {  # the step that is wrong; what is said, the right file, and edits
@@ -146,6 +147,25 @@ def test_the_side_by_a_name_that_is_nowhere_is_told_with_its_line(name: str) -> 
 def test_the_number_shown_is_that_of_the_mistake_told_first(pattern: str, says: str) -> None:
     problem = outcome_of("patchify", edited(EINOPS, ("(r s) (c p q)", pattern)))
     assert problem and problem.evidence.endswith(says)
+
+
+def test_numpys_advice_to_detach_is_not_passed_on() -> None:
+    problem = outcome_of("patchify", edited(VIEW, ("images.reshape", "torch.from_numpy(images.numpy()).reshape")))
+    assert problem and problem.evidence.endswith("patchify fails: Can't call numpy() on Tensor that requires grad")
+
+
+@pytest.mark.parametrize(
+    ("returned", "says"),
+    [
+        ("list(found.unbind(1))", "a list of (3, 98) and (3, 98) and (3, 98) and 12 more;"),
+        ("found.numpy()", "an ndarray;"),
+        ("iter(found)", "a generator;"),
+    ],
+)
+def test_what_is_no_tensor_is_said_in_few_words(returned: str, says: str) -> None:
+    returned = f"    return {returned.replace('iter(found)', '(one for one in found)')}\n"
+    problem = outcome_of("patchify", edited(EINOPS, ("    return ", "    found = ")) + returned)
+    assert problem and f"the result is {says} expected (3, 15, 98)" in problem.evidence
 
 
 def test_every_mistake_is_tried() -> None:

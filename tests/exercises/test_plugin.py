@@ -70,8 +70,10 @@ def test_a_table_for_each_student(tmp_path: Path) -> None:
 
 def test_files_without_folders_and_a_class_that_is_right(tmp_path: Path) -> None:
     write(tmp_path / "ada", "return 2 * x", "return 3 * x")
+    (tmp_path / "ada" / "double_old.py").write_text("def double(x):\n    return x\n")
     done = run(tmp_path, "--vitscratch-exercises", "ada", "-q")
     assert done.returncode == 0 and "ada: 2 of 2 right" in done.stdout and "2 passed" in done.stdout
+    assert "\ndouble_old.py is not checked: 01_double.py is the file of exercise double\n" in done.stdout
 
 
 def test_the_table_is_made_from_what_other_processes_send() -> None:

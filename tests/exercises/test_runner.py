@@ -323,6 +323,12 @@ def test_an_instruction_is_no_mistake(tmp_path: Path) -> None:
     assert half.status == "wrong" and half.outcomes[0] == Passed("0 stays 0")
 
 
+def test_what_torch_has_not_implemented_is_a_mistake(tmp_path: Path) -> None:
+    report = run(tmp_path, "import torch\ndef double(x):\n    return (torch.ones(3) > x).mean()\n")
+    assert report.status == "wrong" and report.problem is not None and "Got: Bool" in report.problem.what
+    assert report.problem.evidence.startswith("01_double.py, line 3: `return (torch.ones(3) > x).mean()`")
+
+
 @pytest.mark.parametrize(
     ("code", "says"),
     [

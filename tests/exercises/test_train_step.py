@@ -164,7 +164,11 @@ UNLISTED = {
         (ZERO, "    for p in model.parameters():\n        p.grad = None if p.grad is None else p.grad / 2\n"),
     ],
     "clipping": [("clip_norm)", "clip_norm, norm_type=1.0)"), ("(), clip_norm)", "(), clip_norm ** 2)")],
-    "returned": [(RETURN, "    return f'{loss.item():.3f} nats'\n"), (RETURN, "    return {'loss': loss.item()}\n")],
+    "returned": [
+        (RETURN, "    return f'{loss.item():.3f} nats'\n"),
+        (RETURN, "    return f'{loss.item():.3f}'\n"),
+        (RETURN, "    return {'loss': loss.item()}\n"),
+    ],
     "value": [(RETURN, "    return loss.item() * len(images)\n"), (RETURN, "    return loss.exp().item()\n")],
 }
 
@@ -218,6 +222,11 @@ def test_the_loss_after_the_step_can_be_typed() -> None:
     with torch.random.fork_rng():
         exec(before, names)
     assert f"returned {eval(call, names):.4f};" in says
+
+
+def test_a_loss_of_predictions_is_no_swap() -> None:
+    with pytest.raises((RuntimeError, NotImplementedError)):  # the runner tells its line
+        assert_right(NAME, changed(RIGHT, LOSS, "F.cross_entropy(model(images).argmax(1), labels)"))
 
 
 def test_students_errors_pass() -> None:

@@ -36,6 +36,7 @@ def report(
 PASSED = json.dumps({"kind": "passed", "what": "0 stays 0"})
 LOOP = "Which loop, or which call that waits, is this line in, and what ends it?"
 CRASH = "Python itself stopped at this line: memory that is not yours, or an endless recursion."
+MEMORY = "How much does this file keep: which list or tensor grows in a loop, and how many numbers has the largest one?"
 LEFT = "Nothing in the file may end the process: os._exit, os.kill, os.abort."
 
 
@@ -59,17 +60,17 @@ def test_why_it_ended(code: int | None, trace: str, what: str, hint: str, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("code", "what"),
+    ("code", "what", "hint"),
     [
-        (3, "the code ends the whole process, with exit code 3"),
-        (-15, "the process was ended from outside, by SIGTERM"),
-        (-9, "the process was ended from outside, by SIGKILL (the system does that when memory runs out)"),
+        (3, "the code ends the whole process, with exit code 3", LEFT),
+        (-15, "the process was ended from outside, by SIGTERM", LEFT),
+        (-9, "the process was ended from outside, by SIGKILL (the system does that when memory runs out)", MEMORY),
     ],
 )
-def test_an_end_without_a_traceback(code: int, what: str, tmp_path: Path) -> None:
+def test_an_end_without_a_traceback(code: int, what: str, hint: str, tmp_path: Path) -> None:
     found = report(tmp_path, code)
     assert found.status == "wrong" and found.problem is not None
-    assert found.problem.what == what and found.problem.hints[0] == LEFT
+    assert found.problem.what == what and found.problem.hints[0] == hint
     assert found.problem.evidence == "01_double.py: the line is not known"
 
 

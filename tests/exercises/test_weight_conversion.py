@@ -99,15 +99,15 @@ UNKNOWN = {
         only("'cls' in new", "tensor.tolist()"),
     ),
     "names: one": (
-        "Not all names fit: cls_token should be there; class_token should not.",
+        "Some of the names that you return are not ours, or some of ours are missing.",
         (ASSIGN, "ours[rename(name) if 'class' not in name else name] = tensor"),
     ),
     "names: dropped": (
-        "Not all names fit: patch_embed.proj.bias, ",
+        "Some of the names that you return are not ours, or some of ours are missing.",
         (ASSIGN, "if 'bias' not in name: ours[rename(name)] = tensor"),
     ),
     "names: surplus": (
-        "Not all names fit: mlp.1 should not.",
+        "Some of the names that you return are not ours, or some of ours are missing.",
         ("return ours", "return ours | {'mlp.1': 0}"),
     ),
     "names: no dict": (

@@ -59,13 +59,14 @@ class Check(Common):
 
     def _once(self, runner: "Runner", files: "dict[Exercise, Path]", done: "dict[Path, Report]") -> int:
         """Check up to the first that is not right, and print; `done` need not be checked again."""
-        from vitscratch.exercises.files import solution
+        from vitscratch.exercises.files import overlooked, solution
         from vitscratch.exercises.hints import is_remembered, next_hint
         from vitscratch.exercises.report import to_json
 
         reports, hints = [], {}
-        for line in _overlooked(files):
-            print(line)
+        if self.path.is_dir() or len(files) > 1:  # one file that was asked for has no rivals
+            for line in overlooked(files):
+                print(line)
         for report in _check(runner, files, done):
             reports.append(report)
             if report.status == "not checked" or (report.status == "not begun" and not report.outcomes):
@@ -125,15 +126,6 @@ def _files(path: Path, onwards: bool) -> "dict[Exercise, Path]":
     exercise = exercise_of(path)
     later = find_exercises(path.parent) if onwards else {}
     return {exercise: path, **{one: file for one, file in later.items() if one.number > exercise.number}}
-
-
-def _overlooked(files: "dict[Exercise, Path]") -> Iterator[str]:
-    """A line for each file that is about an exercise that another file is checked for."""
-    from vitscratch.exercises.files import others
-
-    if len(files) > 1:  # one file that was asked for has no rivals
-        for path, exercise in others(files):
-            yield f"{path.name} is not checked: {files[exercise].name} is the file of exercise {exercise.name}"
 
 
 def _check(runner: "Runner", files: "dict[Exercise, Path]", done: "dict[Path, Report]") -> "Iterator[Report]":

@@ -168,7 +168,7 @@ def _tell(error: BaseException, broken: list[str], request: Request, outcomes: O
     if problem is None:
         text = "".join(traceback.format_exception(error))
         outcomes.say("failed", what=text)
-    elif isinstance(error, NotImplementedError) and str(error) and "Module [" not in str(error):
+    elif isinstance(error, NotImplementedError) and str(error) and "raise NotImplementedError" in problem.evidence:
         outcomes.say("not begun", what=str(error), where=problem.evidence)
     else:
         outcomes.say("problem", problem=asdict(problem), mistakes=[], section="")

@@ -94,10 +94,47 @@ _ERROR = (
     "Look at the line: print the shapes of what goes into it.",
     "Run that line by itself on a small tensor in a Python session, and compare each shape with the stub's.",
 )
-_NAMES = (
-    "Is the name spelled as where it is defined, and is it defined, or imported, above this line?",
+_DTYPE = (
+    "Look at the line: print the .dtype of each tensor in it.",
+    "Labels and places are whole numbers (int64), comparisons are bool; pictures, weights and means have a fraction: "
+    ".float() gives one.",
+)
+_KEY = (
+    "Which keys are there? Print list(thing), for what stands before the bracket, above this line.",
+    "Compare the key that is asked for with them, letter by letter, dots included.",
+)
+_ASSERT = (
+    "Which condition does the assert of this line state, and why should it hold here?",
+    "Print both sides of it just above; or take it away, if it is yours and asks for too much.",
+)
+_SPELLED = "Is the name spelled as where it is defined, and is it defined, or imported, above this line?"
+_NAME = (
+    _SPELLED,
+    "A function sees its own arguments and variables, and the names of the file; what __init__ keeps for forward is "
+    "self.something.",
+)
+_ATTRIBUTE = (
+    _SPELLED,
     "Run `dir(thing)` in a Python session, for what stands before the dot: it lists the names that are there.",
 )
+_IMPORT = (
+    "Is the name spelled as in the library's documentation, and is the library installed?",
+    "Import it in a Python session: `import thing`, then `dir(thing)` lists the names that are there.",
+)
+_HINTS: tuple[tuple[type[BaseException], tuple[str, ...]], ...] = (
+    (ImportError, _IMPORT),
+    (NameError, _NAME),
+    (AttributeError, _ATTRIBUTE),
+    (AssertionError, _ASSERT),
+    (KeyError, _KEY),
+)
+
+
+def _hints(error: BaseException, text: str) -> tuple[str, ...]:
+    """By the error's kind; torch tells wrong dtypes in several kinds and many words."""
+    of_kind = next((hints for kind, hints in _HINTS if isinstance(error, kind)), _ERROR)
+    dtype = r"dtype|scalar type|not implemented for '|Got: \w+$|requires? floating point"
+    return _DTYPE if of_kind is _ERROR and re.search(dtype, text) else of_kind
 
 
 def _problem(what: str, where: Line, hints: tuple[str, ...], notes: Sequence[str] = ()) -> Problem:
@@ -145,8 +182,7 @@ def _describe(error: BaseException) -> tuple[str, tuple[str, ...]]:
             "What has to happen in __init__ of a torch module before it gets its first layer?",
             "The first line of __init__ is the one of the stub: a call of the same method of nn.Module.",
         )
-    named = isinstance(error, ImportError | NameError | AttributeError)
-    return f"the code ends with {text}{_nearest(error)}", _NAMES if named else _ERROR
+    return f"the code ends with {text}{_nearest(error)}", _hints(error, text)
 
 
 def _text(error: BaseException) -> str:

@@ -53,14 +53,14 @@ def find_exercises(folder: Path) -> dict[Exercise, Path]:
     return {exercise: found[exercise] for exercise in EXERCISES if exercise in found}
 
 
-def others(found: dict[Exercise, Path]) -> Iterator[tuple[Path, Exercise]]:
-    """Files of Python beside those found that are about the same exercises: an older one, a copy."""
+def overlooked(found: dict[Exercise, Path]) -> Iterator[str]:
+    """A line for each file of Python beside those found that is about one of their exercises: an older one, a copy."""
     folders = {path.parent for path in found.values()}
     for path in sorted(path for folder in folders for path in folder.glob("*.py")):
         if path.is_file() and path not in found.values():
             exercise = exercise_of_name(path) or _exercise_of_text(path)
             if exercise in found:
-                yield path, exercise
+                yield f"{path.name} is not checked: {found[exercise].name} is the file of exercise {exercise.name}"
 
 
 def exercise_of(path: Path) -> Exercise:

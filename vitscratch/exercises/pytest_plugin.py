@@ -52,7 +52,7 @@ class _Class:
 
         runner = Runner()
         session.config.add_cleanup(runner.close)
-        found = list(_students(self.folder))
+        found = [(name, *each) for name, files in _students(self.folder) for each in files.items()]
         if not found:
             raise pytest.UsageError(f"{OPTION} {self.folder}: no exercise there, nor in a folder in it")
         for student, exercise, path in found:
@@ -68,10 +68,13 @@ class _Class:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the tables."""
+        from vitscratch.exercises.files import overlooked
+
+        more = {student: [*overlooked(files)] for student, files in _students(self.folder)}
         for student, lines in self.table.items():
             right = sum(line.endswith(" ok") for line in lines)
             terminalreporter.section(f"{student}: {right} of {len(lines)} right")
-            for line in sorted(lines):
+            for line in [*sorted(lines), *more.get(student, ())]:
                 terminalreporter.write_line(line)
 
 
@@ -107,11 +110,10 @@ class _Item(pytest.Item):
         return self.file, None, self.name
 
 
-def _students(folder: Path) -> "Iterator[tuple[str, Exercise, Path]]":
-    """Student, exercise and file: of the folder itself, and of each in it."""
+def _students(folder: Path) -> "Iterator[tuple[str, dict[Exercise, Path]]]":
+    """Student, and the file of each exercise: of the folder itself, and of each in it."""
     from vitscratch.exercises.files import find_exercises
 
     inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
     for one in (folder, *inside):
-        for exercise, path in find_exercises(one).items():
-            yield one.resolve().name, exercise, path
+        yield one.resolve().name, find_exercises(one)

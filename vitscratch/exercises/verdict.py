@@ -97,6 +97,11 @@ _LEFT = (
     "Return a value, or raise an exception, instead.",
 )
 
+_MEMORY = (
+    "How much does this file keep: which list or tensor grows in a loop, and how many numbers has the largest one?",
+    "If it is little, other programs took the memory: close some, and check again.",
+)
+
 
 def _why(trace: str, code: int | None, request: Request) -> tuple[str, tuple[str, ...]]:
     """Why a process ended early, and two hints."""
@@ -115,6 +120,7 @@ def _why(trace: str, code: int | None, request: Request) -> tuple[str, tuple[str
         return f"the code does not end: stopped after {request.seconds:g} seconds of computing", _LOOP
     if code < 0:
         name = signal.Signals(-code).name
-        memory = " (the system does that when memory runs out)" * (name == "SIGKILL")
-        return f"the process was ended from outside, by {name}{memory}", _LEFT
+        if name == "SIGKILL":
+            return f"the process was ended from outside, by {name} (the system does that when memory runs out)", _MEMORY
+        return f"the process was ended from outside, by {name}", _LEFT
     return f"the code ends the whole process, with exit code {code}", _LEFT

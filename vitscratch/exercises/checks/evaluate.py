@@ -22,6 +22,7 @@ from vitscratch.exercises.checks.spies import (
     SpiedModel,
     close,
     gradients,
+    is_number,
     is_swapped_cross_entropy,
     modes,
     seeded,
@@ -433,7 +434,7 @@ def _axis(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
 def _repeat(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
     model, batches = _case()
     first, second = (_parts(evaluate(model, batches))[:2] for _ in range(2))
-    if all(map(_is_number, first + second)) and not all(_equal(*pair) for pair in zip(first, second, strict=False)):
+    if all(map(is_number, first + second)) and not all(_equal(*pair) for pair in zip(first, second, strict=False)):
         found = [", ".join(f"{float(part):.4f}" for part in parts) for parts in (first, second)]
         evidence = f"two calls with the same model and batches give {found[0]} and {found[1]}"
         yield problem(MISTAKES["ev_metric_object"], evidence)
@@ -443,7 +444,7 @@ def _numbers(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
     model, batches = _case()
     returned = evaluate(model, batches)
     parts = _parts(returned)[:2]
-    if len(parts) < 2 or not all(_is_number(part) for part in parts):
+    if len(parts) < 2 or not all(is_number(part) for part in parts):
         name = type(returned).__name__
         kinds = f" of {', '.join(type(part).__name__ for part in parts)}" if isinstance(returned, tuple) else ""
         nothing = MISTAKES["ev_returns_nothing"] if returned is None else OTHERWISE["returned"]
@@ -498,22 +499,18 @@ class _Shuffled(DataLoader[tuple[Tensor, ...]]):
         return super().__iter__()
 
 
-class OnePass:
-    """Batches for one pass, as those of a generator: a second one finds nothing. Counts the passes."""
-
-    def __init__(self) -> None:
-        self.passes, self.left = 0, iter(_loader(_logits(), LABELS, BATCH_SIZE))
-
-    def __iter__(self) -> Any:
-        self.passes += 1
-        return self.left
+def _generator() -> Iterator[tuple[Tensor, ...]]:
+    """The pictures of `CASE` for one pass: a second one finds nothing."""
+    yield from _loader(_logits(), LABELS, BATCH_SIZE)
 
 
 def _one_loop(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
     """Nothing but one loop over the batches is needed, and more than one is wrong for some."""
     correct, losses, _ = case_values()
     right = right_mean(losses), right_mean(correct)
-    for what, batches in (("DataLoader(..., shuffle=True)", _Shuffled()), ("a generator", OnePass())):
+    shuffled = _Shuffled()  # tells how many loops begin: a generator cannot
+    kinds: tuple[tuple[str, Any], ...] = (("DataLoader(..., shuffle=True)", shuffled), ("a generator", _generator()))
+    for what, batches in kinds:
         try:
             found = _parts(evaluate(_passing_on(3), batches))[:2]
             if all(map(_equal, found, right)):
@@ -521,11 +518,11 @@ def _one_loop(evaluate: Callable[..., Any]) -> Iterator[Outcome]:
             loss, accuracy = map(float, found)
             said = f"loss and accuracy are {loss:.4f} and {accuracy:.4f}; they are {right[0]:.4f} and {right[1]:.4f}"
         except Exception as error:
-            if batches.passes < 2 and not isinstance(error, AttributeError | TypeError):
+            if shuffled.passes < 2 and not isinstance(error, AttributeError | TypeError):
                 raise
             said = f"{type(error).__name__}: {error}"
-        evidence = f"where batches is {what} of the same pictures, {batches.passes} loops over it began; {said}"
-        yield problem(MISTAKES["ev_two_passes" if batches.passes > 1 else "ev_needs_loader"], evidence)
+        evidence = f"loops over batches: {shuffled.passes}; where it is {what} of the same pictures: {said}"
+        yield problem(MISTAKES["ev_two_passes" if shuffled.passes > 1 else "ev_needs_loader"], evidence)
         return
     yield Passed("one loop over the batches does it: they may be shuffled, and come from a generator")
 
@@ -559,13 +556,5 @@ def _parts(returned: Any) -> list[Any]:
     return list(returned) if isinstance(returned, tuple | list) and returned else [returned]
 
 
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError, RuntimeError):
-        return False
-    return not isinstance(value, str)
-
-
 def _equal(value: Any, expected: Any) -> bool:
-    return _is_number(value) and close(float(value), float(expected), 2e-4)
+    return is_number(value) and close(float(value), float(expected), 2e-4)

@@ -17,7 +17,7 @@ from vitscratch.exercises.checks.spies import close, seeded
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 from vitscratch.vit import VisionTransformer
 
-HERE = f"(from {__name__} import models; _, model, images = models()[0], or [1])"
+HERE = f"(from {__name__} import models; _, model, images = models()[{{}}])"
 OLD_CLASSES, NEW_CLASSES, RATE = 7, 5, 0.03
 
 MISTAKES = bank(
@@ -230,6 +230,16 @@ OTHERWISE = {
             "A train of your own takes the mode, True or False, as the model's does, and returns the model.",
         ),
     ),
+    "deaf": Mistake(
+        "",
+        "you keep the model itself in eval mode; model.train() should set its .training, as before, and what is below "
+        "it, the head apart, should stay in eval mode",
+        "mode",
+        (
+            "What is model.training after model.train()? Others ask it, to put the mode back.",
+            "A train of your own first calls type(model).train(model, mode), then eval() of each child but the head.",
+        ),
+    ),
     "no optimizer": Mistake(
         "",
         "prepare returns no optimizer",
@@ -274,7 +284,8 @@ def check(student: ModuleType) -> Iterator[Outcome]:
     for probe in (_head, _learns, _mode, _stays, _optimizer):
         for outcome in probe(student):
             if isinstance(outcome, Problem):
-                yield replace(outcome, evidence=f"{outcome.evidence} {HERE}")
+                which = 1 if "models()[1]" in outcome.evidence else 0
+                yield replace(outcome, evidence=f"{outcome.evidence} {HERE.format(which)}")
                 return
             yield outcome
 
@@ -397,6 +408,9 @@ def _mode(student: ModuleType) -> Iterator[Outcome]:
                 return
             still = _read_by_head(model.eval(), images)
             model.train()
+            if not model.training:
+                yield problem(OTHERWISE["deaf"], f"{done}model.training is False")
+                return
             with seeded():
                 one, other = _read_by_head(model, images), _read_by_head(model, images)
         except Exception as error:

@@ -20,6 +20,7 @@ from vitscratch.exercises.checks.student import (
     construct,
     describe,
     drawn,
+    fill_lazy,
     shape_of,
     size_of,
     students_code,
@@ -82,6 +83,7 @@ def _check(student: ModuleType) -> Iterator[Outcome]:
         try:
             with students_code():
                 layer = construct(student, "PatchEmbedding", sizes)
+                fill_lazy(layer, _pictures(1, sizes))
             if problem := parameters_problem(awaken(layer), sizes):
                 yield problem
                 return
@@ -168,10 +170,15 @@ def _arguments(sizes: dict[str, Any]) -> str:
     return f"({', '.join(f'{name}={size}' for name, size in sizes.items())})"
 
 
+def _pictures(batch: int, sizes: dict[str, Any]) -> Tensor:
+    height, width = size if isinstance(size := sizes["image_size"], tuple) else (size, size)
+    return draw(batch, sizes["in_channels"], height, width, seed=batch)
+
+
 def _case(layer: nn.Module, sizes: dict[str, Any], batch: int) -> Case:
     patch, width = sizes["patch_size"], sizes["embed_dim"]
-    height, columns = size if isinstance(size := sizes["image_size"], tuple) else (size, size)
-    images = draw(batch, sizes["in_channels"], height, columns, seed=batch)
+    images = _pictures(batch, sizes)
+    height, columns = images.shape[2:]
     projection = find_projection(dict(layer.named_parameters()), patch, sizes["in_channels"], width)
     assert projection is not None
     shape = (batch, (height // patch) * (columns // patch), width)

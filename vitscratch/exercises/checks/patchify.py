@@ -119,7 +119,14 @@ def _values(student: ModuleType, pictures: list[tuple[Tensor, int]], found: list
     if not wrong:
         yield Passed("every pixel is where it belongs: patches row by row, pixels as (channel, row, column)")
         images = pictures[0][0].clone().requires_grad_()
-        patches = student.patchify(images, pictures[0][1])
+        try:
+            patches = student.patchify(images, pictures[0][1])
+        except RuntimeError as error:
+            if "numpy()" not in str(error):
+                raise
+            says = str(error).partition(". Use")[0]  # it would advise to detach, which is the mistake
+            yield named(MISTAKES, "pe_detached", f"images.requires_grad is True, and patchify fails: {says}")
+            return
         if not patches.requires_grad:
             yield named(MISTAKES, "pe_detached", "images.requires_grad is True, the patches' requires_grad is False")
             return

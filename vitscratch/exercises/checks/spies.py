@@ -143,12 +143,23 @@ def close(one: Any, other: Any, tolerance: float = 1e-4) -> bool:
     return one.shape == other.shape and bool(torch.allclose(one, other, rtol=tolerance, atol=tolerance / 10))
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is one number, or a tensor or array of one; a text that reads like a number is not."""
+    try:
+        float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return not isinstance(value, str | bytes)
+
+
 def is_swapped_cross_entropy(error: Exception) -> bool:
     """Whether it comes from a cross-entropy that got labels where it wants logits."""
     trace = error.__traceback__
     while trace is not None:
         names = trace.tb_frame.f_locals
         if trace.tb_frame.f_code.co_name == "cross_entropy" and isinstance(names.get("input"), Tensor):
-            return not names["input"].is_floating_point()
+            target = names.get("target")
+            swapped = isinstance(target, Tensor) and target.is_floating_point()  # else a prediction, not logits
+            return swapped and not names["input"].is_floating_point()
         trace = trace.tb_next
     return False

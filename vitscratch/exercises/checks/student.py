@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from vitscratch.exercises.checks import failing
 from vitscratch.exercises.checks.compare import number
@@ -100,6 +101,13 @@ def construct(student: ModuleType, name: str, sizes: Mapping[str, Any]) -> nn.Mo
     return module
 
 
+def fill_lazy(module: nn.Module, *inputs: Tensor) -> None:
+    """Lazy layers get their parameters in a first call: call it once, in float32, as it was built."""
+    if any(is_lazy(parameter) for parameter in module.parameters()):
+        with torch.no_grad():
+            module(*(tensor.float() for tensor in inputs))
+
+
 def run(function: Callable[..., Any], *inputs: Tensor, step: str, code: str) -> Any:
     """Call the student's code in float64; `code` is how a student writes this call.
 
@@ -154,8 +162,11 @@ def shape_of(result: Any) -> str:
     if isinstance(result, Tensor):
         return str(tuple(result.shape))
     if isinstance(result, tuple | list):
-        return f"a {type(result).__name__} of {' and '.join(shape_of(one) for one in result) or 'nothing'}"
-    return "None (is there a return?)" if result is None else f"a {type(result).__name__}"
+        parts = [shape_of(one) for one in result[:3]] + [f"{len(result) - 3} more"] * (len(result) > 3)
+        return f"a {type(result).__name__} of {' and '.join(parts) or 'nothing'}"
+    kind = type(result).__name__
+    article = "an" if kind.startswith((*"aeioAEIO", "nd")) else "a"
+    return "None (is there a return?)" if result is None else f"{article} {kind}"
 
 
 def size_of(pictures: Tensor) -> str:

@@ -23,6 +23,7 @@ from vitscratch.exercises.checks.spies import (
     SpiedSGD,
     close,
     gradients,
+    is_number,
     is_swapped_cross_entropy,
     seeded,
     weights,
@@ -520,10 +521,9 @@ def _returned(train_step: Callable[..., Any]) -> Outcome:
         return problem(MISTAKES["ts_returns_nothing"], f"train_step(...) is None; the loss is {loss:.4f}")
     if isinstance(returned, Tensor) and returned.requires_grad:
         return problem(MISTAKES["pf_loss_tensor"], f"what comes back has grad_fn {returned.grad_fn}")
-    try:
-        value = float(returned)
-    except (TypeError, ValueError):
+    if not is_number(returned):
         return problem(OTHERWISE["returned"], f"train_step(...) is a {type(returned).__name__}")
+    value = float(returned)
     evidence = f"returned {value:.4f}; the loss is {loss:.4f}"
     if close(value, loss, 1e-3):
         remark = " (as a tensor: .item() makes it a number)" if isinstance(returned, Tensor) else ""

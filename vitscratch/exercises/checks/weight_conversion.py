@@ -24,7 +24,7 @@ DEPTHS = (2, 11)  # two digits, so that a name cannot be mistaken for the beginn
 MISTAKES: dict[str, Mistake] = bank(
     Mistake(
         "cv_strict_false",
-        "None of the names that you return, or hardly one, is ours; all should be. "
+        "Almost none of the names that you return are ours; all should be. "
         "load_state_dict(strict=False) would pass over that in silence and leave the weights at random.",
         "names",
         (
@@ -206,9 +206,8 @@ def names_problem(depth: int, theirs: Mapping[str, Tensor], found: Any) -> Probl
         return named(MISTAKES, "cv_block_number", evidence)
     if missing and 4 * (len(expected) - len(missing)) < len(expected):
         return named(MISTAKES, "cv_strict_false", evidence)
-    parts = [f"{_list(missing)} should be there" * bool(missing), f"{_list(surplus)} should not" * bool(surplus)]
     return Problem(
-        f"Not all names fit: {'; '.join(filter(None, parts))}.",
+        "Some of the names that you return are not ours, or some of ours are missing.",
         evidence,
         "names",
         ("Compare with VisionTransformer(...).state_dict().keys(), name by name.", "Which rule of yours makes them?"),

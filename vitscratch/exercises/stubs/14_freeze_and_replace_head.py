@@ -9,7 +9,8 @@ replace_head  model.head becomes a new nn.Linear, itself and with a bias, with a
 freeze        only model.head learns. The body gets no gradients any more (requires_grad), forgets those it has (an
               optimizer would still use them), and stays in eval mode, also after model.train(), which every training
               step calls: else dropout goes on, and BatchNorm's statistics move with every picture.
-              The weights stay as they are, and the model can be called as before; model.train() returns it as before.
+              The weights stay as they are, and the model can be called as before; model.train() returns it, and sets
+              model.training, as before.
 prepare       both, and then an optimizer of what learns and nothing else, with this learning rate. Mind the order: an
               optimizer holds the parameters that were there when it was made.
 
