@@ -154,6 +154,9 @@ MODEL = {  # mistakes of the model; edits of LIBRARY
     "tok_no_position: unused": ((ADD, ""),),
     "tok_not_parameter": (("nn.Parameter(torch.randn", "(torch.randn"),),
     "tok_no_class_token": ((CLS, ""), ("        cls = self.cls_token.expand(len(x), -1, -1)\n", ""), (CAT, "x"), ("randn(1, 1 + ", "randn(1, "), ("x[:, 0]", "x.mean(1)")),
+    "tok_no_class_token: declared alone": ((CAT, "x"), (ADD, "x = x + self.pos_embed[:, 1:]"), ("x[:, 0]", "x.mean(1)")),
+    "tok_no_class_token: with a row short": ((CAT, "x"), ("randn(1, 1 + ", "randn(1, "), ("x[:, 0]", "x.mean(1)")),
+    "vit_cls_added: with its position": ((CAT, "x + cls"), (ADD, "x = x + self.pos_embed[:, 1:] + self.pos_embed[:, :1]")),
     "tok_cls_first_picture": (("self.cls_token.expand(len(x), -1, -1)", "torch.cat([self.cls_token, torch.zeros_like(x[1:, :1])])"),),
     "tok_pos_twice": ((ADD, "x = x + 2 * self.pos_embed"),),
     "tok_scaled": ((ADD, "x = x * x.shape[-1] ** 0.5 + self.pos_embed"),),
@@ -262,6 +265,7 @@ def test_blocks_that_are_no_modules_are_compared_as_a_whole(name: str) -> None:
 UNKNOWN = {  # step: what
     "patch embedding: blurred": (LIBRARY, ("self.patch_embed(images)", "self.patch_embed(images + images.roll(1, 3))")),
     "class token: cubed": (LIBRARY, ("self.cls_token.expand(", "(self.cls_token ** 3).expand(")),
+    "class token: in the place of a patch": (LIBRARY, (CAT, "torch.cat([cls, x[:, 1:]], dim=1)"), (ADD, "x = x + self.pos_embed[:, 1:]")),
     "position embedding: cubed": (LIBRARY, (ADD, "x = torch.cat([x[:, :1] + self.pos_embed[:, :1], x[:, 1:] + self.pos_embed[:, 1:] ** 3], 1)")),
     "encoder blocks: between": (LIBRARY, ("x = block(x)", "x = block(x) ** 3")),
     "encoder blocks: inside": (OWN, ("x + self.mlp(", "x + self.mlp(x.roll(1, 2) + ")),
