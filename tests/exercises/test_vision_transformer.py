@@ -127,6 +127,8 @@ class VisionTransformer'''), ("        " + CLS, "        self.embed = Embed(num_
         self.mlps = nn.ModuleList(nn.Sequential(nn.Linear(embed_dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, embed_dim)) for _ in range(depth))'''), (
         LOOP, "for n1, a, n2, m in zip(self.norms1, self.attentions, self.norms2, self.mlps):\n            x = x + a(n1(x))\n            x = x + m(n2(x))")),
     "square only": edited(OWN, ("sides = image_size if isinstance(image_size, tuple) else (image_size, image_size)", "sides = (image_size // 1,) * 2")),
+    "lazy head": edited(LIBRARY, ("nn.Linear(embed_dim, num_classes)", "nn.LazyLinear(num_classes)")),
+    "lazy convolution": edited(OWN, ("nn.Conv2d(in_channels, embed_dim,", "nn.LazyConv2d(embed_dim,")),
     "the library": "from vitscratch import VisionTransformer",
 }  # fmt: skip
 
@@ -168,6 +170,7 @@ MODEL = {  # mistakes of the model; edits of LIBRARY
     "vit_depth_minus_one: made": (("range(depth)", "range(depth - 1)"),),
     "vit_depth_ignored": (("range(depth)", "range(12)"),),
     "vit_blocks_shared": (("nn.ModuleList(EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth))", "nn.ModuleList([EncoderBlock(embed_dim, num_heads, mlp_dim)] * depth)"),),
+    "vit_blocks_shared: the last one": (("(depth))\n", "(depth))\n        self.blocks[-1] = self.blocks[0]\n"),),
     "vit_blocks_shared: one": (("nn.ModuleList(EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth))", "EncoderBlock(embed_dim, num_heads, mlp_dim); self.depth = depth"), (LOOP, "for _ in range(self.depth):\n            x = self.blocks(x)")),
     "vit_blocks_shared: called": (("x = block(x)", "x = self.blocks[0](x)"),),
     "vit_blocks_unused": (("x = block(x)", "y = block(x)"),),
@@ -325,6 +328,30 @@ def test_two_mistakes_of_one_stage_are_both_named(two: tuple[str, str]) -> None:
     problem = outcome_of("vision_transformer", edited(LIBRARY, *MODEL[two[0]], *MODEL[two[1]]))
     assert problem is not None
     assert problem.mistake == " + ".join(name.partition(":")[0] for name in two)
+
+
+@pytest.mark.parametrize("name", ["vit_softmax", "vit_head_activation", "vit_head_norm", "vit_head_scaled"])
+def test_two_mistakes_of_one_step_are_named_in_one_order(name: str) -> None:
+    named_as(f"vit_head_no_bias + {name}", edited(LIBRARY, *MODEL["vit_head_no_bias"], *MODEL[name]))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("vit_blocks_shared", "\nthe same block 3 times"),
+        ("vit_blocks_shared: one", "\n1 block with parameters for depth=3"),
+        ("vit_blocks_shared: the last one", "\n2 different blocks in 3 places"),
+    ],
+)
+def test_how_blocks_are_shared_is_told(name: str, says: str) -> None:
+    problem = outcome_of("vision_transformer", edited(LIBRARY, *MODEL[name]))
+    assert problem and problem.evidence.endswith(says)
+
+
+@pytest.mark.parametrize("name", ["vit_first_picture", "vit_first_picture: x[0]"])
+def test_the_first_picture_says_nothing_of_whose_logits_the_others_get(name: str) -> None:
+    problem = outcome_of("vision_transformer", edited(LIBRARY, *MODEL[name]))
+    assert problem and "read the first picture alone" in problem.what
 
 
 COUNT = "1 + self.patch_embed.num_patches"

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from vitscratch.exercises.checks import failing
 from vitscratch.exercises.checks.compare import number
@@ -98,6 +99,13 @@ def construct(student: ModuleType, name: str, sizes: Mapping[str, Any]) -> nn.Mo
             )
         )
     return module
+
+
+def fill_lazy(module: nn.Module, *inputs: Tensor) -> None:
+    """Lazy layers get their parameters in a first call: call it once, in float32, as it was built."""
+    if any(is_lazy(parameter) for parameter in module.parameters()):
+        with torch.no_grad():
+            module(*(tensor.float() for tensor in inputs))
 
 
 def run(function: Callable[..., Any], *inputs: Tensor, step: str, code: str) -> Any:

@@ -37,7 +37,7 @@ OF_MODEL = table(
     vit_max_pool | pooling | Your head reads the largest numbers over the tokens; it should read the class token alone. | Index 0 of the axis of tokens, no maximum.
     vit_sum_pool | pooling | Your head reads a sum of tokens; it should read the class token alone. | Index 0 of the axis of tokens, no sum.
     vit_other_token | pooling | Your head reads another token; it should read the class token, which is token 0. | Index 0 of the axis of tokens.
-    vit_first_picture | pooling | You give every picture the logits of the first; each should get its own. | x[:, 0] is token 0 of every picture; x[0] is the first picture.
+    vit_first_picture | pooling | You read the first picture alone; every picture should get logits of its own, from its own class token. | x[:, 0] is token 0 of every picture; x[0] is the first picture.
     vit_head_all_tokens | head | Your head reads all tokens side by side; it should read the class token alone. | Its weight is (num_classes, embed_dim).
     vit_head_no_bias | head | Your head has no bias, or does not add it; it should. | nn.Linear has one by default.
     vit_head_activation | head | You put an activation behind the head; there should be none: logits may be negative. | Nothing comes after the head.
