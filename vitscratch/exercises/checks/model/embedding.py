@@ -37,6 +37,8 @@ def embedding_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem
     projection = trials[0].projection
     for names, project, prepend in assembling.wrong_embeddings(projection):
         if all_same(trials, found, lambda t, f=(project, prepend): start_under(t, *f)):
+            if names == ("tok_no_position",) and _added_after(trials, traces):
+                names = ("vit_pos_after_blocks",)
             if short:  # to a table that lacks a row, rows seem shifted
                 names = (*short, *(name for name in names if name not in (*short, "tok_pos_shifted")))
             return projecting.hinted(named(MISTAKES, names, evidence), projection)
@@ -51,6 +53,13 @@ def _not_in_front(trial: Trial, x: Tensor) -> str:
         parameters[trial.anatomy.table.cls].zero_()
         without = trace(trial, 1)[0].x
     return prepending.not_in_front(x, without, trial.numbers().cls)
+
+
+def _added_after(trials: list[Trial], traces: list[list[Heard]]) -> bool:
+    """Whether the positions are added to what the last block returns."""
+    last = {id(trial): heard[-1].out for trial, heard in zip(trials, traces, strict=True)}
+    logits = [trial.logits[1] for trial in trials]
+    return all_same(trials, logits, lambda t: assembling.tail(last[id(t)] + t.numbers().pos, t.numbers()))
 
 
 def start_under(trial: Trial, project: projecting.Project, prepend: assembling.Prepend) -> Tensor:
