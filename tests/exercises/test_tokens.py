@@ -30,6 +30,7 @@ RIGHT = {
     "parts added apart": edited(RIGHT_ONE, ("x = torch.cat([cls, x], dim=1)", "pos = self.pos_embed"),
         ("return x + self.pos_embed", "return torch.cat([cls + pos[:, :1], x + pos[:, 1:]], dim=1)")),
     "dropout": edited(RIGHT_ONE, ("super().__init__()", "super().__init__()\n        self.drop = nn.Dropout(0.1)"), ("return x + self.pos_embed", "return self.drop(x + self.pos_embed)")),
+    "a dict": edited(RIGHT_ONE, ("return x + self.pos_embed", 'return {"patches": len(x), "tokens": x + self.pos_embed}')),
     "in place": edited(RIGHT_ONE, ("return x + self.pos_embed", "x += self.pos_embed\n        return x, None")),
 }  # fmt: skip
 CAT, ADD = "torch.cat([cls, x], dim=1)", "return x + self.pos_embed"
