@@ -33,6 +33,7 @@ RIGHT_VARIANTS = {
     "fused, output alone": edited(RIGHT, (RETURN, "return F.scaled_dot_product_attention(q, k, v)")),
     "a loop over heads": edited(RIGHT, (MIX, "output = torch.stack([weights[:, i] @ v[:, i] for i in range(q.shape[1])], 1)")),
     "a list": edited(RIGHT, (RETURN, "return [output, weights]")),
+    "a dict": edited(RIGHT, (RETURN, 'return {"weights": weights, "scale": 1.0, "output": output}')),
     "hints and defaults": edited(RIGHT, ("(q, k, v)", "(q: torch.Tensor, k, v, dropout: float = 0.0) -> tuple"), (
         SOFTMAX, "F.dropout(scores.softmax(dim=-1), dropout)")),
     "root of a tensor": edited(RIGHT, ("math.sqrt(q.shape[-1])", "torch.tensor(q.shape[-1]).sqrt()")),
@@ -100,6 +101,13 @@ def test_known_mistake_is_named(name: str) -> None:
     assert problem is not None
     assert problem.mistake == name, problem
     assert problem.evidence and problem.step == MISTAKES[name].step
+
+
+@pytest.mark.parametrize("name", ["attn_softmax_queries", "attn_kv_swapped"])
+def test_mistakes_are_named_in_a_dict_too(name: str) -> None:
+    as_dict = (RETURN, 'return {"weights": weights, "output": output}')
+    problem = outcome_of("attention", edited(RIGHT, *NAMED[name], as_dict))
+    assert problem and problem.mistake == name and "['output'][" in problem.evidence
 
 
 def test_the_evidence_of_softmax_over_queries() -> None:

@@ -76,6 +76,7 @@ class PatchEmbedding(nn.Module):
     def forward(self, images):
         return self.net(images)
 """,
+    "a dict": edited(CONV, ("return x.flatten(2).transpose(1, 2)", 'return {"grid": x, "tokens": x.flatten(2).mT}')),
     "the library": "from vitscratch import PatchEmbedding",
 }
 FLAT = "x.flatten(2).transpose(1, 2)"

@@ -219,10 +219,13 @@ def test_block(mistake: str, step: str, edits: tuple[str, str]) -> None:
         (PAIRS_MODEL, "mlp_no_bias", "encoder blocks", ("prenorm(d, MLP(d, mlp_dim))", "prenorm(d, no_bias(MLP(d, mlp_dim)))")),
         (PAIRS_MODEL, "mlp_hidden_is_embed", "encoder blocks", ("MLP(d, mlp_dim)", "MLP(d, d)")),
         (PAIRS_MODEL, "enc_eps_1e-5", "final norm", ("(nn.LayerNorm(d, eps=1e-6), nn.Linear", "(nn.LayerNorm(d), nn.Linear")),
+        (BARE_MODEL, "vit_pos_after_blocks", "position embedding", (
+            ", 1) + self.E_pos", ", 1)", "        return ln(x[:, 0]", "        x = x + self.E_pos\n        return ln(x[:, 0]",
+        )),
         (PAIRS_MODEL, None, "head", ("nn.Linear(d, num_classes))", "nn.Linear(d, d), nn.Tanh(), nn.Linear(d, num_classes))")),
     ],
 )  # fmt: skip
-def test_model(text: str, mistake: str | None, step: str, edits: tuple[str, str]) -> None:
+def test_model(text: str, mistake: str | None, step: str, edits: tuple[str, ...]) -> None:
     assert_wrong("vision_transformer", changed(text, *edits), mistake, step)
 
 

@@ -30,6 +30,7 @@ RIGHT = {
     "parts added apart": edited(RIGHT_ONE, ("x = torch.cat([cls, x], dim=1)", "pos = self.pos_embed"),
         ("return x + self.pos_embed", "return torch.cat([cls + pos[:, :1], x + pos[:, 1:]], dim=1)")),
     "dropout": edited(RIGHT_ONE, ("super().__init__()", "super().__init__()\n        self.drop = nn.Dropout(0.1)"), ("return x + self.pos_embed", "return self.drop(x + self.pos_embed)")),
+    "a dict": edited(RIGHT_ONE, ("return x + self.pos_embed", 'return {"patches": len(x), "tokens": x + self.pos_embed}')),
     "in place": edited(RIGHT_ONE, ("return x + self.pos_embed", "x += self.pos_embed\n        return x, None")),
 }  # fmt: skip
 CAT, ADD = "torch.cat([cls, x], dim=1)", "return x + self.pos_embed"
@@ -59,6 +60,9 @@ WRONG = {
     "tok_no_position: at all": ((ADD, "return x"), (POS, "None")),
     "tok_no_class_token": ((EXPAND, "torch.zeros_like(x[:, :1])"),),
     "tok_no_class_token: the mean": ((EXPAND, "x.mean(1, keepdim=True)"), (CLS, "None")),
+    "tok_no_class_token: declared alone": ((CAT, "x"), (ADD, "return x + self.pos_embed[:, 1:]")),
+    "tok_no_class_token: with a row short": ((POS, FEW), (CAT, "x * 2")),
+    "vit_cls_added: with its position": ((CAT, "x + cls"), (ADD, "return x + self.pos_embed[:, 1:] + self.pos_embed[:, :1]")),
     "tok_cls_first_picture": ((EXPAND, "torch.cat([self.cls_token, torch.zeros_like(x[1:, :1])])"),),
     "tok_pos_twice": ((ADD, "return x + self.pos_embed + self.pos_embed"),),
     "tok_pos_multiplied": ((ADD, "return x * self.pos_embed"),),
@@ -94,6 +98,11 @@ UNKNOWN = {
         "The result has another shape than (batch, 1 + patches, embed_dim).",
         (CAT, "torch.cat([cls, cls, x], dim=1)[:, :]"),
         (ADD, "return x"),
+    ),
+    "class token: in the place of a patch": (
+        "The result has another shape than (batch, 1 + patches, embed_dim).",
+        (CAT, "torch.cat([cls, x[:, 1:]], dim=1)"),
+        (ADD, "return x + self.pos_embed[:, 1:]"),
     ),
     "parameters: nothing": (
         NEITHER,

@@ -127,6 +127,8 @@ class VisionTransformer'''), ("        " + CLS, "        self.embed = Embed(num_
         self.mlps = nn.ModuleList(nn.Sequential(nn.Linear(embed_dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, embed_dim)) for _ in range(depth))'''), (
         LOOP, "for n1, a, n2, m in zip(self.norms1, self.attentions, self.norms2, self.mlps):\n            x = x + a(n1(x))\n            x = x + m(n2(x))")),
     "square only": edited(OWN, ("sides = image_size if isinstance(image_size, tuple) else (image_size, image_size)", "sides = (image_size // 1,) * 2")),
+    "lazy head": edited(LIBRARY, ("nn.Linear(embed_dim, num_classes)", "nn.LazyLinear(num_classes)")),
+    "lazy convolution": edited(OWN, ("nn.Conv2d(in_channels, embed_dim,", "nn.LazyConv2d(embed_dim,")),
     "the library": "from vitscratch import VisionTransformer",
 }  # fmt: skip
 
@@ -152,8 +154,12 @@ MODEL = {  # mistakes of the model; edits of LIBRARY
     "vit_cls_appended": ((CAT, "torch.cat([x, cls], dim=1)"),),
     "tok_no_position": ((ADD, ""), (POS, "")),
     "tok_no_position: unused": ((ADD, ""),),
+    "vit_pos_after_blocks": ((ADD, ""), (LOOP, f"{LOOP}\n        {ADD}")),
     "tok_not_parameter": (("nn.Parameter(torch.randn", "(torch.randn"),),
     "tok_no_class_token": ((CLS, ""), ("        cls = self.cls_token.expand(len(x), -1, -1)\n", ""), (CAT, "x"), ("randn(1, 1 + ", "randn(1, "), ("x[:, 0]", "x.mean(1)")),
+    "tok_no_class_token: declared alone": ((CAT, "x"), (ADD, "x = x + self.pos_embed[:, 1:]"), ("x[:, 0]", "x.mean(1)")),
+    "tok_no_class_token: with a row short": ((CAT, "x"), ("randn(1, 1 + ", "randn(1, "), ("x[:, 0]", "x.mean(1)")),
+    "vit_cls_added: with its position": ((CAT, "x + cls"), (ADD, "x = x + self.pos_embed[:, 1:] + self.pos_embed[:, :1]")),
     "tok_cls_first_picture": (("self.cls_token.expand(len(x), -1, -1)", "torch.cat([self.cls_token, torch.zeros_like(x[1:, :1])])"),),
     "tok_pos_twice": ((ADD, "x = x + 2 * self.pos_embed"),),
     "tok_scaled": ((ADD, "x = x * x.shape[-1] ** 0.5 + self.pos_embed"),),
@@ -165,6 +171,7 @@ MODEL = {  # mistakes of the model; edits of LIBRARY
     "vit_depth_minus_one: made": (("range(depth)", "range(depth - 1)"),),
     "vit_depth_ignored": (("range(depth)", "range(12)"),),
     "vit_blocks_shared": (("nn.ModuleList(EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth))", "nn.ModuleList([EncoderBlock(embed_dim, num_heads, mlp_dim)] * depth)"),),
+    "vit_blocks_shared: the last one": (("(depth))\n", "(depth))\n        self.blocks[-1] = self.blocks[0]\n"),),
     "vit_blocks_shared: one": (("nn.ModuleList(EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth))", "EncoderBlock(embed_dim, num_heads, mlp_dim); self.depth = depth"), (LOOP, "for _ in range(self.depth):\n            x = self.blocks(x)")),
     "vit_blocks_shared: called": (("x = block(x)", "x = self.blocks[0](x)"),),
     "vit_blocks_unused": (("x = block(x)", "y = block(x)"),),
@@ -250,6 +257,7 @@ INLINE = {
     "enc_no_mlp_residual": (("x = x + m(n2(x))", "x = m(n2(x))"),),
     "attn_scale_embed_dim": (("(dim // heads) ** -0.5", "dim ** -0.5"),),
     "vit_cls_appended": ((CAT, "torch.cat([x, cls], dim=1)"),),
+    "vit_pos_after_blocks": ((ADD, ""), ("        x = self.norm(x)", f"        {ADD}\n        x = self.norm(x)")),
     "pe_relu": (("flatten(2).transpose(1, 2)", "flatten(2).transpose(1, 2).relu()"),),
 }  # fmt: skip
 
@@ -262,6 +270,7 @@ def test_blocks_that_are_no_modules_are_compared_as_a_whole(name: str) -> None:
 UNKNOWN = {  # step: what
     "patch embedding: blurred": (LIBRARY, ("self.patch_embed(images)", "self.patch_embed(images + images.roll(1, 3))")),
     "class token: cubed": (LIBRARY, ("self.cls_token.expand(", "(self.cls_token ** 3).expand(")),
+    "class token: in the place of a patch": (LIBRARY, (CAT, "torch.cat([cls, x[:, 1:]], dim=1)"), (ADD, "x = x + self.pos_embed[:, 1:]")),
     "position embedding: cubed": (LIBRARY, (ADD, "x = torch.cat([x[:, :1] + self.pos_embed[:, :1], x[:, 1:] + self.pos_embed[:, 1:] ** 3], 1)")),
     "encoder blocks: between": (LIBRARY, ("x = block(x)", "x = block(x) ** 3")),
     "encoder blocks: inside": (OWN, ("x + self.mlp(", "x + self.mlp(x.roll(1, 2) + ")),
@@ -321,6 +330,30 @@ def test_two_mistakes_of_one_stage_are_both_named(two: tuple[str, str]) -> None:
     problem = outcome_of("vision_transformer", edited(LIBRARY, *MODEL[two[0]], *MODEL[two[1]]))
     assert problem is not None
     assert problem.mistake == " + ".join(name.partition(":")[0] for name in two)
+
+
+@pytest.mark.parametrize("name", ["vit_softmax", "vit_head_activation", "vit_head_norm", "vit_head_scaled"])
+def test_two_mistakes_of_one_step_are_named_in_one_order(name: str) -> None:
+    named_as(f"vit_head_no_bias + {name}", edited(LIBRARY, *MODEL["vit_head_no_bias"], *MODEL[name]))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("vit_blocks_shared", "\nthe same block 3 times"),
+        ("vit_blocks_shared: one", "\n1 block with parameters for depth=3"),
+        ("vit_blocks_shared: the last one", "\n2 different blocks in 3 places"),
+    ],
+)
+def test_how_blocks_are_shared_is_told(name: str, says: str) -> None:
+    problem = outcome_of("vision_transformer", edited(LIBRARY, *MODEL[name]))
+    assert problem and problem.evidence.endswith(says)
+
+
+@pytest.mark.parametrize("name", ["vit_first_picture", "vit_first_picture: x[0]"])
+def test_the_first_picture_says_nothing_of_whose_logits_the_others_get(name: str) -> None:
+    problem = outcome_of("vision_transformer", edited(LIBRARY, *MODEL[name]))
+    assert problem and "read the first picture alone" in problem.what
 
 
 COUNT = "1 + self.patch_embed.num_patches"

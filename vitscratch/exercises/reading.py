@@ -21,7 +21,7 @@ _TABLE = (
     ("pe_*", _PATCHES, "From patch to token"),
     ("vit_cls_batch_dim vit_pos_batch_dim vit_pos_random_each_forward", _TOKENS, _WRONG),
     ("vit_cls_added tok_no_class_token tok_cls_first_picture", _TOKENS, "A token for the answer"),
-    ("tok_no_position tok_pos_*", _TOKENS, "A position for each token"),
+    ("tok_no_position tok_pos_* vit_pos_after_blocks", _TOKENS, "A position for each token"),
     ("vit_cls_appended vit_pos_not_on_cls tok_not_* tok_detached tok_scaled tok_norm tok_dropout", _TOKENS, "Eq. 1"),
     ("attn_split_view attn_softmax_queries attn_scale_embed_dim", _ATTENTION, _WRONG),
     ("attn_no_scale attn_scale_*", _ATTENTION, "Why the scores are scaled"),

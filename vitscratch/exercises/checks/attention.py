@@ -16,10 +16,12 @@ from vitscratch.exercises.checks.student import (
     differs,
     drawn,
     noted,
+    parts_of,
     pick_tensor,
     place_of,
     run,
     shape_of,
+    tensors_of,
 )
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
@@ -125,17 +127,15 @@ def _call(attention: Any, shape: tuple[int, int, int, int, int]) -> tuple[Tensor
     b, h, i, j, k = shape
     with noted(f"called as in {_code(shape)}", lambda: attention(*inputs(shape)), failing.in_attention):
         result = run(attention, *inputs(shape), step="scores", code=_code(shape))
-    things = list(result) if isinstance(result, tuple | list) else [result]
-    tensors = [thing for thing in things if isinstance(thing, Tensor)]
-    outputs = [thing for thing in tensors if tuple(thing.shape) == (b, h, i, k)]
-    weights = [thing for thing in tensors if tuple(thing.shape) == (b, h, i, j)]
-    if len(tensors) > 1 and outputs and weights and tensors[0] is weights[0] and i != k:
+    outputs, weights = tensors_of(result, (b, h, i, k)), tensors_of(result, (b, h, i, j))
+    in_order = isinstance(result, tuple | list)  # a dict's names tell which is which
+    if in_order and outputs and weights and parts_of(result)[0] is weights[0]:
         should = f"it should return a tuple of {(b, h, i, k)} and {(b, h, i, j)}"
         evidence = f"{_code(shape)} returns {shape_of(result)}; {should}"
         raise WrongError(_named("attn_returns_swapped", evidence))
     if not outputs:
         wanted = f"it should return the output, {(b, h, i, k)}, and the weights, {(b, h, i, j)}"
-        features = any(tuple(thing.shape) == (b, h, k, k) for thing in tensors)
+        features = tensors_of(result, (b, h, k, k))
         step = "scores" if features else "weighted mean"
         what = "Your output has another shape; it should have (b, h, queries, width)."
         evidence = f"{_code(shape)} returns {shape_of(result)}; {wanted}"
@@ -148,7 +148,7 @@ def _nothing_else(attention: Any) -> None:
     """Raises WrongError for a second tensor: it is meant to be the weights, and has another shape."""
     b, h, i, j, _ = SQUARE[0]
     result = attention(*inputs(SQUARE[0]))
-    if isinstance(result, tuple | list) and sum(isinstance(thing, Tensor) for thing in result) > 1:
+    if sum(isinstance(part, Tensor) for part in parts_of(result)) > 1:
         evidence = f"{_code(SQUARE[0])} returns {shape_of(result)}; it should return weights of {(b, h, i, j)}"
         hints = (NUDGES["softmax"], "One number for every query and every key, of each picture and each head.")
         what = "Your weights have another shape; it should be (b, h, queries, keys)."
@@ -200,9 +200,8 @@ NAMELESS = {
 
 def _linear_in_values(attention: Any) -> bool:
     q, k, v = inputs(SQUARE[0])
-    one, two = (attention(q, k, factor * v) for factor in (1, 2))
-    one, two = (out[0] if isinstance(out, tuple | list) else out for out in (one, two))
-    return same(two, 2 * one)
+    one, two = (pick_tensor(attention(q, k, factor * v), q.shape) for factor in (1, 2))
+    return one is not None and two is not None and same(two, 2 * one)
 
 
 DIRECT = {
@@ -218,9 +217,8 @@ def _read_weights(attention: Any, mild: float = 1.0) -> tuple[Tensor, Tensor] | 
     q, k, _ = inputs(SQUARE[0])
     q = mild * q
     v = torch.eye(q.shape[-2], q.shape[-1], dtype=torch.float64).expand_as(q).contiguous()
-    result = attention(q, k, v)
-    output = result[0] if isinstance(result, tuple | list) else result
-    if not isinstance(output, Tensor) or output.shape != q.shape:
+    output = pick_tensor(attention(q, k, v), q.shape)
+    if output is None:
         return None
     return output.detach()[..., : q.shape[-2]], reference.attention(q, k, v)[1]
 

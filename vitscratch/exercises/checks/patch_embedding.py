@@ -243,7 +243,7 @@ def _values(cases: list[Case]) -> Iterator[Outcome]:
         if all(same(case.tokens, project(*case.numbers)) for case in cases):
             yield projecting.hinted(named(MISTAKES, names, evidence), cases[0].projection)
             return
-    yield _unknown(cases[0], evidence, bool(changed) or _pixels_moved(cases[0]))
+    yield _unknown(evidence, bool(changed) or _pixels_moved(cases[0]))
 
 
 def _drawn(case: Case) -> str:
@@ -298,7 +298,7 @@ def _gradients(case: Case) -> Iterator[Outcome]:
         yield Passed("a gradient reaches weight and bias")
 
 
-def _unknown(case: Case, evidence: str, cut_is_wrong: bool) -> Problem:
+def _unknown(evidence: str, cut_is_wrong: bool) -> Problem:
     if cut_is_wrong:
         return Problem(
             "A token is not made of its own patch, pixel by pixel.",

@@ -157,8 +157,8 @@ def check(student: ModuleType) -> Iterator[Outcome]:
             yield named(MISTAKES, "cv_pos_input_changed", f"{_call(old, new)}: pos_embed is another after the call")
             return
         runs.append((pos, old, new, found))
-    for pos, old, new, found in runs:
-        if problem := _shape_problem(pos, old, new, found, runs):
+    for _, old, new, found in runs:
+        if problem := _shape_problem(old, new, found, runs):
             yield problem
             return
     yield Passed("the result is (1, 1 + rows * columns, d), for grids that are not square, too")
@@ -207,9 +207,7 @@ def _resize(pos: Tensor, old: Grid, new: Grid, **form: Any) -> Tensor:
     return torch.cat([pos[:, :1], rearrange(F.interpolate(grid, size=new, **form), "1 d r c -> 1 (r c) d")], dim=1)
 
 
-def _shape_problem(
-    pos: Tensor, old: Grid, new: Grid, found: Any, runs: list[tuple[Tensor, Grid, Grid, Any]]
-) -> Problem | None:
+def _shape_problem(old: Grid, new: Grid, found: Any, runs: list[tuple[Tensor, Grid, Grid, Any]]) -> Problem | None:
     shape = (1, 1 + new[0] * new[1], WIDTH)
     if shape_of(found) == str(shape):
         return None

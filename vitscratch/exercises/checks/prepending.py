@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitscratch.exercises.checks.compare import one_or_two
+from vitscratch.exercises.checks.compare import one_or_two, same
 from vitscratch.exercises.checks.naming import bank
 from vitscratch.exercises.exercise import Mistake
 
@@ -242,6 +242,19 @@ def batch_copies(parameters: Mapping[str, Tensor], num_patches: int, embed_dim: 
 def right(patches: Tensor, cls: Tensor, pos: Tensor) -> Tensor:
     """Eq. 1 without the projection: the class token first, then the patches, plus the positions."""
     return torch.cat([cls.expand(len(patches), 1, -1), patches], dim=1) + pos
+
+
+def not_in_front(tokens: Tensor, without: Tensor, cls: Tensor) -> str:
+    """The mistake if there are no more tokens than patches; "" if it is neither of the two known ones.
+
+    Args:
+        tokens: (b, n, d).
+        without: the same with the class token at 0: tells the added one from the one that is not used.
+        cls: the class token, (d).
+    """
+    if torch.equal(tokens, without):
+        return "tok_no_class_token"
+    return "vit_cls_added" if same(tokens - without, cls.expand_as(tokens)) else ""
 
 
 Change = Callable[[State], State]

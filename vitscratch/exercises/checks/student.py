@@ -135,18 +135,27 @@ def run(function: Callable[..., Any], *inputs: Tensor, step: str, code: str) -> 
     )
 
 
+def parts_of(result: Any) -> list[Any]:
+    """The result, or what the tuple, list or dict holds: a student may return more than the output."""
+    if isinstance(result, dict):
+        return list(result.values())
+    return list(result) if isinstance(result, tuple | list) else [result]
+
+
+def tensors_of(result: Any, shape: Sequence[int]) -> list[Tensor]:
+    """The parts of a result that are tensors of this shape."""
+    return [part for part in parts_of(result) if isinstance(part, Tensor) and list(part.shape) == list(shape)]
+
+
 def pick_tensor(result: Any, shape: Sequence[int]) -> Tensor | None:
-    """The result, or the first tensor in it that has the shape: a student may return more than the output."""
-    things = result if isinstance(result, tuple | list) else result.values() if isinstance(result, dict) else (result,)
-    return next((thing for thing in things if isinstance(thing, Tensor) and list(thing.shape) == list(shape)), None)
+    """The result, or the first tensor in it that has the shape."""
+    return next(iter(tensors_of(result, shape)), None)
 
 
-def tensor_in(found: Any, shape: Sequence[int]) -> Any:
-    """The tensor that was asked for: what was returned, or the first of a tuple's with its shape."""
-    if isinstance(found, tuple | list):
-        fitting = (part for part in found if isinstance(part, Tensor) and part.shape == torch.Size(shape))
-        return next(fitting, found[0] if found else found)
-    return found
+def tensor_in(result: Any, shape: Sequence[int]) -> Any:
+    """The same, or, where none has the shape, the first part of the result, for a message."""
+    tensor = pick_tensor(result, shape)
+    return tensor if tensor is not None else next(iter(parts_of(result)), result)
 
 
 def place_of(result: Any, tensor: Tensor | None) -> str:
@@ -176,9 +185,9 @@ def size_of(pictures: Tensor) -> str:
 
 
 def describe(module: nn.Module) -> str:
-    """The parameters of a module: "proj.weight (7, 2, 3, 3), proj.bias (7,)"."""
+    """The parameters of a module: "proj.weight (7, 2, 3, 3), proj.bias (7,)", of many the first twelve."""
     parts = [f"{name} {tuple(parameter.shape)}" for name, parameter in module.named_parameters()]
-    return ", ".join(parts[:12]) + (", ..." if len(parts) > 12 else "") if parts else "none"
+    return (", ".join(parts[:12]) + (f" and {len(parts) - 12} more" if len(parts) > 12 else "")) or "none"
 
 
 def built(name: str, sizes: Mapping[str, Any]) -> str:

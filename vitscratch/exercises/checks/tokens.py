@@ -170,8 +170,8 @@ def _shape_problem(layer: nn.Module, patches: Tensor, tokens: Any) -> Problem | 
     if shape_of(tokens) == str(shape):
         return None
     evidence = f"patches of shape {tuple(patches.shape)}: the result is {shape_of(tokens)}; expected {shape}"
-    if shape_of(tokens) == str(tuple(patches.shape)):
-        return named(MISTAKES, "vit_cls_added", evidence)
+    if shape_of(tokens) == str(tuple(patches.shape)) and (name := _not_in_front(layer, patches, tokens)):
+        return named(MISTAKES, name, evidence)
     if shape_of(tokens) == str((num_patches + 1, num_patches + 1, width)):
         parameters = dict(layer.named_parameters())
         table = find_table(parameters, num_patches, width)
@@ -183,6 +183,18 @@ def _shape_problem(layer: nn.Module, patches: Tensor, tokens: Any) -> Problem | 
         CLASS_TOKEN,
         ("N patches become N + 1 tokens.", "Concatenate along the axis of tokens, dim=1."),
     )
+
+
+def _not_in_front(layer: nn.Module, patches: Tensor, tokens: Tensor) -> str:
+    """What became of the class token, where tokens are as many as patches."""
+    parameters = dict(layer.named_parameters())
+    cls = parameters[find_table(parameters, *patches.shape[1:]).cls]
+    kept = cls.detach().clone()
+    with torch.no_grad():
+        cls.zero_()
+        without = _run(layer, patches)
+        cls.copy_(kept)
+    return prepending.not_in_front(tokens, without, kept.flatten())
 
 
 def taken_for_the_batch(table: Table, parameters: Mapping[str, Tensor], evidence: str) -> Problem | None:

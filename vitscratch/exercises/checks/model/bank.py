@@ -10,6 +10,7 @@ PATCHES, CLASS_TOKEN, POSITION = "patch embedding", "class token", "position emb
 BLOCKS, NORM, POOLING, HEAD = "encoder blocks", "final norm", "pooling", "head"
 NUDGES = {
     "parameters": "Print the names and shapes of `named_parameters()`, and compare with the list in the stub.",
+    POSITION: "Swap two patches of a picture: what differs in what the first block gets?",
     BLOCKS: "Print the sum of x before and after every block: which blocks run, in which order, on what?",
     NORM: "What happens to a token between the last block and the head? Eq. 4 has one LN.",
     POOLING: "Which tokens does the head read? Eq. 4 has the index 0.",
@@ -18,6 +19,7 @@ NUDGES = {
 OF_MODEL = table(
     """
     vit_plain_list | parameters | You keep the blocks in a plain Python list, so that PyTorch does not know them: they do not learn, are not saved and not moved; use nn.ModuleList. | nn.ModuleList or nn.Sequential registers what it holds.
+    vit_pos_after_blocks | position embedding | You add the positions after the blocks; attention should know them, so add them before the first block. | Eq. 1 ends in + E_pos, and z_0 is what the first block gets.
     enc_blocks_unused | encoder blocks | You wrote an encoder block in this file and built the model of another one; it should use yours. | Which class do you call where the blocks are made?
     vit_depth_minus_one | encoder blocks | You use one block too few: the last (or the first) is never run, or what it gives is not used; all of them should be. | Count the passes of the loop; range and slices leave out their end.
     vit_depth_ignored | encoder blocks | You make another number of blocks; it should be depth. | Make one block for each i in range(depth).
@@ -37,7 +39,7 @@ OF_MODEL = table(
     vit_max_pool | pooling | Your head reads the largest numbers over the tokens; it should read the class token alone. | Index 0 of the axis of tokens, no maximum.
     vit_sum_pool | pooling | Your head reads a sum of tokens; it should read the class token alone. | Index 0 of the axis of tokens, no sum.
     vit_other_token | pooling | Your head reads another token; it should read the class token, which is token 0. | Index 0 of the axis of tokens.
-    vit_first_picture | pooling | You give every picture the logits of the first; each should get its own. | x[:, 0] is token 0 of every picture; x[0] is the first picture.
+    vit_first_picture | pooling | You read the first picture alone; every picture should get logits of its own, from its own class token. | x[:, 0] is token 0 of every picture; x[0] is the first picture.
     vit_head_all_tokens | head | Your head reads all tokens side by side; it should read the class token alone. | Its weight is (num_classes, embed_dim).
     vit_head_no_bias | head | Your head has no bias, or does not add it; it should. | nn.Linear has one by default.
     vit_head_activation | head | You put an activation behind the head; there should be none: logits may be negative. | Nothing comes after the head.

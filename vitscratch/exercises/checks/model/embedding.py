@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vitscratch.exercises.checks import assembling, projecting, tokens
+from vitscratch.exercises.checks import assembling, prepending, projecting, tokens
 from vitscratch.exercises.checks.compare import difference, same
 from vitscratch.exercises.checks.model.bank import CLASS_TOKEN, MISTAKES, NUDGES, PATCHES
 from vitscratch.exercises.checks.model.listening import Heard, trace
@@ -23,8 +23,8 @@ def embedding_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem
     trial, x, right = next((t, x, e[0]) for t, x, e in zip(trials, found, expected, strict=True) if not same(x, e[0]))
     if x.shape != right.shape:
         evidence = f"{trial.evidence()}\nthe first block gets {tuple(x.shape)}; it should get {tuple(right.shape)}"
-        if x.shape[1:] == (right.shape[1] - 1, right.shape[2]):
-            return named(MISTAKES, "vit_cls_added", evidence)
+        if x.shape[1:] == (right.shape[1] - 1, right.shape[2]) and (name := _not_in_front(trial, x)):
+            return named(MISTAKES, name, evidence)
         hints = (NUDGES["parameters"], "N patches and one class token make N + 1 tokens.")
         what = "You give the blocks another number of tokens; it should be N + 1."
         return Problem(what, evidence, CLASS_TOKEN, hints)
@@ -37,12 +37,29 @@ def embedding_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem
     projection = trials[0].projection
     for names, project, prepend in assembling.wrong_embeddings(projection):
         if all_same(trials, found, lambda t, f=(project, prepend): start_under(t, *f)):
+            if names == ("tok_no_position",) and _added_after(trials, traces):
+                names = ("vit_pos_after_blocks",)
             if short:  # to a table that lacks a row, rows seem shifted
                 names = (*short, *(name for name in names if name not in (*short, "tok_pos_shifted")))
             return projecting.hinted(named(MISTAKES, names, evidence), projection)
     if short:
         return named(MISTAKES, short, evidence)
     return _unknown_embedding(trial, x, right, evidence)
+
+
+def _not_in_front(trial: Trial, x: Tensor) -> str:
+    """What became of the class token, where the first block gets as many tokens as there are patches."""
+    with restored(trial.model) as parameters:
+        parameters[trial.anatomy.table.cls].zero_()
+        without = trace(trial, 1)[0].x
+    return prepending.not_in_front(x, without, trial.numbers().cls)
+
+
+def _added_after(trials: list[Trial], traces: list[list[Heard]]) -> bool:
+    """Whether the positions are added to what the last block returns."""
+    last = {id(trial): heard[-1].out for trial, heard in zip(trials, traces, strict=True)}
+    logits = [trial.logits[1] for trial in trials]
+    return all_same(trials, logits, lambda t: assembling.tail(last[id(t)] + t.numbers().pos, t.numbers()))
 
 
 def start_under(trial: Trial, project: projecting.Project, prepend: assembling.Prepend) -> Tensor:

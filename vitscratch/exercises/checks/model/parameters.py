@@ -161,7 +161,11 @@ def _wrong_rows(model: nn.Module, name: str, sizes: Sizes) -> Problem:
 def _blocks_problem(parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
     found, depth = len(parts.blocks), sizes["depth"]
     evidence = f"{has}\n{found} block{'s' * (found != 1)} with parameters for depth={depth}"
-    if len({id(block) for block in parts.blocks}) < found or (found == 1 and depth > 1):
+    own = len({id(block) for block in parts.blocks})
+    if own < found:
+        same = f"the same block {found} times" if own == 1 else f"{own} different blocks in {found} places"
+        return named(MISTAKES, "vit_blocks_shared", f"{has}\n{same}")
+    if found == 1 and depth > 1:
         return named(MISTAKES, "vit_blocks_shared", evidence)
     if found == depth - 1:
         return named(MISTAKES, "vit_depth_minus_one", evidence)

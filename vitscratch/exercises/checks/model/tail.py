@@ -46,7 +46,7 @@ def _absent(trials: list[Trial], last: list[Tensor], found: list[Tensor]) -> Pro
     for names, compute in assembling.wrong_tails():
         fits = "vit_no_final_norm" in names or "vit_no_final_norm" not in absent
         if fits and all_same(trials, found, lambda t, c=compute: c(z[id(t)], t.numbers())):
-            every = {*absent, *_with_eps(trial, names, compute)}
+            every = dict.fromkeys((*absent, *_with_eps(trial, names, compute)))  # in this order, each once
             return named(MISTAKES, sorted(every, key=_place_in_the_tail), evidence)
     return named(MISTAKES, absent, evidence)
 

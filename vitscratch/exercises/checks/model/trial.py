@@ -24,6 +24,7 @@ from vitscratch.exercises.checks.student import (
     WrongError,
     construct,
     counted,
+    fill_lazy,
     noted,
     pick_tensor,
     place_of,
@@ -175,15 +176,17 @@ def build_trial(student: ModuleType, sizes: Sizes) -> Trial:
         WrongError: a part is missing, or what comes out has another shape.
         StudentError: the student's code ends with an exception.
     """
+    rows, columns = (side * sizes["patch_size"] for side in grid(sizes))
+    images = [draw(batch, sizes["in_channels"], rows, columns, seed=batch) for batch in BATCHES]
+    note, place = f"called as in {call_code(sizes, images[0])}", failing.in_model(sizes["depth"])
     with students_code():
         model = construct(student, "VisionTransformer", sizes)
+        with noted(note, lambda: model(images[0].float()), place):
+            fill_lazy(model, images[0])
     parts = find_parts(student, model, sizes)
     maps = read_blocks(student, model, parts, sizes)
     awaken(model)
-    rows, columns = (side * sizes["patch_size"] for side in grid(sizes))
-    images = [draw(batch, sizes["in_channels"], rows, columns, seed=batch) for batch in BATCHES]
-    note = f"called as in {call_code(sizes, images[0])}"
-    with students_code(), noted(note, lambda: model(images[0]), failing.in_model(sizes["depth"])):
+    with students_code(), noted(note, lambda: model(images[0]), place):
         logits = _logits(model, parts, images, sizes)
     return Trial(sizes, model, parts, maps, images, logits)
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from vitscratch.exercises.checks.roles.fitting import Role, with_biases
 from vitscratch.exercises.checks.roles.pieces import Piece, UnmatchedError
-from vitscratch.exercises.checks.roles.registered import Found, listed
+from vitscratch.exercises.checks.roles.registered import Found
+from vitscratch.exercises.checks.student import describe
 
 WithOut = Callable[[list[Role], Sequence[Found]], Iterator[list[Role]]]
 
@@ -26,7 +27,7 @@ def ways_of_attention(
     vectors = [one for one in found if len(one.shape) == 1 or prod(one.shape) in (sizes["d"], 3 * sizes["d"])]
     matrices = [one for one in matrices if one not in vectors]
     if not matrices:
-        raise UnmatchedError(f"no parameter makes queries, keys and values; registered are: {listed(module)}")
+        raise UnmatchedError(f"no parameter makes queries, keys and values; registered are: {describe(module)}")
     any_way = False
     for roles in attention_roles(matrices, sizes, prefix):
         for way in with_biases(roles, vectors, sizes, prefix, matrices):
@@ -38,7 +39,7 @@ def ways_of_attention(
         why = f" ({slices} of them are {k} x {k}: a head would see only its own slice of a token)" if slices > 2 else ""
         raise UnmatchedError(
             f"expected weights for q, k, v ({3 * d} x {d}, or three of {d} x {d}) and for the output ({d} x {d}); "
-            f"registered are: {listed(module)}{why}"
+            f"registered are: {describe(module)}{why}"
         )
 
 
@@ -124,7 +125,7 @@ def ways_of_mlp(
             yield way
     if not any_way:
         raise UnmatchedError(
-            f"expected two layers for the MLP, {d} -> {m} and {m} -> {d}; registered are: {listed(module)}"
+            f"expected two layers for the MLP, {d} -> {m} and {m} -> {d}; registered are: {describe(module)}"
         )
 
 

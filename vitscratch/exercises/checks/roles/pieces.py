@@ -88,10 +88,6 @@ class RoleMap:
             with torch.no_grad():
                 tensor.copy_(part.reshape(tensor.shape))
 
-    def name_of(self, target: str) -> str:
-        """What the student calls it: "to_q.weight, to_k.weight, to_v.weight"; the library's name if it is not there."""
-        return ", ".join(piece.name for piece in self.pieces if piece.target == target) or target
-
     def atoms_of(self, piece: Piece) -> tuple[list[str], dict[str, int]]:
         """The axes of the library's parameter that a piece has, and their lengths."""
         axes = axes_of(piece.target)

@@ -80,13 +80,6 @@ def _is_norm(name: str) -> bool:
     return re.search(r"gamma|beta|norm|^ln|shift|alpha|(?<!q)(?<!k)(?<!v)scale", name.lower()) is not None
 
 
-def listed(module: nn.Module) -> str:
-    """The student's parameters with their shapes, for a message."""
-    names = [f"{name} {tuple(parameter.shape)}" for name, parameter in module.named_parameters()]
-    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return (", ".join(names[:12]) + more) if names else "none"
-
-
 def in_containers(value: object, deep: int = 3) -> Iterator[object]:
     """What lists, tuples and dicts hold, in each other, too; nothing of anything else."""
     held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
