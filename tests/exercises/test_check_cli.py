@@ -1,7 +1,9 @@
 """`vitscratch exercises` and `vitscratch check` as a student types them."""
 
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,12 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.exercises import course
 from tests.exercises.course import DOUBLE, HALVE, TRIPLE, Course
 from vitscratch.cli import main
 from vitscratch.cli.check import _touched
-from vitscratch.exercises import EXERCISES
+from vitscratch.exercises import EXERCISES, check
 from vitscratch.exercises.files import SOLUTIONS, STUBS, find_exercises
 from vitscratch.exercises.runner import Runner
 
@@ -407,3 +410,50 @@ def test_what_a_terminal_cannot_write(folder: Path) -> None:
 
 def test_the_real_folders_are_those_of_the_catalog() -> None:
     assert STUBS.is_dir() and SOLUTIONS.is_dir() and HALVE not in find_exercises(SOLUTIONS)
+
+
+@pytest.fixture
+def undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What importing a student's file changes is put back."""
+    for name in ("path", "meta_path", "argv"):
+        monkeypatch.setattr(sys, name, [*getattr(sys, name)])
+    monkeypatch.setattr(sys, "modules", {**sys.modules})
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+
+@pytest.mark.usefixtures("undone")
+def test_try_gives_the_numbers_that_a_check_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch._tensor_str.PRINT_OPTS.precision
+    mlp = "from torch import nn\n\nclass MLP(nn.Sequential):\n    def __init__(self, embed_dim, mlp_dim):\n"
+    mlp += "        super().__init__(nn.Linear(embed_dim, mlp_dim), nn.ReLU(), nn.Linear(mlp_dim, embed_dim))\n"
+    (tmp_path / "06_mlp.py").write_text(mlp)
+    mine = tmp_path / "my block.py"
+    mine.write_text(
+        "from mlp import MLP\nfrom torch import nn\nfrom vitscratch import MultiHeadSelfAttention\n\n"
+        "class EncoderBlock(nn.Module):\n    def __init__(self, embed_dim, num_heads, mlp_dim):\n"
+        "        super().__init__()\n        self.a, self.b = (nn.LayerNorm(embed_dim, eps=1e-6) for _ in 'ab')\n"
+        "        self.attn = MultiHeadSelfAttention(embed_dim, num_heads)\n"
+        "        self.mlp = MLP(embed_dim, mlp_dim)\n\n"
+        "    def forward(self, x):\n        x = x + self.attn(self.a(x))\n        return x + self.mlp(self.b(x))\n"
+    )
+    report = check(mine)
+    assert report.problem is not None and report.mistake == "mlp_relu"
+    assert f"(to see it yourself: vitscratch exercises try '{mine}')" in report.text()
+    expression, number = re.match(r"(.*) is (\S+); it should be", report.problem.evidence).groups()  # type: ignore[union-attr]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{expression}\nexit()\n"))
+    try:
+        assert main(["exercises", "try", str(mine)]) == 0
+    finally:
+        torch.set_printoptions(precision=before)
+    assert f"tensor({number[:-1]}" in capsys.readouterr().out  # without the last digit, which is rounded
+
+
+@pytest.mark.usefixtures("undone")
+def test_try_of_a_file_that_fails(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "06_mlp.py"
+    path.write_text("from torch import nn\n1 / 0\nclass MLP(nn.Module): ...\n")
+    assert main(["exercises", "try", str(path)]) == 2
+    says = "cannot be imported: ZeroDivisionError: division by zero; `vitscratch check"
+    assert says in capsys.readouterr().err

@@ -54,7 +54,7 @@ def test_it_is_in_the_report(tmp_path: Path) -> None:
     path = tmp_path / "mlp.py"
     path.write_text(edited(test_mlp.RIGHT, ("self.b(hidden)", "self.b(hidden.mT)")))
     report = check(path)
-    assert "(from vitscratch.exercises import awaken, draw)" in report.text()
+    assert f"(to see it yourself: vitscratch exercises try {path})" in report.text()
     problem = report.problem
     assert problem is not None and problem.step == "second layer"
     line, called, shapes = problem.evidence.splitlines()

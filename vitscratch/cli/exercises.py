@@ -1,6 +1,8 @@
 """`vitscratch exercises`: files for students to fill in."""
 
+import code
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +33,36 @@ class New(Common):
 
 
 @dataclass(kw_only=True)
+class Try(Common):
+    """Open a Python prompt with all that a file defines, `awaken` and `draw`: paste there what a check shows.
+
+    The file runs in this process, with no limits.
+    """
+
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+    """Of an exercise; it may import the others of its folder."""
+
+    def run(self) -> int:
+        import torch
+
+        from vitscratch.exercises import EXERCISES, awaken, draw
+        from vitscratch.exercises.files import exercise_of
+        from vitscratch.exercises.importing import load
+
+        exercise = exercise_of(self.file)
+        try:
+            module = load(self.file.resolve(), exercise.name, {one.name: one.file_name for one in EXERCISES})
+        except Exception as error:
+            says = f"{self.file} cannot be imported: {type(error).__name__}: {error}"
+            raise ValueError(f"{says}; `vitscratch check {shlex.quote(str(self.file))}` says where") from error
+        torch.set_printoptions(precision=7)  # evidence has as many digits
+        names = {"torch": torch, "nn": torch.nn, **vars(module), "awaken": awaken, "draw": draw}
+        with suppress(SystemExit):  # exit() ends the prompt
+            code.interact(f"{', '.join(exercise.defines)}, awaken, draw, torch. Ctrl-D ends it.", None, names, "")
+        return 0
+
+
+@dataclass(kw_only=True)
 class List(Common):
     """List the exercises, in the order of building."""
 
@@ -50,7 +82,9 @@ class Exercises:
     """Build every part of a Vision Transformer with your own hands; `vitscratch check` says what is wrong with it."""
 
     what: Annotated[
-        Annotated[New, tyro.conf.subcommand("new")] | Annotated[List, tyro.conf.subcommand("list")],
+        Annotated[New, tyro.conf.subcommand("new")]
+        | Annotated[Try, tyro.conf.subcommand("try")]
+        | Annotated[List, tyro.conf.subcommand("list")],
         tyro.conf.arg(name=""),
     ]
 

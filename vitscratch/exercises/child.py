@@ -20,9 +20,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -30,6 +27,7 @@ from typing import Any, NoReturn
 from vitscratch.exercises.catalog import EXERCISES
 from vitscratch.exercises.errors import explain, explain_broken, explain_missing
 from vitscratch.exercises.exercise import Mistake, Passed, Problem
+from vitscratch.exercises.importing import load
 
 PRINTS = 16 * 2**20  # bytes that a student's code may print, or write to any one file
 FORKS = sys.platform.startswith("linux")  # macOS has fork, but its libraries do not survive it
@@ -105,7 +103,7 @@ def check(request: Request) -> NoReturn:
         _shut_off(request)
         checker = import_module(request.checker)
         _limit(request)
-        student = _load(request)
+        student = load(Path(request.file), request.name, request.others)
         restore()
         _examine(student, checker, request, outcomes)
     except BaseException as error:
@@ -247,32 +245,6 @@ def _lift_memory_limit() -> None:
 
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
-
-
-class _Exercises(MetaPathFinder):
-    """Finds `mlp` in 06_mlp.py, whose name is no name for Python."""
-
-    def __init__(self, folder: Path, others: dict[str, str]) -> None:
-        self.folder, self.others = folder, others
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """The module of an exercise, if its file is there."""
-        file = self.folder / self.others.get(name, "")
-        return spec_from_file_location(name, file) if name in self.others and file.is_file() else None
-
-
-def _load(request: Request) -> ModuleType:
-    """Import a student's file, in whose folder the others are found."""
-    path = Path(request.file)
-    sys.path.insert(0, str(path.parent))
-    sys.meta_path.append(_Exercises(path.parent, request.others))
-    sys.argv, sys.dont_write_bytecode = [str(path)], True
-    spec = spec_from_file_location(request.name, path)
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[request.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _remember() -> Callable[[], list[str]]:

@@ -1,5 +1,6 @@
 """What the check of one file found, as text and as JSON."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,9 +96,9 @@ class Report:
         return clean("\n".join(lines))
 
     def _about(self, problem: Problem, hints: int) -> list[str]:
-        tools = [name for name in ("awaken", "draw") if f"{name}(" in problem.evidence]
         evidence = problem.evidence.splitlines()
-        evidence += [f"(from vitscratch.exercises import {', '.join(tools)})"] if tools else []
+        if "awaken(" in problem.evidence or "draw(" in problem.evidence:
+            evidence += [f"(to see it yourself: vitscratch exercises try {shlex.quote(str(self.file))})"]
         lines = _indented("WRONG", [problem.what, *evidence, f"step: {problem.step}"])
         if problem.mistake:
             said = [sentence for sentence in self.mistakes if sentence not in problem.what]
