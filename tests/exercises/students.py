@@ -61,9 +61,10 @@ def outcome_of(name: str, text: str) -> Problem | None:
     assert all(isinstance(one, Passed) for one in passed)
     if isinstance(last, Passed):
         return None
-    assert last.what and last.step in exercise(name).steps and len(last.hints) >= 2 and all(last.hints)
+    assert last.what.endswith((".", ".)")) and last.step in exercise(name).steps
+    assert len(last.hints) >= 2 and all(last.hints)
     if 4 <= exercise(name).number <= 8:
-        assert last.what.startswith("You") and last.what.endswith("."), last.what
+        assert last.what.startswith("You"), last.what
         assert_reproduced(last, text)
     return last
 
@@ -129,5 +130,5 @@ def assert_wrong(name: str, text: str, mistake: str | None, step: str | None = N
     assert problem.mistake == mistake, problem
     assert problem.step in exercise(name).steps
     assert step is None or problem.step == step, problem
-    assert problem.what and problem.evidence and problem.hints
+    assert problem.what[0].isupper() and problem.what.endswith(".") and problem.evidence and problem.hints
     return problem

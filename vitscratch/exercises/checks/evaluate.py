@@ -42,7 +42,7 @@ CASE = (
 MISTAKES = bank(
     Mistake(
         "ev_train_mode",
-        "you measure the model in train mode; it should be in eval mode",
+        "You measure the model in train mode; it should be in eval mode.",
         "mode",
         (
             "Do two evaluations of one model agree?",
@@ -52,8 +52,8 @@ MISTAKES = bank(
     ),
     Mistake(
         "tr_stays_eval",
-        "you leave the model in eval mode, so that what trains it next trains without dropout; it should have the "
-        "mode that it came in",
+        "You leave the model in eval mode, so that what trains it next trains without dropout; it should have the "
+        "mode that it came in.",
         "mode",
         (
             "In which mode was the model before, and in which is it now?",
@@ -62,7 +62,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_always_train",
-        "you leave the model in train mode, though it came in eval mode; it should have the mode that it came in",
+        "You leave the model in train mode, though it came in eval mode; it should have the mode that it came in.",
         "mode",
         (
             "What if somebody measures a model twice, and then predicts with it?",
@@ -71,8 +71,8 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_graph",
-        "you let autograd follow the measurement, so that every batch keeps its activations for a backward() that "
-        "never comes; it should be off",
+        "You let autograd follow the measurement, so that every batch keeps its activations for a backward() that "
+        "never comes; it should be off.",
         "gradients",
         (
             "Does model(images).requires_grad hold while you measure?",
@@ -81,7 +81,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "pf_loss_tensor",
-        "you add up losses with their graphs, so that memory grows with every batch; add up numbers",
+        "You add up losses with their graphs, so that memory grows with every batch; add up numbers.",
         "gradients",
         (
             "What does the sum of losses hold on to?",
@@ -90,7 +90,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_grad_left_off",
-        "you switch autograd off and leave it off; it should be as it was before",
+        "You switch autograd off and leave it off; it should be as it was before.",
         "gradients",
         (
             "Can anybody train after your function ran?",
@@ -100,7 +100,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_trains",
-        "you change the model by measuring it; it should stay as it is",
+        "You change the model by measuring it; it should stay as it is.",
         "gradients",
         (
             "Which lines of a training step do not belong here?",
@@ -109,7 +109,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_argmax_axis",
-        "you search the largest logit over the pictures of the batch; it should be over the classes",
+        "You search the largest logit over the pictures of the batch; it should be over the classes.",
         "accuracy",
         (
             "What is the shape of your predictions? There should be one for each picture.",
@@ -118,7 +118,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_metric_object",
-        "you keep something from one call to the next; each call should begin at zero",
+        "You keep something from one call to the next; each call should begin at zero.",
         "accuracy",
         (
             "Where do your sums start?",
@@ -128,8 +128,8 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_mean_of_means",
-        "you average the batches' means, so a picture in a small batch counts more than one in a large batch; all "
-        "should count the same",
+        "You average the batches' means, so a picture in a small batch counts more than one in a large batch; all "
+        "should count the same.",
         "accuracy",
         (
             "Does the result change with the batch size?",
@@ -139,13 +139,13 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_drop_last",
-        "you leave out the last, smaller batch; every picture should count",
+        "You leave out the last, smaller batch; every picture should count.",
         "accuracy",
         ("How many pictures does your function see?", "A test picture that is not counted was not tested."),
     ),
     Mistake(
         "ev_sum_not_mean",
-        "you do not divide the sum by the number of pictures; it should be a mean",
+        "You do not divide the sum by the number of pictures; it should be a mean.",
         "accuracy",
         (
             "Does the result change if every picture is there twice?",
@@ -154,7 +154,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_last_batch",
-        "you count the last batch only; all should count",
+        "You count the last batch only; all should count.",
         "accuracy",
         (
             "What does your sum hold after the second batch?",
@@ -163,21 +163,21 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_first_batch",
-        "you count the first batch only; all should count",
+        "You count the first batch only; all should count.",
         "accuracy",
         ("How often does your loop run?", "A return inside the loop ends it after one batch."),
     ),
     Mistake(
         "ev_batch_size_assumed",
-        "you divide the sum by batches x batch size, but the last batch is smaller; it should be the number of "
-        "pictures",
+        "You divide the sum by batches x batch size, but the last batch is smaller; it should be the number of "
+        "pictures.",
         "accuracy",
         ("How many pictures are in three batches of 5, 5 and 2?", "Count len(labels) of each batch."),
     ),
     Mistake(
         "ev_two_passes",
-        "you go over the batches more than once; a loader that shuffles has another order the second time, and a "
-        "generator has nothing left, so one loop should do everything",
+        "You go over the batches more than once; a loader that shuffles has another order the second time, and a "
+        "generator has nothing left, so one loop should do everything.",
         "accuracy",
         (
             "How many loops over `batches` do you begin? next(iter(...)), list(...) and zip(*...) are loops, too.",
@@ -187,8 +187,8 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_needs_loader",
-        "you ask `batches` for something that only a DataLoader has; it may be a generator, so all that you need "
-        "should come out of the loop",
+        "You ask `batches` for something that only a DataLoader has; it may be a generator, so all that you need "
+        "should come out of the loop.",
         "accuracy",
         (
             "What do you use of `batches` besides the loop over it: len(...), .dataset, .batch_size?",
@@ -198,19 +198,19 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_percent",
-        "you return the accuracy in percent; it should be a fraction in [0, 1]",
+        "You return the accuracy in percent; it should be a fraction in [0, 1].",
         "accuracy",
         ("What is the largest accuracy there can be?", "Percent is for printing: f'{accuracy:.1%}'."),
     ),
     Mistake(
         "ev_error_rate",
-        "you return the share of wrong predictions; it should be that of the right ones",
+        "You return the share of wrong predictions; it should be that of the right ones.",
         "accuracy",
         ("What should a perfect model get?", "Count where the predictions equal the labels."),
     ),
     Mistake(
         "ev_softmax_first",
-        "you apply softmax before the cross-entropy, which applies it itself; it should get the logits",
+        "You apply softmax before the cross-entropy, which applies it itself; it should get the logits.",
         "loss",
         (
             "What does F.cross_entropy expect: logits or probabilities?",
@@ -222,13 +222,13 @@ MISTAKES = bank(
     SWAPPED,
     Mistake(
         "ev_results_swapped",
-        "you return loss and accuracy in the other order; the loss should be first",
+        "You return loss and accuracy in the other order; the loss should be first.",
         "what is returned",
         ("In which order does the exercise name them?", "First the loss, then the accuracy."),
     ),
     Mistake(
         "ev_inference_tensor",
-        "you return a tensor made under inference_mode, which autograd refuses for ever; it should be a plain number",
+        "You return a tensor made under inference_mode, which autograd refuses for ever; it should be a plain number.",
         "what is returned",
         (
             "What happens if somebody multiplies your loss with a parameter?",
@@ -237,7 +237,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ev_returns_nothing",
-        "you return nothing; it should be the loss and the accuracy",
+        "You return nothing; it should be the loss and the accuracy.",
         "what is returned",
         ("What does a Python function return that has no return?", "Return the loss and the accuracy."),
     ),
@@ -247,25 +247,25 @@ MISTAKES = bank(
 OTHERWISE = {
     "not asked": Mistake(
         "",
-        "the model is never called",
+        "The model is never called.",
         "accuracy",
         ("Where do your predictions come from?", "They begin with model(images)."),
     ),
     "accuracy": Mistake(
         "",
-        "the accuracy is not the share of pictures whose largest logit is their label's",
+        "The accuracy is not the share of pictures whose largest logit is their label's.",
         "accuracy",
         ("Count by hand for one small batch.", "Add up over pictures, and divide once by their number."),
     ),
     "loss": Mistake(
         "",
-        "the loss is not the mean cross-entropy of all pictures",
+        "The loss is not the mean cross-entropy of all pictures.",
         "loss",
         ("Compute it by hand for one small batch.", "Add up over pictures, and divide once by their number."),
     ),
     "returned": Mistake(
         "",
-        "what is returned is not a pair of numbers",
+        "What is returned is not a pair of numbers.",
         "what is returned",
         ("What type has what you return?", "Return loss, accuracy: two numbers."),
     ),

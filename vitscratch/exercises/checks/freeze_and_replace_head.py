@@ -23,7 +23,7 @@ OLD_CLASSES, NEW_CLASSES, RATE = 7, 5, 0.03
 MISTAKES = bank(
     Mistake(
         "th_not_replaced",
-        "you leave the old head in the model; it should have a new one",
+        "You leave the old head in the model; it should have a new one.",
         "head",
         (
             "What is model.head after your function?",
@@ -34,7 +34,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_head_inputs",
-        "your new head does not fit the body; its inputs should be as many as the old head's",
+        "Your new head does not fit the body; its inputs should be as many as the old head's.",
         "head",
         (
             "How wide is what the old head reads?",
@@ -43,7 +43,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_head_stacked",
-        "you put the new head behind the old one; it should replace it",
+        "You put the new head behind the old one; it should replace it.",
         "head",
         (
             "How many numbers does your new layer read: the body's, or the old classes'?",
@@ -52,7 +52,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_not_linear",
-        "your new head is more, or something else, than a linear layer; it should be an nn.Linear",
+        "Your new head is more, or something else, than a linear layer; it should be an nn.Linear.",
         "head",
         (
             "What is type(model.head) after your function?",
@@ -61,13 +61,13 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_no_bias",
-        "your new head has no bias; it should be W y + b",
+        "Your new head has no bias; it should be W y + b.",
         "head",
         ("Is model.head.bias None?", "nn.Linear has a bias unless bias=False is said."),
     ),
     Mistake(
         "tf_head_cpu",
-        "your new head has the default device and dtype; it should have those of the old one",
+        "Your new head has the default device and dtype; it should have those of the old one.",
         "head",
         (
             "Where is a new nn.Linear, if the model was moved to a GPU before?",
@@ -77,8 +77,8 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_requires_grad_on_module",
-        "you set requires_grad on modules, where it is only a new attribute that nobody reads; it should be set on "
-        "parameters",
+        "You set requires_grad on modules, where it is only a new attribute that nobody reads; it should be set on "
+        "parameters.",
         "what learns",
         (
             "What is a module's requires_grad, and what is a parameter's?",
@@ -87,7 +87,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_nothing_frozen",
-        "you freeze nothing: everything still learns; only the head should",
+        "You freeze nothing: everything still learns; only the head should.",
         "what learns",
         (
             "Which parameters have requires_grad = True after your function?",
@@ -96,7 +96,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_head_frozen",
-        "you freeze the head, too, so that nothing learns; it should learn",
+        "You freeze the head, too, so that nothing learns; it should learn.",
         "what learns",
         (
             "Which parameters have requires_grad = True after your function?",
@@ -105,7 +105,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_partly_frozen",
-        "you forget a part of the body, and it still learns; all of it should be frozen",
+        "You forget a part of the body, and it still learns; all of it should be frozen.",
         "what learns",
         (
             "Which parameters have requires_grad = True after your function?",
@@ -116,7 +116,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_by_name",
-        'you take every parameter for the head\'s that has "head" in its name; only those of model.head are',
+        'You take every parameter for the head\'s that has "head" in its name; only those of model.head are.',
         "what learns",
         (
             "Which names has this model that begin with head, or have it in them?",
@@ -126,7 +126,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_gradients_kept",
-        "you leave the body the gradients that it had; they should be gone",
+        "You leave the body the gradients that it had; they should be gone.",
         "what learns",
         (
             "What does an optimizer of all parameters do in its next step?",
@@ -135,7 +135,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_train_returns_nothing",
-        "the train that you give the model returns nothing; it should return the model, as nn.Module's does",
+        "The train that you give the model returns nothing; it should return the model, as nn.Module's does.",
         "mode",
         (
             "What is model.train() after your function, and model.eval(), which calls it?",
@@ -145,7 +145,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "tf_frozen_train_mode",
-        "you let model.train() put the frozen body back into train mode; it should stay in eval mode",
+        "You let model.train() put the frozen body back into train mode; it should stay in eval mode.",
         "mode",
         (
             "Call model.train() and then the model twice with one picture. Do the results agree?",
@@ -157,7 +157,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_body_changed",
-        "your body computes something else than before; it should stay as it was",
+        "Your body computes something else than before; it should stay as it was.",
         "what stays",
         (
             "Which line writes to the weights?",
@@ -166,7 +166,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_head_stuck",
-        "your head does not move when it is trained; it should",
+        "Your head does not move when it is trained; it should.",
         "what stays",
         (
             "Does model.head.weight have a gradient after backward()?",
@@ -175,7 +175,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "tf_opt_before_head",
-        "you make the optimizer before the head, so that it holds the old one; it should be made after",
+        "You make the optimizer before the head, so that it holds the old one; it should be made after.",
         "optimizer",
         (
             "Whose parameters are in optimizer.param_groups?",
@@ -185,7 +185,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_optimizer_of_all",
-        "you give the frozen body to the optimizer, too; it should have what learns, and nothing else",
+        "You give the frozen body to the optimizer, too; it should have what learns, and nothing else.",
         "optimizer",
         (
             "How many of the optimizer's parameters have requires_grad = False?",
@@ -195,7 +195,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "th_rate_ignored",
-        "you give the optimizer another learning rate than was asked for; it should be that one",
+        "You give the optimizer another learning rate than was asked for; it should be that one.",
         "optimizer",
         ("What is optimizer.param_groups[0]['lr']?", "Use the argument."),
     ),
@@ -205,7 +205,7 @@ MISTAKES = bank(
 OTHERWISE = {
     "head fails": Mistake(
         "",
-        "the model cannot be called with its new head",
+        "The model cannot be called with its new head.",
         "head",
         (
             "Call the model after replace_head.",
@@ -214,7 +214,7 @@ OTHERWISE = {
     ),
     "no gradient": Mistake(
         "",
-        "no gradient reaches the head, so that it cannot learn",
+        "No gradient reaches the head, so that it cannot learn.",
         "what learns",
         (
             "Does model(images).requires_grad say True after freeze?",
@@ -223,7 +223,7 @@ OTHERWISE = {
     ),
     "fails": Mistake(
         "",
-        "the frozen model cannot be called any more",
+        "The frozen model cannot be called any more.",
         "mode",
         (
             "Call model.eval(), model.train() and the model after freeze.",
@@ -232,8 +232,8 @@ OTHERWISE = {
     ),
     "deaf": Mistake(
         "",
-        "you keep the model itself in eval mode; model.train() should set its .training, as before, and what is below "
-        "it, the head apart, should stay in eval mode",
+        "You keep the model itself in eval mode; model.train() should set its .training, as before, and what is below "
+        "it, the head apart, should stay in eval mode.",
         "mode",
         (
             "What is model.training after model.train()? Others ask it, to put the mode back.",
@@ -242,19 +242,19 @@ OTHERWISE = {
     ),
     "no optimizer": Mistake(
         "",
-        "prepare returns no optimizer",
+        "Your prepare returns no optimizer.",
         "optimizer",
         ("What does your function return?", "An optimizer of torch.optim, made from what learns."),
     ),
     "not prepared": Mistake(
         "",
-        "prepare does not do what replace_head and freeze do",
+        "Your prepare does not do what replace_head and freeze do.",
         "optimizer",
         ("Look at the model after prepare: at model.head, and at requires_grad.", "Call both functions in it."),
     ),
     "optimizer": Mistake(
         "",
-        "parameters of the new head are not in the optimizer",
+        "Parameters of the new head are not in the optimizer.",
         "optimizer",
         (
             "Compare optimizer.param_groups[0]['params'] with model.head.parameters().",

@@ -13,7 +13,7 @@ from vitscratch.exercises.exercise import Mistake
 # Mistakes of the two exercises that call a loss.
 SWAPPED = Mistake(
     "ev_swapped",
-    "you swap predictions and labels in the call of the loss; predictions should come first",
+    "You swap predictions and labels in the call of the loss; predictions should come first.",
     "loss",
     (
         "In which order does F.cross_entropy take its two arguments?",
@@ -23,7 +23,7 @@ SWAPPED = Mistake(
 
 NLL_OF_LOGITS = Mistake(
     "ts_nll_of_logits",
-    "your loss is minus the label's logit; it should be minus its log softmax",
+    "Your loss is minus the label's logit; it should be minus its log softmax.",
     "loss",
     (
         "Can your loss become negative?",
@@ -33,7 +33,7 @@ NLL_OF_LOGITS = Mistake(
 )
 NLL_OF_PROBABILITIES = Mistake(
     "ts_nll_of_probabilities",
-    "your loss is minus the label's probability; it should be minus its logarithm",
+    "Your loss is minus the label's probability; it should be minus its logarithm.",
     "loss",
     (
         "What is your loss when the label's probability is 1? And when it is 0?",

@@ -28,13 +28,13 @@ SEEDS = range(8)
 MISTAKES = bank(
     Mistake(
         "sp_returns_nothing",
-        "you return nothing; it should be two lists of numbers of pictures",
+        "You return nothing; it should be two lists of numbers of pictures.",
         "sizes",
         ("What does a Python function return that has no return?", "Return train, held_out."),
     ),
     Mistake(
         "sp_labels_returned",
-        "you return labels; it should be the numbers of the pictures",
+        "You return labels; it should be the numbers of the pictures.",
         "sizes",
         (
             "How would somebody find the pictures of your lists?",
@@ -43,21 +43,21 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_parts_swapped",
-        "you return the parts in the other order, or take `fraction` for the training part; the held-out part "
-        "should be the second, and `fraction` its share",
+        "You return the parts in the other order, or take `fraction` for the training part; the held-out part "
+        "should be the second, and `fraction` its share.",
         "sizes",
         ("How many pictures are held out at fraction 0.2?", "First those to train on, the larger part here."),
     ),
     Mistake(
         "sp_fraction_ignored",
-        "your held-out part has the same size whatever the fraction; the fraction should decide it",
+        "Your held-out part has the same size whatever the fraction; the fraction should decide it.",
         "sizes",
         ("Where does your function use `fraction`?", "Of n_c pictures of a class, fraction * n_c are held out."),
     ),
     Mistake(
         "sp_whole_folds",
-        "you cut whole folds, one of 1 / fraction of them, rounded, so that 0.4 gives a half or a third; the fraction "
-        "itself should decide the size",
+        "You cut whole folds, one of 1 / fraction of them, rounded, so that 0.4 gives a half or a third; the fraction "
+        "itself should decide the size.",
         "sizes",
         (
             "How many folds is 1 / 0.4, and how large is one of them?",
@@ -66,7 +66,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_class_positions",
-        "you return places within a class; they should be numbers of pictures, which are places in `labels`",
+        "You return places within a class; they should be numbers of pictures, which are places in `labels`.",
         "every picture once",
         (
             "Which picture is meant by number 0 of the second class?",
@@ -76,7 +76,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_overlap",
-        "you put pictures into both parts; each should be in one",
+        "You put pictures into both parts; each should be in one.",
         "every picture once",
         (
             "Can you find a picture that is in both lists?",
@@ -86,7 +86,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_duplicates",
-        "you put pictures more than once into a part; each should be there once",
+        "You put pictures more than once into a part; each should be there once.",
         "every picture once",
         (
             "How many different numbers are in your lists?",
@@ -96,7 +96,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_lost",
-        "you put some pictures into neither part; each should be in one",
+        "You put some pictures into neither part; each should be in one.",
         "every picture once",
         (
             "Which numbers are missing?",
@@ -106,13 +106,14 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_from_one",
-        "you count the pictures from 1; the first should be 0",
+        "You count the pictures from 1; the first should be 0.",
         "every picture once",
         ("What is labels[n] for n labels?", "range(len(labels)) counts from 0 to n - 1."),
     ),
     Mistake(
         "da_ordered_split",
-        "you cut the list in its order, and it is sorted by class; the parts should be drawn at random, class by class",
+        "You cut the list in its order, and it is sorted by class; the parts should be drawn at random, class by "
+        "class.",
         "every class",
         (
             "Which classes are in your held-out part?",
@@ -122,7 +123,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "da_class_missing",
-        "you leave one part without a class; both should have pictures of every class",
+        "You leave one part without a class; both should have pictures of every class.",
         "every class",
         (
             "How many pictures of the smallest class are held out, for several seeds?",
@@ -132,14 +133,14 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_equal_counts",
-        "you hold out equally many pictures of every class; each should give the same share of its own",
+        "You hold out equally many pictures of every class; each should give the same share of its own.",
         "every class",
         ("What is 20 % of 23, and what of 5?", "The held-out part should be made up as the whole is."),
     ),
     Mistake(
         "sp_rounded_past",
-        "where fraction * n_c is a whole number, you hold out one picture more, or fewer; only what is no whole number "
-        "should be rounded",
+        "Where fraction * n_c is a whole number, you hold out one picture more, or fewer; only what is no whole number "
+        "should be rounded.",
         "every class",
         (
             "How many pictures are 0.2 * 5, and how many do you hold out?",
@@ -148,7 +149,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_not_stratified",
-        "you leave the classes' shares to chance; every class should give the same share",
+        "You leave the classes' shares to chance; every class should give the same share.",
         "every class",
         (
             "How many pictures of each class are held out, for several seeds?",
@@ -157,14 +158,14 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_labels_changed",
-        "you change the caller's list of labels, so its numbers now mean other pictures; it should stay as it is",
+        "You change the caller's list of labels, so its numbers now mean other pictures; it should stay as it is.",
         "randomness",
         ("Is `labels` the same before and after?", "Shuffle a list of your own, of numbers, not the labels."),
     ),
     Mistake(
         "sp_not_repeatable",
-        "your split differs for the same seed, depending on who drew random numbers before; the seed alone should "
-        "decide it",
+        "Your split differs for the same seed, depending on who drew random numbers before; the seed alone should "
+        "decide it.",
         "randomness",
         (
             "Where does your function use `seed`?",
@@ -174,7 +175,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_no_shuffle",
-        "you hold out the first, or last, pictures of each class; they should be drawn at random",
+        "You hold out the first, or last, pictures of each class; they should be drawn at random.",
         "randomness",
         (
             "What do neighbouring files have in common?",
@@ -184,14 +185,14 @@ MISTAKES = bank(
     ),
     Mistake(
         "sp_seed_ignored",
-        "you give the same split for another seed; it should be another one",
+        "You give the same split for another seed; it should be another one.",
         "randomness",
         ("Where does your function use `seed`?", "Make the generator from the argument, not from a number."),
     ),
     Mistake(
         "sp_global_seed",
-        "you seed or use a global random generator, so that what others draw from it changes; it should be a "
-        "generator of your own",
+        "You seed or use a global random generator, so that what others draw from it changes; it should be a "
+        "generator of your own.",
         "randomness",
         (
             "What does random.random() give after your function?",
@@ -205,19 +206,19 @@ MISTAKES = bank(
 OTHERWISE = {
     "returned": Mistake(
         "",
-        "what is returned is not a pair of lists of whole numbers",
+        "What is returned is not a pair of lists of whole numbers.",
         "sizes",
         ("What type has what you return?", "Return train, held_out: two lists of numbers."),
     ),
     "sizes": Mistake(
         "",
-        "the held-out part has the wrong size",
+        "The held-out part has the wrong size.",
         "sizes",
         ("How many pictures are fraction * n?", "Rounding may move one picture for each class, no more."),
     ),
     "numbers": Mistake(
         "",
-        "there are numbers that belong to no picture",
+        "There are numbers that belong to no picture.",
         "every picture once",
         ("What is the smallest of your numbers, and what the largest?", "Of n pictures, the numbers are 0 to n - 1."),
     ),

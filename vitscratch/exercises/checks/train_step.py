@@ -40,7 +40,7 @@ RATE, NO_CLIP, CLIP = 0.1, 1e6, 0.25
 MISTAKES = bank(
     Mistake(
         "tr_stays_eval",
-        "you leave the model in eval mode while it is trained; it should be in train mode",
+        "You leave the model in eval mode while it is trained; it should be in train mode.",
         "mode",
         (
             "In which mode is a model that was just evaluated?",
@@ -50,7 +50,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_puts_eval",
-        "you put the model into eval mode; training should run in train mode",
+        "You put the model into eval mode; training should run in train mode.",
         "mode",
         (
             "What do dropout and BatchNorm do in each of the two modes?",
@@ -59,7 +59,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_softmax_first",
-        "you apply softmax before the cross-entropy, which applies it itself; it should get the logits",
+        "You apply softmax before the cross-entropy, which applies it itself; it should get the logits.",
         "loss",
         (
             "What does F.cross_entropy expect: logits or probabilities?",
@@ -70,7 +70,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_sum",
-        "you sum the loss over the batch; it should be the mean",
+        "You sum the loss over the batch; it should be the mean.",
         "loss",
         (
             "What happens to your gradient if every picture is in the batch twice?",
@@ -80,7 +80,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_divided_twice",
-        "you divide the mean loss by the batch size once more; it should stay the mean",
+        "You divide the mean loss by the batch size once more; it should stay the mean.",
         "loss",
         (
             "How large is your loss for a model that guesses? It should be ln(classes).",
@@ -91,7 +91,7 @@ MISTAKES = bank(
     NLL_OF_PROBABILITIES,
     Mistake(
         "ts_softmax_over_batch",
-        "your softmax runs over the pictures of the batch; it should run over the classes",
+        "Your softmax runs over the pictures of the batch; it should run over the classes.",
         "loss",
         (
             "Over which axis do the probabilities of one picture sum to one?",
@@ -100,7 +100,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_bce",
-        "you score every class by itself (binary cross-entropy); one softmax should run over all classes",
+        "You score every class by itself (binary cross-entropy); one softmax should run over all classes.",
         "loss",
         (
             "How many classes can a picture have at once?",
@@ -109,7 +109,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_mse",
-        "your loss is a squared error; it should be the cross-entropy",
+        "Your loss is a squared error; it should be the cross-entropy.",
         "loss",
         (
             "Which loss does the equation in the exercise give?",
@@ -119,7 +119,7 @@ MISTAKES = bank(
     SWAPPED,
     Mistake(
         "ts_no_graph",
-        "your loss has no connection to the weights; autograd should be able to follow it back to them",
+        "Your loss has no connection to the weights; autograd should be able to follow it back to them.",
         "gradients",
         (
             "What makes torch forget how a tensor was computed?",
@@ -128,7 +128,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_no_backward",
-        "you do not call backward(), so the loss gives no gradients; it should be called in every step",
+        "You do not call backward(), so the loss gives no gradients; it should be called in every step.",
         "gradients",
         (
             "Where do the numbers in parameter.grad come from?",
@@ -137,7 +137,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_zero_before_step",
-        "you delete the gradients between backward() and step(); they should be deleted before or after both",
+        "You delete the gradients between backward() and step(); they should be deleted before or after both.",
         "gradients",
         (
             "What does the optimizer find in parameter.grad when it takes its step?",
@@ -146,8 +146,8 @@ MISTAKES = bank(
     ),
     Mistake(
         "tr_zero_grad",
-        "you do not forget old gradients, so that the second step uses those of the first, too; it should use its "
-        "own alone",
+        "You do not forget old gradients, so that the second step uses those of the first, too; it should use its "
+        "own alone.",
         "gradients",
         (
             "What does backward() do with gradients that are there already?",
@@ -157,14 +157,14 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_clip_hard_coded",
-        "you clip the gradient to length 1 whatever clip_norm is; it should be clipped to clip_norm",
+        "You clip the gradient to length 1 whatever clip_norm is; it should be clipped to clip_norm.",
         "clipping",
         ("Where does your function use its last argument?", "Pass clip_norm to the clipping."),
     ),
     Mistake(
         "ts_always_rescaled",
-        "you make short gradients longer, so that all get the length clip_norm; those that are shorter should stay "
-        "as they are",
+        "You make short gradients longer, so that all get the length clip_norm; those that are shorter should stay "
+        "as they are.",
         "clipping",
         (
             "What should happen to a gradient that is shorter than clip_norm?",
@@ -173,7 +173,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_clip_after_step",
-        "you clip the gradients after the step that used them; it should be before",
+        "You clip the gradients after the step that used them; it should be before.",
         "clipping",
         (
             "Which gradients does the optimizer see?",
@@ -182,7 +182,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_no_clip",
-        "your gradient is not clipped when the optimizer uses it; it should be",
+        "Your gradient is not clipped when the optimizer uses it; it should be.",
         "clipping",
         (
             "How long is the gradient when step() runs?",
@@ -192,7 +192,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_clip_by_value",
-        "you cut off each number of the gradient; the whole gradient should be scaled by one factor",
+        "You cut off each number of the gradient; the whole gradient should be scaled by one factor.",
         "clipping",
         (
             "Does your clipped gradient still point into the same direction?",
@@ -201,7 +201,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_clip_per_parameter",
-        "you clip each parameter's gradient by itself; there should be one length for all of them together",
+        "You clip each parameter's gradient by itself; there should be one length for all of them together.",
         "clipping",
         (
             "Of what is |g| the length?",
@@ -210,7 +210,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_step_before_backward",
-        "you take the optimizer's step before this batch has gradients; it should come after backward()",
+        "You take the optimizer's step before this batch has gradients; it should come after backward().",
         "update",
         (
             "Which gradients does step() use: this batch's, or the last one's?",
@@ -219,19 +219,19 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_no_step",
-        "you never take the optimizer's step, so the weights stay as they are; they should change",
+        "You never take the optimizer's step, so the weights stay as they are; they should change.",
         "update",
         ("Who changes the weights?", "backward() computes gradients; optimizer.step() uses them."),
     ),
     Mistake(
         "ts_two_steps",
-        "you take more than one step of the optimizer for a batch; it should be one",
+        "You take more than one step of the optimizer for a batch; it should be one.",
         "update",
         ("How often does your code call optimizer.step()?", "Once for each call of train_step."),
     ),
     Mistake(
         "ts_own_update",
-        "you change the weights by something else than optimizer.step(); only it should change them",
+        "You change the weights by something else than optimizer.step(); only it should change them.",
         "update",
         (
             "What else in your code writes to the weights?",
@@ -240,13 +240,13 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_returns_nothing",
-        "you return nothing; it should be the loss, as a number",
+        "You return nothing; it should be the loss, as a number.",
         "what is returned",
         ("What does a Python function return that has no return?", "Return the loss, as a number: loss.item()."),
     ),
     Mistake(
         "pf_loss_tensor",
-        "you return the loss with its graph; it should be a plain number",
+        "You return the loss with its graph; it should be a plain number.",
         "what is returned",
         (
             "What does the returned tensor hold on to?",
@@ -256,7 +256,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "ts_loss_after_step",
-        "you return the loss as it is after the step; it should be the one that was trained on",
+        "You return the loss as it is after the step; it should be the one that was trained on.",
         "what is returned",
         (
             "Which weights made the logits of the loss that you return?",
@@ -269,19 +269,19 @@ MISTAKES = bank(
 OTHERWISE = {
     "not asked": Mistake(
         "",
-        "the model is never called",
+        "The model is never called.",
         "loss",
         ("Where do your logits come from?", "The loss begins with model(images)."),
     ),
     "other images": Mistake(
         "",
-        "the model is called with something else than the batch",
+        "The model is called with something else than the batch.",
         "loss",
         ("What does your code do to the images?", "Give the model all of them, unchanged."),
     ),
     "loss": Mistake(
         "",
-        "the loss is not the cross-entropy of this batch",
+        "The loss is not the cross-entropy of this batch.",
         "loss",
         (
             "Compute your loss by hand for one picture.",
@@ -290,7 +290,7 @@ OTHERWISE = {
     ),
     "gradients": Mistake(
         "",
-        "the optimizer uses other gradients than those of this batch's loss",
+        "The optimizer uses other gradients than those of this batch's loss.",
         "gradients",
         (
             "Print parameter.grad just before optimizer.step().",
@@ -299,19 +299,19 @@ OTHERWISE = {
     ),
     "clipping": Mistake(
         "",
-        "the gradient is not clipped to clip_norm",
+        "The gradient is not clipped to clip_norm.",
         "clipping",
         ("What is |g| before and after your clipping?", "g is multiplied with clip_norm / |g|, if that is below 1."),
     ),
     "returned": Mistake(
         "",
-        "what is returned is not a number",
+        "What is returned is not a number.",
         "what is returned",
         ("What does float(...) say of what you return?", "Return loss.item()."),
     ),
     "value": Mistake(
         "",
-        "the returned number is not the loss of this batch",
+        "The returned number is not the loss of this batch.",
         "what is returned",
         ("Print the loss before backward().", "Return the loss on which backward() was called."),
     ),
