@@ -386,6 +386,7 @@ UNKNOWN = {
     ),
     "heads rolled": ("merging heads", (MERGE, "z.roll(1, 1).transpose(1, 2).reshape(b, n, d)")),
     "heads flipped inside": ("merging heads", (MERGE, "z.flip(-1).transpose(1, 2).reshape(b, n, d)")),
+    "the input beside the heads": ("output projection", (OUT, "return self.out(merged + x)")),
     "tanh at the end": ("output projection", (OUT, "return self.out(merged).tanh()")),
     "norm at the end": ("output projection", (OUT, "return F.layer_norm(self.out(merged), (d,))")),
     "half the output": ("output projection", (OUT, "return self.out(merged) / 2")),

@@ -125,7 +125,7 @@ def _examine(student: ModuleType, checker: ModuleType, request: Request, outcome
         for outcome in checker.check(student):
             if isinstance(outcome, Problem):
                 bank = getattr(checker, "MISTAKES", {})
-                _say_problem(_with_origin(outcome, request), bank, outcomes)
+                _say_problem(_with_origin(outcome, bank, request), bank, outcomes)
                 break
             assert isinstance(outcome, Passed), f"a check yielded {outcome!r}"
             outcomes.say("passed", what=outcome.what)
@@ -133,7 +133,7 @@ def _examine(student: ModuleType, checker: ModuleType, request: Request, outcome
     outcomes.say("done", count=outcomes.count)
 
 
-def _with_origin(problem: Problem, request: Request) -> Problem:
+def _with_origin(problem: Problem, bank: dict[str, Mistake], request: Request) -> Problem:
     """The same, with the other file of the student's that a known mistake may be in."""
     loaded = [
         (name, file)
@@ -142,8 +142,10 @@ def _with_origin(problem: Problem, request: Request) -> Problem:
         and Path(getattr(sys.modules.get(name), "__file__", None) or "").resolve() == Path(request.file).parent / file
     ]
     known = (problem.mistake or "").partition(" + ")[0]
+    if known not in bank or problem.step != bank[known].step:  # the final norm's eps is not the block's
+        return problem
     for name, file in loaded:
-        if known and known in next(one.load().MISTAKES for one in EXERCISES if one.name == name):
+        if known in next(one.load().MISTAKES for one in EXERCISES if one.name == name):
             told = f"{name} is imported from {file}: look there, too"
             return replace(problem, evidence=f"{problem.evidence}\n{told}")
     return problem

@@ -71,6 +71,8 @@ MISTAKES["attn_over_batch"] = replace(
         *MISTAKES["attn_over_batch"].hints[1:],
     ),
 )
+for _name in ("attn_heads_not_transposed", "attn_packing_per_head"):  # they split a token of 4 numbers rightly
+    MISTAKES[_name] = replace(MISTAKES[_name], hints=MISTAKES[_name].hints[::-1])
 
 
 def check(student: ModuleType) -> Iterator[Outcome]:
@@ -156,6 +158,8 @@ def _constant_values(run: Run, parameters: Parameters, num_heads: int, d: int) -
     if "qkv.bias" not in parameters or same(seen, c.expand_as(seen)):
         return None
     if not same(seen, run(draw(2, 4, d, seed=7), values)):
+        if same(seen - c, x):
+            return "output projection", f"the token itself is added to the merged heads: {told}"
         return "queries, keys and values", f"q, k and v are made of more than their layers: {told}"
     if not bool(torch.isfinite(seen).all()):
         return "softmax", told

@@ -36,7 +36,7 @@ def problem(mistakes: Mistake | Sequence[Mistake], evidence: str) -> Problem:
         what=" And: ".join(mistake.what for mistake in together),
         evidence=evidence,
         step=first.step,
-        hints=tuple(hint for mistake in together for hint in mistake.hints),
+        hints=tuple(dict.fromkeys(hint for mistake in together for hint in mistake.hints)),
         mistake=" + ".join(mistake.name for mistake in together) or None,
         section=first.section,
     )
