@@ -62,7 +62,7 @@ def outcome_of(name: str, text: str) -> Problem | None:
     if isinstance(last, Passed):
         return None
     assert last.what.endswith((".", ".)")) and last.step in exercise(name).steps
-    assert len(last.hints) >= 2 and all(last.hints)
+    assert len(set(last.hints)) == len(last.hints) >= 2 and all(last.hints)
     if 4 <= exercise(name).number <= 8:
         assert last.what.startswith("You"), last.what
         assert_reproduced(last, text)

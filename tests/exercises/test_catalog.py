@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.exercises.students import edited
+from tests.exercises.test_vision_transformer import LIBRARY
 from vitscratch.exercises import EXERCISES, Exercise, Mistake
 from vitscratch.exercises.files import SOLUTIONS, STUBS, exercise_of, is_stub, solution
 from vitscratch.exercises.runner import Runner
@@ -85,6 +87,21 @@ def test_a_mistake_in_an_imported_file_names_the_file(runner: Runner, tmp_path: 
     text = runner.check(path).text()
     assert "wrong: mlp_relu" in text and "mlp is imported from 06_mlp.py: look there, too" in text
     assert 'tutorials/04_encoder_block.ipynb, section "The MLP"' in text
+
+
+def test_a_mistake_beside_what_is_imported_names_no_other_file(runner: Runner, tmp_path: Path) -> None:
+    (tmp_path / "07_encoder_block.py").write_text("from vitscratch import EncoderBlock\n")
+    path = tmp_path / "08_vision_transformer.py"
+    path.write_text(
+        edited(
+            LIBRARY,
+            ("class VisionTransformer", "from encoder_block import EncoderBlock\n\nclass VisionTransformer"),
+            ("nn.LayerNorm(embed_dim, eps=1e-6)", "nn.LayerNorm(embed_dim)"),
+        )
+    )
+    report = runner.check(path)
+    assert report.mistake == "enc_eps_1e-5" and report.problem is not None and report.problem.step == "final norm"
+    assert "look there" not in report.text()
 
 
 def test_the_solution_is_shown_as_code(exercise: Exercise) -> None:
