@@ -154,6 +154,8 @@ MODEL = {  # mistakes of the model; edits of LIBRARY
     "vit_cls_appended": ((CAT, "torch.cat([x, cls], dim=1)"),),
     "tok_no_position": ((ADD, ""), (POS, "")),
     "tok_no_position: unused": ((ADD, ""),),
+    "tok_pos_twice: after the blocks": ((LOOP, f"{LOOP}\n        {ADD}"),),
+    "vit_pos_after_blocks: and the norm": ((ADD, ""), ("x = self.norm(x)", f"x = self.norm(x)\n        {ADD}")),
     "vit_pos_after_blocks": ((ADD, ""), (LOOP, f"{LOOP}\n        {ADD}")),
     "tok_not_parameter": (("nn.Parameter(torch.randn", "(torch.randn"),),
     "tok_no_class_token": ((CLS, ""), ("        cls = self.cls_token.expand(len(x), -1, -1)\n", ""), (CAT, "x"), ("randn(1, 1 + ", "randn(1, "), ("x[:, 0]", "x.mean(1)")),
@@ -257,6 +259,7 @@ INLINE = {
     "enc_no_mlp_residual": (("x = x + m(n2(x))", "x = m(n2(x))"),),
     "attn_scale_embed_dim": (("(dim // heads) ** -0.5", "dim ** -0.5"),),
     "vit_cls_appended": ((CAT, "torch.cat([x, cls], dim=1)"),),
+    "tok_pos_twice": (("        x = self.norm(x)", f"        {ADD}\n        x = self.norm(x)"),),
     "vit_pos_after_blocks": ((ADD, ""), ("        x = self.norm(x)", f"        {ADD}\n        x = self.norm(x)")),
     "pe_relu": (("flatten(2).transpose(1, 2)", "flatten(2).transpose(1, 2).relu()"),),
 }  # fmt: skip

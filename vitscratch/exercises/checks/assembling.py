@@ -157,6 +157,7 @@ LOOPS: list[tuple[str, Callable[[Tensor, list[Block], Numbers], Tensor]]] = [
     ("vit_norm_every_block", lambda x, blocks, n: _through(x, [_normed(b, n, True) for b in blocks])),
     ("vit_long_residual", lambda x, blocks, n: x + _through(x, blocks)),
     ("vit_blocks_unused", lambda x, blocks, n: x),
+    ("tok_pos_twice", lambda x, blocks, n: _through(x, blocks) + n.pos),
     ("vit_pos_after_blocks", lambda x, blocks, n: _through(x - n.pos, blocks) + n.pos),
 ]
 

@@ -19,7 +19,7 @@ NUDGES = {
 OF_MODEL = table(
     """
     vit_plain_list | parameters | You keep the blocks in a plain Python list, so that PyTorch does not know them: they do not learn, are not saved and not moved; use nn.ModuleList. | nn.ModuleList or nn.Sequential registers what it holds.
-    vit_pos_after_blocks | position embedding | You add the positions after the blocks; attention should know them, so add them before the first block. | Eq. 1 ends in + E_pos, and z_0 is what the first block gets.
+    vit_pos_after_blocks | position embedding | You add the positions too late; attention should know them, so they should be added before the first block. | Eq. 1 ends in + E_pos, and z_0 is what the first block gets.
     enc_blocks_unused | encoder blocks | You wrote an encoder block in this file and built the model of another one; it should use yours. | Which class do you call where the blocks are made?
     vit_depth_minus_one | encoder blocks | You use one block too few: the last (or the first) is never run, or what it gives is not used; all of them should be. | Count the passes of the loop; range and slices leave out their end.
     vit_depth_ignored | encoder blocks | You make another number of blocks; it should be depth. | Make one block for each i in range(depth).

@@ -37,7 +37,7 @@ def embedding_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem
     projection = trials[0].projection
     for names, project, prepend in assembling.wrong_embeddings(projection):
         if all_same(trials, found, lambda t, f=(project, prepend): start_under(t, *f)):
-            if names == ("tok_no_position",) and _added_after(trials, traces):
+            if names == ("tok_no_position",) and _used_late(trial):
                 names = ("vit_pos_after_blocks",)
             if short:  # to a table that lacks a row, rows seem shifted
                 names = (*short, *(name for name in names if name not in (*short, "tok_pos_shifted")))
@@ -55,11 +55,12 @@ def _not_in_front(trial: Trial, x: Tensor) -> str:
     return prepending.not_in_front(x, without, trial.numbers().cls)
 
 
-def _added_after(trials: list[Trial], traces: list[list[Heard]]) -> bool:
-    """Whether the positions are added to what the last block returns."""
-    last = {id(trial): heard[-1].out for trial, heard in zip(trials, traces, strict=True)}
-    logits = [trial.logits[1] for trial in trials]
-    return all_same(trials, logits, lambda t: assembling.tail(last[id(t)] + t.numbers().pos, t.numbers()))
+def _used_late(trial: Trial) -> bool:
+    """Whether the logits depend on the positions, which the first block does not get."""
+    with restored(trial.model) as parameters:
+        for name in trial.anatomy.table.names[1:]:
+            parameters[name].zero_()
+        return not same(trial.run(trial.images[1]), trial.logits[1])
 
 
 def start_under(trial: Trial, project: projecting.Project, prepend: assembling.Prepend) -> Tensor:

@@ -30,6 +30,8 @@ def tail_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | No
             return of_the_norm(named(MISTAKES, _with_eps(trial, names, compute), evidence))
     if all_same(trials, found, lambda t: assembling.tail(sum(inputs[id(t)]), t.numbers())):  # type: ignore[arg-type]
         return named(MISTAKES, "vit_long_residual", evidence)
+    if all_same(trials, found, lambda t: assembling.tail(inputs[id(t)][0] + t.numbers().pos, t.numbers())):
+        return named(MISTAKES, "tok_pos_twice", evidence)
     if all_same(trials, found, lambda t: assembling.tail(inputs[id(t)][1], t.numbers())):
         return named(MISTAKES, "vit_blocks_unused", evidence)
     before = {id(trial): heard[-2].out for trial, heard in zip(trials, traces, strict=True)}
