@@ -167,6 +167,11 @@ UNKNOWN = {
         CONV,
         (FLAT, FLAT + " * 1.0001"),
     ),
+    "parameters: never called": (
+        "You make a layer that forward never calls",
+        CONV,
+        ("self.proj =", "self.spare = nn.LazyLinear(embed_dim)\n        self.proj ="),
+    ),
     "parameters: too many": (
         "There are more parameters than the projection's weight and bias.",
         CONV,

@@ -102,10 +102,26 @@ def construct(student: ModuleType, name: str, sizes: Mapping[str, Any]) -> nn.Mo
 
 
 def fill_lazy(module: nn.Module, *inputs: Tensor) -> None:
-    """Lazy layers get their parameters in a first call: call it once, in float32, as it was built."""
+    """Lazy layers get their parameters in a first call: call it once, in float32, as it was built.
+
+    Raises:
+        WrongError: a lazy layer is not called.
+    """
     if any(is_lazy(parameter) for parameter in module.parameters()):
         with torch.no_grad():
             module(*(tensor.float() for tensor in inputs))
+    if unused := [name for name, parameter in module.named_parameters() if is_lazy(parameter)]:
+        raise WrongError(
+            Problem(
+                "You make a layer that forward never calls; every layer should be used.",
+                f"after a call, {', '.join(unused)} still {'has' if len(unused) == 1 else 'have'} no shape",
+                "parameters",
+                (
+                    "Which layers does __init__ make, and which of them does forward call?",
+                    "A lazy layer gets its shape in its first call; one that has none was not called.",
+                ),
+            )
+        )
 
 
 def run(function: Callable[..., Any], *inputs: Tensor, step: str, code: str) -> Any:
