@@ -413,12 +413,14 @@ def test_the_real_folders_are_those_of_the_catalog() -> None:
 
 
 @pytest.fixture
-def undone(monkeypatch: pytest.MonkeyPatch) -> None:
+def undone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What importing a student's file changes is put back."""
     for name in ("path", "meta_path", "argv"):
         monkeypatch.setattr(sys, name, [*getattr(sys, name)])
-    monkeypatch.setattr(sys, "modules", {**sys.modules})
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield
+    for name in ("mlp", "encoder_block"):
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.usefixtures("undone")
