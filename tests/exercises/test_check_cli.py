@@ -452,10 +452,12 @@ def test_try_gives_the_numbers_that_a_check_shows(
     assert f"tensor({number[:-1]}" in capsys.readouterr().out  # without the last digit, which is rounded
 
 
+@pytest.mark.parametrize(
+    ("line", "says"), [("1 / 0", "ZeroDivisionError: division by zero"), ("exit(0)", "SystemExit: 0")]
+)
 @pytest.mark.usefixtures("undone")
-def test_try_of_a_file_that_fails(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_try_of_a_file_that_fails(line: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = tmp_path / "06_mlp.py"
-    path.write_text("from torch import nn\n1 / 0\nclass MLP(nn.Module): ...\n")
+    path.write_text(f"from torch import nn\n{line}\nclass MLP(nn.Module): ...\n")
     assert main(["exercises", "try", str(path)]) == 2
-    says = "cannot be imported: ZeroDivisionError: division by zero; `vitscratch check"
-    assert says in capsys.readouterr().err
+    assert f"cannot be imported: {says}; `vitscratch check" in capsys.readouterr().err

@@ -118,7 +118,7 @@ FAULTS: dict[str, tuple[Callable[[Any], None], str]] = {
     ),
     "a path in the code": (in_code(2, "2 * 3", "'/home/me/a.png'"), "/home/me"),
     "a path on a Mac": (in_code(2, "2 * 3", "'/Users/me/a.png'"), "/Users/me"),
-    "a path in a container": (in_code(2, "2 * 3", "'/root/a.png'"), "/root/a"),
+    "a path of the system": (in_code(2, "2 * 3", "'/var/a.png'"), "/var/a"),
     "a path in Colab": (in_code(2, "2 * 3", "'/content/a.png'"), "/content/a"),
     "a path in an output": (output(2, output_type="stream", name="stdout", text="in /tmp/x1"), "of one machine: '/tmp"),
     "a file of a library": (in_text(3, "wrong", "wrong in lib/site-packages/x.py"), "of one machine: 'site-packages"),

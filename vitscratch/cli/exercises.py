@@ -52,7 +52,7 @@ class Try(Common):
         exercise = exercise_of(self.file)
         try:
             module = load(self.file.resolve(), exercise.name, {one.name: one.file_name for one in EXERCISES})
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             says = f"{self.file} cannot be imported: {type(error).__name__}: {error}"
             raise ValueError(f"{says}; `vitscratch check {shlex.quote(str(self.file))}` says where") from error
         torch.set_printoptions(precision=7)  # evidence has as many digits
