@@ -461,3 +461,8 @@ def test_try_of_a_file_that_fails(line: str, says: str, tmp_path: Path, capsys: 
     path.write_text(f"from torch import nn\n{line}\nclass MLP(nn.Module): ...\n")
     assert main(["exercises", "try", str(path)]) == 2
     assert f"cannot be imported: {says}; `vitscratch check" in capsys.readouterr().err
+
+
+def test_try_with_an_option_that_is_none(capsys: pytest.CaptureFixture) -> None:
+    assert main(["exercises", "try", "--bogus"]) == 2
+    assert capsys.readouterr().err.startswith("vitscratch: --bogus is no option here")

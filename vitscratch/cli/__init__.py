@@ -144,8 +144,9 @@ def _parse(arguments: list[str]) -> Any:
         if not end.code or not is_first_process():  # --help, or another process tells
             raise
         _refuse_unknown_recipe(arguments)
-        with suppress(SystemExit), redirect_stderr(StringIO()):  # tyro takes the word after an unknown option for its
-            _refuse_unknown_option(*parse(args=[*arguments[:1], "x", *arguments[1:]], return_unknown_args=True))
+        for i in (1, 2):  # 2: of a subcommand; tyro takes the word after an unknown option for its value: give it one
+            with suppress(SystemExit), redirect_stderr(StringIO()):
+                _refuse_unknown_option(*parse(args=[*arguments[:i], "x", *arguments[i:]], return_unknown_args=True))
         return parse()
     _refuse_unknown_option(command, unknown)
     return command
