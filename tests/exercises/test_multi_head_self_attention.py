@@ -294,6 +294,21 @@ def test_known_mistake_is_named(name: str) -> None:
         assert problem.step == MISTAKES[problem.mistake].step
 
 
+@pytest.mark.parametrize(
+    ("layers", "which"),
+    [
+        ("qqv", "queries and keys"), ("kkv", "queries and keys"), ("qkk", "keys and values"),
+        ("qvv", "keys and values"), ("qkq", "queries and values"), ("vkv", "queries and values"),
+        ("qqq", "queries, keys and values"), ("kkk", "queries, keys and values"), ("vvv", "queries, keys and values"),
+    ],
+)  # fmt: skip
+def test_which_of_three_share_a_layer(layers: str, which: str) -> None:
+    edits = [(f"self.split(self.to_{z}(x))", f"self.split(self.to_{y}(x))") for z, y in zip("qkv", layers, strict=True)]
+    problem = outcome_of(NAME, edited(RIGHT, *[(old, new) for old, new in edits if old != new]))
+    assert problem is not None and problem.mistake == "attn_layer_used_twice"
+    assert problem.what == f"You make {which} with the same layer; there should be three layers, one for each."
+
+
 def test_a_bias_is_missed_where_it_changes_something() -> None:
     problems = {}
     for layer in ("to_q", "to_k", "to_v"):
@@ -303,6 +318,7 @@ def test_a_bias_is_missed_where_it_changes_something() -> None:
     for layer in ("to_q", "to_v"):
         problem = problems[layer]
         assert problem is not None and problem.mistake == "attn_no_qkv_bias"
+        assert f"missing: {layer}.bias" in problem.evidence, problem.evidence
 
 
 # Of NAMED, those that change different lines: the steps in their order.

@@ -433,7 +433,7 @@ def test_tolerances(twins: tuple) -> None:
 
 def test_awaken_leaves_nothing_at_its_usual_value_and_is_repeatable() -> None:
     model = nn.Sequential(nn.Linear(50, 70), nn.LayerNorm(70), nn.Conv2d(3, 5, 2))
-    awaken(model, seed=1)
+    assert awaken(model, seed=1) is model
     first = {name: parameter.clone() for name, parameter in model.named_parameters()}
     assert all((p != 0).all() and (p != 1).all() and p.unique().numel() == p.numel() for p in first.values())
     assert_close(first["0.weight"].std().item(), 50**-0.5, rtol=0.1, atol=0)

@@ -7,7 +7,7 @@ from vitscratch.parity.names import NameMapping, named_parameters, pair_paramete
 
 
 @torch.no_grad()
-def awaken(model: nn.Module, seed: int = 0) -> None:
+def awaken(model: nn.Module, seed: int = 0) -> nn.Module:
     """Draw every parameter at random, biases and norms too, so that no mistake can hide behind a zero.
 
     At the usual initial values the head is 0 and every logit with it, norms do nothing, and "equal outputs"
@@ -17,6 +17,9 @@ def awaken(model: nn.Module, seed: int = 0) -> None:
     Args:
         model: changed in place; any `nn.Module`. Parameters are drawn in the order of `named_parameters`.
         seed: of a generator of its own; the global random state is not touched.
+
+    Returns:
+        The model.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
@@ -28,6 +31,7 @@ def awaken(model: nn.Module, seed: int = 0) -> None:
         elif not (parameter.dim() == 3 and len(parameter) == 1):  # class token and positions are (1, n, d)
             draw *= parameter[0].numel() ** -0.5
         parameter.copy_(draw)
+    return model
 
 
 @torch.no_grad()

@@ -263,6 +263,18 @@ def _missing(trial: Trial) -> list[str]:
     ]
 
 
+def _missing_words(trial: Trial) -> str:
+    """What is not there: a bias by the name that it would have in the student's module, else the library's."""
+    there = dict(trial.module.named_parameters())
+    words = []
+    for name in _missing(trial):
+        weight = name.replace("bias", "weight")
+        layers = [piece.name for piece in trial.role_map.pieces if piece.target == weight != name]
+        biases = [f"{layer.removesuffix('weight')}bias" for layer in layers if layer.endswith("weight")]
+        words += [bias for bias in dict.fromkeys(biases) if bias not in there] or [name]
+    return ", ".join(words)
+
+
 def _all_sizes(part: Part) -> str:
     return " and ".join(str(tuple(sizes.values())) for sizes in part.sizes)
 
@@ -369,7 +381,7 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
     if found is None and trial.role_map.surplus:
         return _unknown_layout(trial)
     there = counted(trial.built, trial.module, part.count(trial.sizes)) if flags else ""
-    there += f"; missing: {', '.join(_missing(trial))}" if _missing(trial) else ""
+    there += f"; missing: {_missing_words(trial)}" if _missing(trial) else ""
     names = {mistake_name(flag) for flag in found or ()}
     flags = [flag for flag in flags if not part.absorbed.get(flag, frozenset()) & names]
     every = list(dict.fromkeys([*flags, *(found or ())]))
@@ -378,7 +390,7 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
 
 def _unknown_layout(trial: Trial) -> Problem:
     """Some parameters have no role, and some roles no parameter: it may be right, but nobody can tell."""
-    names, missing = ", ".join(trial.role_map.surplus), ", ".join(_missing(trial))
+    names, missing = ", ".join(trial.role_map.surplus), _missing_words(trial)
     return Problem(
         "Your parameters could not all be matched with those of the equations, so that nothing can be compared; each "
         "weight and bias should be one by itself.",

@@ -51,7 +51,7 @@ MISTAKES: dict[str, Mistake] = table(
     attn_heads_interleaved | heads | Your head takes every h-th number of a token; it should take a slice of D_h neighbours. | In the view, the axis of heads comes before the axis of the width.
     attn_heads_and_width_swapped | heads | You mix up the number of heads and the width of a head; there should be num_heads heads, each embed_dim / num_heads wide. | There are num_heads heads, and each is embed_dim / num_heads wide.
     attn_one_head | heads | You compute a single head and do not use num_heads; there should be num_heads of them. | Eq. 6 runs for each head by itself, on its slice of q, k and v.
-    attn_heads_not_transposed | heads | You let the heads of one token look at each other; the axis of heads should move before that of tokens, so that tokens do. | Before the product, q is (b, h, n, k): which axes does yours have?
+    attn_heads_not_transposed | heads | You let the heads of one token look at each other; the axis of heads should move before that of tokens, so that tokens do. | Before the product, q is (b, h, n, d_h): which axes does yours have?
     attn_merge_reshape | merging heads | You merge the heads by reshape alone, which puts other tokens beside each other; the heads of one token should stand beside each other. | First move the axis of heads back behind that of tokens, then join the last two.
     attn_merge_interleaved | merging heads | You merge the heads number by number; it should be head after head. | Of the two axes that are joined, that of heads is the outer one.
     attn_heads_reversed | merging heads | You merge the heads from last to first; it should be from first to last. | They go back in the order in which they came.
@@ -334,6 +334,18 @@ _NAMELESS = {
     "output projection": "You do something else with the merged heads; one linear layer should be the last step.",
 }
 
+_SAME_LAYER = {
+    "": "queries and keys",
+    ":key": "queries and keys",
+    ":value_is_key": "keys and values",
+    ":value_is_query": "queries and values",
+    ":key_is_value": "keys and values",
+    ":query_is_value": "queries and values",
+    ":all": "queries, keys and values",
+    ":all_keys": "queries, keys and values",
+    ":all_values": "queries, keys and values",
+}
+
 PART = Part(
     name="MultiHeadSelfAttention",
     sizes=({"embed_dim": 35, "num_heads": 5}, {"embed_dim": 22, "num_heads": 2}),
@@ -356,6 +368,13 @@ PART = Part(
         for probe in PROBES
     ),
     details=_details,
+    special={
+        f"attn_layer_used_twice{how}": replace(
+            MISTAKES["attn_layer_used_twice"],
+            what=f"You make {which} with the same layer; there should be three layers, one for each.",
+        )
+        for how, which in _SAME_LAYER.items()
+    },
     nameless=_NAMELESS,
     direct={step: (NUDGES[step], _DIRECT[step]) for step in STEPS},
     facts=(

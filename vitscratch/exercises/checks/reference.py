@@ -136,6 +136,8 @@ PROJECTED: dict[str, Function] = {
     "attn_layer_used_twice:key_is_value": lambda x, qkv: _replace(qkv, 1, _part(qkv, 2)),
     "attn_layer_used_twice:query_is_value": lambda x, qkv: _replace(qkv, 0, _part(qkv, 2)),
     "attn_layer_used_twice:all": lambda x, qkv: torch.cat([_part(qkv, 0)] * 3, -1),
+    "attn_layer_used_twice:all_keys": lambda x, qkv: torch.cat([_part(qkv, 1)] * 3, -1),
+    "attn_layer_used_twice:all_values": lambda x, qkv: torch.cat([_part(qkv, 2)] * 3, -1),
     "attn_activation_on_qkv": lambda x, qkv: qkv.relu(),
     "attn_activation_on_qkv:gelu": lambda x, qkv: F.gelu(qkv),
     "attn_activation_on_qkv:tanh": lambda x, qkv: qkv.tanh(),

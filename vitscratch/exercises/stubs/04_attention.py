@@ -4,11 +4,11 @@ Every query looks at all keys and takes a weighted mean of their values (Eq. 6 a
 
     A = softmax(q k^T / sqrt(D_h))        output = A v
 
-q, k and v come for each picture (b) and each head (h): n tokens, each k = D_h numbers wide.
+q, k and v come for each picture (b) and each head (h); each query, key or value is d_h = D_h numbers wide.
 Row i of A says how much query i takes from each key: it is positive and sums to one.
 
-Shapes:      q: (b, h, queries, k); k and v: (b, h, keys, k), with as many keys as queries, or more, or fewer
-             -> output: (b, h, queries, k), weights A: (b, h, queries, keys)
+Shapes:      q: (b, h, queries, d_h); k and v: (b, h, keys, d_h), with as many keys as queries, or more, or fewer
+             -> output: (b, h, queries, d_h), weights A: (b, h, queries, keys)
 Minutes:     15
 Difficulty:  1 of 3
 Tutorial:    tutorials/03_attention.ipynb

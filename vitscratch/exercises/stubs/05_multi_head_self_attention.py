@@ -9,7 +9,7 @@ are put side by side again, and a last linear layer (with bias) projects them (E
 
 q, k and v may be three layers or one. If it is one, its output is first q, then k, then v, each head after head.
 
-Shapes:      (b, n, d) -> (b, n, d); between them (b, h, n, k), where h * k = d
+Shapes:      (b, n, d) -> (b, n, d); between them (b, h, n, d_h), where h * d_h = d
 Minutes:     30
 Difficulty:  3 of 3
 Tutorial:    tutorials/03_attention.ipynb
@@ -27,4 +27,4 @@ class MultiHeadSelfAttention(nn.Module):
         raise NotImplementedError("write MultiHeadSelfAttention: make the layers for queries, keys and values")
 
     def forward(self, x: Tensor) -> Tensor:
-        raise NotImplementedError("write forward: make q, k and v and cut them into heads, each (b, h, n, k)")
+        raise NotImplementedError("write forward: make q, k and v and cut them into heads, each (b, h, n, d_h)")
