@@ -31,6 +31,8 @@ RIGHT = {
         ("return x + self.pos_embed", "return torch.cat([cls + pos[:, :1], x + pos[:, 1:]], dim=1)")),
     "dropout": edited(RIGHT_ONE, ("super().__init__()", "super().__init__()\n        self.drop = nn.Dropout(0.1)"), ("return x + self.pos_embed", "return self.drop(x + self.pos_embed)")),
     "a dict": edited(RIGHT_ONE, ("return x + self.pos_embed", 'return {"patches": len(x), "tokens": x + self.pos_embed}')),
+    "a table on its side": edited(RIGHT_ONE, ("(1, num_patches + 1, embed_dim)", "(embed_dim, num_patches + 1)"),
+        ("x + self.pos_embed", "x + self.pos_embed.mT")),
     "in place": edited(RIGHT_ONE, ("return x + self.pos_embed", "x += self.pos_embed\n        return x, None")),
 }  # fmt: skip
 CAT, ADD = "torch.cat([cls, x], dim=1)", "return x + self.pos_embed"
@@ -42,6 +44,7 @@ EXPAND = "self.cls_token.expand(x.shape[0], -1, -1)"
 FEW = "nn.Parameter(torch.randn(1, num_patches, embed_dim))"
 WRONG = {
     "vit_cls_batch_dim": ((CLS, "nn.Parameter(torch.randn(32, 1, embed_dim))"), (EXPAND, "self.cls_token[:len(x)]")),
+    "vit_cls_batch_dim: rows": ((CLS, "nn.Parameter(torch.randn(32, embed_dim))"), (EXPAND, "self.cls_token[:len(x), None]")),
     "vit_cls_batch_dim: as it is": ((CLS, "nn.Parameter(torch.randn(32, 1, embed_dim))"), (EXPAND, "self.cls_token")),
     "vit_pos_batch_dim": ((POS, "nn.Parameter(torch.randn(32, num_patches + 1, embed_dim))"),),
     "vit_pos_not_on_cls": ((POS, FEW), (f"x = {CAT}", "x = x + self.pos_embed"), (ADD, f"return {CAT}")),
@@ -125,6 +128,13 @@ UNKNOWN = {
         "You make the patches' tokens of something else; each should be the patch plus its position.",
         (ADD, "return x + 1.0001 * torch.cat([0.9999 * self.pos_embed[:, :1], self.pos_embed[:, 1:]], 1)"),
     ),
+    "position embedding: bent": ("You make the patches' tokens of something else", (ADD, "return x + self.pos_embed.sin()")),
+    "position embedding: a factor, too": ("You make the patches' tokens", (ADD, "return x * (1 + self.pos_embed)")),
+    "parameters: one table": (
+        "You keep class token and positions in one table",
+        (CLS, "None"), (EXPAND, "self.pos_embed[:1].expand(len(x), 1, -1)"),
+        ("(1, num_patches + 1, embed_dim)", "(num_patches + 2, embed_dim)"), (ADD, "return x + self.pos_embed[1:]"),
+    ),
     "class token: one picture has no batch": ("", (ADD, "return (x + self.pos_embed).squeeze(0)")),
 }
 
@@ -186,3 +196,10 @@ def test_a_table_whose_rows_stand_in_the_place_of_the_batch_is_told() -> None:
     assert problem and (problem.mistake, problem.step) == (None, "position embedding")
     assert "where the tokens have the batch" in problem.what
     assert problem.evidence.endswith("the result is (8, 8, 11); expected (1, 8, 11); pos_embed is (8, 1, 11)")
+
+
+def test_a_sum_in_place_on_the_callers_patches_is_told() -> None:
+    edits = (f"x = {CAT}", "x += self.pos_embed[:, 1:]\n        cls = cls + self.pos_embed[:, :1]"), (ADD, f"return {CAT}")
+    problem = outcome_of("tokens", edited(RIGHT_ONE, *edits))
+    assert problem and (problem.mistake, problem.step) == ("input_changed", "position embedding")
+    assert problem.evidence.startswith("x = draw(3, 7, 11, seed=3); _ = awaken(Tokens(num_patches=7, embed_dim=11))(x); x[")

@@ -200,19 +200,22 @@ class Table:
 
     def numbers(self, parameters: Mapping[str, Tensor], embed_dim: int) -> tuple[Tensor, Tensor]:
         """The class token, (d), and the positions, (rows, d)."""
-        pos = [parameters[name].reshape(-1, embed_dim) for name in (self.cls_pos, self.pos) if name]
-        return parameters[self.cls].reshape(embed_dim), torch.cat(pos)
+        table = parameters[self.pos].squeeze()
+        if table.shape[-1] != embed_dim:  # it lies there as (d, rows)
+            table = table.mT
+        first = [parameters[self.cls_pos].reshape(1, embed_dim)] if self.cls_pos else []
+        return parameters[self.cls].reshape(embed_dim), torch.cat([*first, table])
 
 
 def find_table(parameters: Mapping[str, Tensor], num_patches: int, embed_dim: int) -> Table:
-    """By shape; among several vectors of one width, the one that is named as a class token."""
+    """By shape, (rows, d) or (d, rows); among several vectors of one width, the one that is named as a class token."""
     vectors = [name for name, tensor in parameters.items() if tensor.numel() == embed_dim]
     likely = [name for name in vectors if "cls" in name.lower() or "class" in name.lower()]
     for rows in (num_patches + 1, num_patches):
         tables = [
             name
             for name, tensor in parameters.items()
-            if tensor.numel() == rows * embed_dim and tensor.shape[-1] == embed_dim and tensor.squeeze().ndim == 2
+            if sorted(tensor.squeeze().shape) == sorted((rows, embed_dim))
         ]
         if tables:
             break

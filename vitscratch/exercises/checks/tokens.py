@@ -21,6 +21,7 @@ from vitscratch.exercises.checks.student import (
     describe,
     differs,
     drawn,
+    in_place,
     shape_of,
     tensor_in,
 )
@@ -120,8 +121,23 @@ def missing(
     ]
     if isinstance(first, Tensor) and table.cls and not table.pos and not others:
         return named(MISTAKES, "tok_no_position", f"{has}; no table of ({num_patches + 1}, {width}) for the positions")
+    copies = [name for name, tensor in layer.named_parameters() if tensor.ndim == 2 and tensor.shape[1] == width]
+    if table.pos and not table.cls and (more := [name for name in copies if name != table.pos]):
+        return named(MISTAKES, "vit_cls_batch_dim", f"{has}; {more[0]} has more than one row of {width} numbers")
     if table.pos and not table.cls:
         return named(MISTAKES, "tok_no_class_token", f"{has}; no vector of {width} numbers for the class token")
+    both = [name for name, tensor in layer.named_parameters() if tensor.numel() == (num_patches + 2) * width]
+    if both and not table.cls and not table.pos:
+        return Problem(
+            "You keep class token and positions in one table, which the checker cannot take apart; they should be two "
+            "parameters.",
+            f"{has}; expected a class token of {width} numbers and positions of ({num_patches + 1}, {width})",
+            "parameters",
+            (
+                "Nothing is said about your computation: it could not be compared.",
+                "nn.Parameter(torch.zeros(1, 1, embed_dim)) for the one, N + 1 rows for the other.",
+            ),
+        )
     if table.cls and len(others) == 1:
         return Problem(
             "Your table of positions has another shape; it should have N + 1 rows of embed_dim numbers.",
@@ -229,6 +245,9 @@ def _values(runs: list[tuple[nn.Module, Tensor, Tensor]]) -> Iterator[Outcome]:
         yield replace(problem, step=CLASS_TOKEN) if rows == [0] else problem
         return
     yield Passed("two calls in eval mode agree")
+    if problem := _in_place(layer, patches):
+        yield problem
+        return
     expected = [prepending.right(patches, *_numbers(layer, patches)) for layer, patches, _ in runs]
     if all(same(tokens, right) for (_, _, tokens), right in zip(runs, expected, strict=True)):
         yield Passed("row 0 is the class token plus the first position, the same for every picture")
@@ -244,7 +263,32 @@ def _values(runs: list[tuple[nn.Module, Tensor, Tensor]]) -> Iterator[Outcome]:
         if all(same(tokens, compute(patches, *_numbers(layer, patches))) for layer, patches, tokens in runs):
             yield named(MISTAKES, names, evidence)
             return
-    yield unknown(tokens, expected[1], evidence)
+    yield unknown(tokens, expected[1], evidence, _right_without_positions(layer, patches))
+
+
+def _in_place(layer: nn.Module, patches: Tensor) -> Problem | None:
+    """The caller's patches have to stay as they were."""
+    given = patches.clone()
+    with torch.no_grad():
+        layer(given)
+    if torch.equal(given, patches):
+        return None
+    batch, num_patches, width = patches.shape
+    made = built("Tokens", {"num_patches": num_patches, "embed_dim": width})
+    code = f"x = {drawn(patches.shape, batch)}; _ = awaken({made})(x); x"
+    return in_place(difference(given, patches, code), POSITION)
+
+
+def _right_without_positions(layer: nn.Module, patches: Tensor) -> bool:
+    """With all positions at zero the class token stands before the patches: then it is the positions that are wrong."""
+    silent = deepcopy(layer)
+    parameters = dict(silent.named_parameters())
+    table = find_table(parameters, *patches.shape[1:])
+    with torch.no_grad():
+        for name in (table.pos, table.cls_pos):
+            if name:
+                parameters[name].zero_()
+    return same(_run(silent, patches), prepending.right(patches, *_numbers(silent, patches)))
 
 
 def _zeros(layer: nn.Module, patches: Tensor) -> bool:
@@ -263,9 +307,12 @@ def _numbers(layer: nn.Module, patches: Tensor) -> tuple[Tensor, Tensor]:
     return cls.detach(), pos.detach()
 
 
-def unknown(tokens: Tensor, expected: Tensor, evidence: str) -> Problem:
-    """No known mistake: row 0 tells of the class token, the others of the positions."""
-    if not same(tokens[:, 0], expected[:, 0]):
+def unknown(tokens: Tensor, expected: Tensor, evidence: str, positions: bool = False) -> Problem:
+    """No known mistake: row 0 tells of the class token, the others of the positions.
+
+    `positions`: it is known to be these.
+    """
+    if not positions and not same(tokens[:, 0], expected[:, 0]):
         return Problem(
             "You make the first token of something else; it should be the class token plus its position.",
             evidence,
