@@ -275,6 +275,13 @@ def edits_of_the_second_half(name: str) -> bool:
 
 UNKNOWN = {
     "tokens scaled": ("first residual", (EQ2, EQ2.replace("x = x", "x = 1.1 * x"))),
+    "first norm added to": ("second residual", (EQ3, "x = self.ln_1(x) + self.mlp(self.ln_2(x))")),
+    "mean of the MLP's tokens": ("MLP", (EQ3, "x = x + self.mlp(self.ln_2(x)).mean(1, keepdim=True)")),
+    "MLP of the next token": ("MLP", (EQ3, "x = x + self.mlp(self.ln_2(x).roll(1, 1))")),
+    "a norm of the largest of all tokens": (
+        "norms",
+        (EQ3, "x = x + self.mlp(x / x.abs().amax((1, 2), True) * self.ln_2.weight + self.ln_2.bias)"),
+    ),
     "a third added": ("second residual", (EQ3, EQ3 + " / 3")),
     "tanh of the norm": ("norms", (EQ2, "x = x + self.attention(self.ln_1(x).tanh())")),
     "tanh of the second norm": ("norms", (EQ3, "x = x + self.mlp(self.ln_2(x).tanh())")),

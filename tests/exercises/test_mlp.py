@@ -103,6 +103,7 @@ def test_known_mistake_is_named(name: str) -> None:
 
 UNKNOWN = {
     "gelu of half": ("activation", (HIDDEN, "F.gelu(self.a(x)) / 2")),
+    "bias twice": ("first layer", (HIDDEN, "F.gelu(self.a(x) + self.a.bias)")),
     "square": ("activation", (HIDDEN, "self.a(x) ** 2")),
     "norm at the end": ("second layer", (OUT, "return F.layer_norm(self.b(hidden), x.shape[-1:])")),
     "half the output": ("second layer", (OUT, "return self.b(hidden) / 2")),

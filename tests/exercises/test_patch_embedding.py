@@ -150,6 +150,13 @@ UNKNOWN = {
         CONV,
         ("self.proj(images)", "self.proj(images + images.roll(1, 3))"),
     ),
+    "projection: a bias for each patch": (
+        "You learn more than one row of numbers to add",
+        CONV,
+        ("super().__init__()", "super().__init__()\n        self.b = nn.Parameter(torch.zeros(9, embed_dim))"),
+        ("stride=patch_size)", "stride=patch_size, bias=False)"),
+        (FLAT, FLAT + " + self.b"),
+    ),
     "projection: squared": ("The tokens are not patch times weight plus bias.", CONV, (FLAT, FLAT + " ** 2")),
     "cut: shape": ("The result has another shape than (batch, patches, embed_dim).", CONV, (FLAT, "x.flatten(2)")),
     "cut: one picture for all": (

@@ -56,6 +56,7 @@ def patchify(images, patch_size):
 }
 PERMUTE = "x = x.permute(0, 2, 4, 1, 3, 5)"
 WRONG = {
+    "pe_no_stride": (RIGHT["F.unfold"], (", stride=patch_size", "")),
     "pe_reshape_not_transpose: no permute": (VIEW, (PERMUTE, "")),
     "pe_reshape_not_transpose: unfolded": (VIEW, (PERMUTE, "x = x.permute(0, 1, 2, 4, 3, 5)")),
     "pe_reshape_not_transpose: F.unfold": (

@@ -128,12 +128,17 @@ UNKNOWN = {
         "You make the patches' tokens of something else; each should be the patch plus its position.",
         (ADD, "return x + 1.0001 * torch.cat([0.9999 * self.pos_embed[:, :1], self.pos_embed[:, 1:]], 1)"),
     ),
-    "position embedding: bent": ("You make the patches' tokens of something else", (ADD, "return x + self.pos_embed.sin()")),
+    "position embedding: bent": (
+        "You make the patches' tokens of something else",
+        (ADD, "return x + self.pos_embed.sin()"),
+    ),
     "position embedding: a factor, too": ("You make the patches' tokens", (ADD, "return x * (1 + self.pos_embed)")),
     "parameters: one table": (
         "You keep class token and positions in one table",
-        (CLS, "None"), (EXPAND, "self.pos_embed[:1].expand(len(x), 1, -1)"),
-        ("(1, num_patches + 1, embed_dim)", "(num_patches + 2, embed_dim)"), (ADD, "return x + self.pos_embed[1:]"),
+        (CLS, "None"),
+        (EXPAND, "self.pos_embed[:1].expand(len(x), 1, -1)"),
+        ("(1, num_patches + 1, embed_dim)", "(num_patches + 2, embed_dim)"),
+        (ADD, "return x + self.pos_embed[1:]"),
     ),
     "class token: one picture has no batch": ("", (ADD, "return (x + self.pos_embed).squeeze(0)")),
 }
@@ -199,7 +204,12 @@ def test_a_table_whose_rows_stand_in_the_place_of_the_batch_is_told() -> None:
 
 
 def test_a_sum_in_place_on_the_callers_patches_is_told() -> None:
-    edits = (f"x = {CAT}", "x += self.pos_embed[:, 1:]\n        cls = cls + self.pos_embed[:, :1]"), (ADD, f"return {CAT}")
+    edits = (
+        (f"x = {CAT}", "x += self.pos_embed[:, 1:]\n        cls = cls + self.pos_embed[:, :1]"),
+        (ADD, f"return {CAT}"),
+    )
     problem = outcome_of("tokens", edited(RIGHT_ONE, *edits))
     assert problem and (problem.mistake, problem.step) == ("input_changed", "position embedding")
-    assert problem.evidence.startswith("x = draw(3, 7, 11, seed=3); _ = awaken(Tokens(num_patches=7, embed_dim=11))(x); x[")
+    assert problem.evidence.startswith(
+        "x = draw(3, 7, 11, seed=3); _ = awaken(Tokens(num_patches=7, embed_dim=11))(x); x["
+    )

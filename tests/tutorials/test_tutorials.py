@@ -58,7 +58,8 @@ def test_it_runs_and_says_what_is_stored(chapter: str) -> None:
 def differences(stored: Any, new: Any) -> list[str]:
     """Cells whose new outputs are not those that are stored: the kinds, the words, the shapes, the look of figures.
 
-    Other numbers may differ, because the order of a sum differs from one machine to another.
+    Other numbers may differ, because the order of a sum differs from one machine to another; so may the choice of
+    pictures of which a model is equally sure, and what a library of another version warns of (no warning is stored).
     """
     found = []
     for cell, again in zip(of_kind(stored, "code"), of_kind(new, "code"), strict=True):
@@ -69,7 +70,7 @@ def differences(stored: Any, new: Any) -> list[str]:
         for (kind, old), (_, fresh) in zip(before, after, strict=True):
             if isinstance(old, str) and old != fresh:
                 found.append(f"cell {cell['id']}: {old!r} is stored, {fresh!r} comes out")
-            elif not isinstance(old, str) and np.abs(old - fresh).mean() > 0.05:
+            elif not isinstance(old, str) and np.abs(old - fresh).mean() > 0.1:
                 found.append(f"cell {cell['id']}: the stored figure ({kind}) does not look like the one that comes out")
     return found
 
@@ -78,7 +79,7 @@ def look(outputs: list[Any]) -> list[tuple[str, Any]]:
     """What of a cell's outputs is the same on every machine, each with its kind."""
     pieces: list[tuple[str, Any]] = []
     for output in outputs:
-        if output["output_type"] == "stream":
+        if output["output_type"] == "stream" and output["name"] != "stderr":
             pieces.append((output["name"], words(output["text"])))
         for kind, data in sorted(output.get("data", {}).items()):
             if kind == "image/png":  # shrunk until fonts and the last digits no longer count

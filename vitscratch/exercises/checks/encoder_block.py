@@ -142,10 +142,25 @@ def _sums(trial: Trial) -> tuple[str, str] | None:
     before = out - w  # what the MLP's output was added to, if it was added
     if not same(before, seen(x, u, nothing)):
         return "second residual", told
+    if all(
+        same(
+            trial.probe(scale * x, {**_off(trial, "attn.proj"), "attn.proj.bias": scale * u})
+            - seen(scale * x, scale * u, nothing),
+            _of_the_mlp(trial, scale * (x + u)),
+        )
+        for scale in (1.0, 1e-3)
+    ):  # the MLP reads what Eq. 2 should give
+        return "second residual", told
     factor = before[0, 0, 0] / (x + u)[0, 0, 0]
     if same(before, x) or same(before, factor * (x + u)) or float(before.abs().max()) < 1e-9:
         return "second residual", told  # Eq. 2 is right as far as it is seen, but not what Eq. 3 adds to
     return "first residual", told
+
+
+def _of_the_mlp(trial: Trial, z: Tensor) -> Tensor:
+    """Right: MLP(LN(z))."""
+    normed = reference.norm(z, inside(trial.parameters, "norm2."))
+    return reference.mlp(normed, inside(trial.parameters, "mlp."))
 
 
 def _attention_half(trial: Trial) -> tuple[str, str] | None:
@@ -192,8 +207,22 @@ def _mlp_half(trial: Trial) -> tuple[str, str] | None:
     right = _compute(x, {**trial.parameters, **constant}, trial.sizes, reference.RIGHT)
     if not {"norm2.weight", "norm2.bias"} <= trial.parameters.keys():
         return "MLP", "with attention's last layer at 0 it is wrong, too; "
+    if _mixed_after_norm(trial, off, x):
+        return "MLP", "with attention's last layer at 0 a token's output depends on other tokens; "
     fine = same(trial.probe(x, constant), right) or _mlp_gets_else(trial, constant)
     return ("norms" if fine else "MLP"), "with attention's last layer at 0 it is wrong, too; "
+
+
+def _mixed_after_norm(trial: Trial, off: dict[str, Tensor], x: Tensor) -> bool:
+    """A token alone is right, several are not, and yet each is normalised by itself: a factor makes no difference."""
+    for scale in (1.0, 1e-3):
+        alone = scale * x[:1, :1]
+        if not same(trial.probe(alone, off) - alone, _of_the_mlp(trial, alone)):
+            return False
+    large = 1e3 * x  # beside which eps is nothing
+    larger = large.clone()
+    larger[:, 1] *= 3
+    return same(trial.probe(larger, off) - larger, trial.probe(large, off) - large)
 
 
 def _attention_gets_else(trial: Trial, constant: dict[str, Tensor]) -> bool:

@@ -110,16 +110,25 @@ def _activation(run: Run, parameters: Parameters, zero: Mapping[str, Tensor], x:
     if "fc1.bias" not in parameters:
         return None
     m, d = parameters["fc1.weight"].shape
-    picked = torch.eye(d, m, dtype=torch.float64)
+    few, picked = min(d, m), torch.eye(d, m, dtype=torch.float64)
+
+    def of(t: Tensor) -> Tensor:
+        return run(x, {**zero, "fc1.bias": F.pad(t, (0, m - few)), "fc2.weight": picked})[..., :few]
+
     for far in (3, 30):  # far out, a bound shows
-        t = torch.linspace(-far, far, min(d, m), dtype=torch.float64)
-        t = F.pad(t, (0, m - len(t)))
-        seen = run(x, {**zero, "fc1.bias": t, "fc2.weight": picked})
-        expected = F.pad(F.gelu(t[:d]), (0, max(0, d - m)))
-        if not same(seen, expected.expand_as(seen)):
-            i = int((seen[0, 0] - expected).abs()[: min(d, m)].argmax())
-            told = f"a hidden number {number(t[i])} comes out as {number(seen[0, 0, i])}"
-            return "activation", f"{told}; GELU gives {number(expected[i])}; "
+        t = torch.linspace(-far, far, few, dtype=torch.float64)
+        seen, expected = of(t), F.gelu(t)
+        if same(seen, expected.expand_as(seen)):
+            continue
+        factor = of(10 * far * t)[0, 0, -1] / (10 * far * far)  # far out, GELU is the identity
+        if same(seen, F.gelu(factor * t).expand_as(seen)):
+            told = (
+                f"if the first layer has weight 0 and gives its bias, {number(t[-1])}, GELU gets {number(factor * far)}"
+            )
+            return "first layer", f"{told}; "
+        i = int((seen[0, 0] - expected).abs().argmax())
+        told = f"a hidden number {number(t[i])} comes out as {number(seen[0, 0, i])}"
+        return "activation", f"{told}; GELU gives {number(expected[i])}; "
     return None
 
 

@@ -132,6 +132,18 @@ def parameters_problem(layer: nn.Module, sizes: dict[str, Any]) -> Problem | Non
                 "list are not.",
             ),
         )
+    others = {name: tensor for name, tensor in parameters.items() if name != projection.weight}
+    tables = [name for name, tensor in others.items() if tensor.numel() > width == tensor.shape[-1]]
+    if not projection.bias and len(others) == len(tables) == 1:
+        return Problem(
+            "You learn more than one row of numbers to add; there should be one bias, the same for every patch.",
+            f"{has}; {tables[0]} has {parameters[tables[0]].numel() // width} rows of {width}",
+            "projection",
+            (
+                "How many numbers has the bias of nn.Linear(..., embed_dim)?",
+                "What tells the places of the patches apart comes in exercise 3; here all patches are treated alike.",
+            ),
+        )
     if not projection.bias:
         return named(MISTAKES, "pe_no_bias", f"{has}; expected a bias of {width} numbers, too")
     if surplus := [name for name in parameters if name not in (projection.weight, projection.bias)]:

@@ -33,6 +33,15 @@ MISTAKES: dict[str, Mistake] = {
             "Inside the function, use its arguments and nothing else.",
         ),
     ),
+    "pe_no_stride": Mistake(
+        "pe_no_stride",
+        "You move on by one pixel, so that the patches overlap; you should move on by a whole patch.",
+        "cut",
+        (
+            "How many patches come out, and how many has the picture?",
+            "unfold has an argument for it: the stride is as long as the patch.",
+        ),
+    ),
     "pe_detached": Mistake(
         "pe_detached",
         "You cut the patches off from the pictures' gradients (detach, .data, numpy or no_grad); gradients should "
@@ -98,10 +107,16 @@ def ignores_its_argument(student: ModuleType, channels: int) -> Problem | None:
 def _wrong_shape(images: Tensor, patch: int, patches: Any) -> Problem:
     batch, channels, height, width = images.shape
     expected = (batch, height * width // patch**2, channels * patch**2)
+    evidence = (
+        f"patchify of images {tuple(images.shape)} with patch_size {patch}: the result is {shape_of(patches)}; "
+        f"expected {expected}: {height // patch} rows of {width // patch} patches of {channels} x {patch} x {patch}"
+    )
+    overlapping = (height - patch + 1) * (width - patch + 1)
+    if isinstance(patches, Tensor) and patches.numel() == batch * overlapping * expected[2]:
+        return named(MISTAKES, "pe_no_stride", evidence)
     return Problem(
         "The result has another shape than (batch, patches, numbers of a patch).",
-        f"patchify of images {tuple(images.shape)} with patch_size {patch}: the result is {shape_of(patches)}; "
-        f"expected {expected}: {height // patch} rows of {width // patch} patches of {channels} x {patch} x {patch}",
+        evidence,
         "cut",
         (
             "A picture of H x W pixels has (H / p) * (W / p) patches; each has c * p * p numbers.",

@@ -213,9 +213,7 @@ def find_table(parameters: Mapping[str, Tensor], num_patches: int, embed_dim: in
     likely = [name for name in vectors if "cls" in name.lower() or "class" in name.lower()]
     for rows in (num_patches + 1, num_patches):
         tables = [
-            name
-            for name, tensor in parameters.items()
-            if sorted(tensor.squeeze().shape) == sorted((rows, embed_dim))
+            name for name, tensor in parameters.items() if sorted(tensor.squeeze().shape) == sorted((rows, embed_dim))
         ]
         if tables:
             break

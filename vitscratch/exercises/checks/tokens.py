@@ -245,8 +245,8 @@ def _values(runs: list[tuple[nn.Module, Tensor, Tensor]]) -> Iterator[Outcome]:
         yield replace(problem, step=CLASS_TOKEN) if rows == [0] else problem
         return
     yield Passed("two calls in eval mode agree")
-    if problem := _in_place(layer, patches):
-        yield problem
+    if changed := _in_place(layer, patches):
+        yield changed
         return
     expected = [prepending.right(patches, *_numbers(layer, patches)) for layer, patches, _ in runs]
     if all(same(tokens, right) for (_, _, tokens), right in zip(runs, expected, strict=True)):
