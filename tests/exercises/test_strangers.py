@@ -161,20 +161,49 @@ class VisionTransformer(nn.Module):
 """
 
 
+HELPERS_BLOCK = """
+from torch import nn
+from vitscratch import MLP, MultiHeadSelfAttention
+class Residual(nn.Module):
+    def __init__(self, dim, fn):
+        super().__init__()
+        self.norm, self.fn = nn.LayerNorm(dim, eps=1e-6), fn
+    def forward(self, x):
+        out = self.fn(self.norm(x)) + x
+        return out
+class EncoderBlock(nn.Sequential):
+    def __init__(self, embed_dim, num_heads, mlp_dim):
+        attention = MultiHeadSelfAttention(embed_dim, num_heads)
+        super().__init__(Residual(embed_dim, attention), Residual(embed_dim, MLP(embed_dim, mlp_dim)))
+"""
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
+        ("encoder_block", HELPERS_BLOCK),
         ("patch_embedding", BARE_PROJECTION),
         ("encoder_block", BARE_BLOCK),
         ("vision_transformer", BARE_MODEL),
         ("vision_transformer", PAIRS_MODEL),
         ("vision_transformer", NORM_IN_CLASSIFIER),
     ],
-    ids=["bare projection", "bare block", "bare model", "pairs", "norm in the classifier"],
+    ids=["helpers", "bare projection", "bare block", "bare model", "pairs", "norm in the classifier"],
 )
 def test_right(name: str, text: str) -> None:
     found = outcomes(name, text)
     assert found and all(isinstance(outcome, Passed) for outcome in found), found[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "edit", "step"),
+    [
+        ("encoder_block", HELPERS_BLOCK, ("out = self.fn", "residual = x\n        out = self.fn"), "first residual"),
+        ("vision_transformer", BARE_MODEL, ("        return ln(x[:, 0]", "        identity = x\n        return ln(x[:, 0]"), "encoder blocks"),
+    ],
+)  # fmt: skip
+def test_a_dead_residual_anywhere_in_the_file(name: str, text: str, edit: tuple[str, str], step: str) -> None:
+    assert_wrong(name, changed(text, *edit), "enc_dead_residual", step)
 
 
 SECOND = 'return x + F.linear(y, p["down"], p["down_b"])'

@@ -2,7 +2,7 @@
 
 import ast
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import ModuleType
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vitscratch.exercises.checks import failing, mlp, multi_head_self_attention, reference
 from vitscratch.exercises.checks.compare import draw, number, same, say
 from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
-from vitscratch.exercises.checks.naming import table
+from vitscratch.exercises.checks.naming import named, table
 from vitscratch.exercises.checks.reference import Flags, Parameters, inside
 from vitscratch.exercises.checks.roles import block_maps
 from vitscratch.exercises.checks.student import WrongError, built
@@ -272,27 +272,22 @@ def _details(trial: Trial, step: str) -> str:
     return found[1] if found else ""
 
 
-def _dead_residual(trial: Trial) -> None:
-    """A name that forward sets to another name, and never reads.
+def dead_residual(module: nn.Module, bank: Mapping[str, Mistake] = MISTAKES) -> None:
+    """A name that forward, of this module or another class of its file, sets to another name, and never reads.
 
     Raises:
         WrongError: there is one.
     """
-    for layer in type(trial.module).__mro__:
-        if layer.__module__.startswith("torch") or "forward" not in vars(layer):
-            continue
+    classes = {base: None for layer in module.modules() for base in type(layer).__mro__}
+    for layer in (one for one in classes if one.__module__ == type(module).__module__):
         try:
             lines, start = inspect.getsourcelines(vars(layer)["forward"])
-        except (OSError, TypeError):
-            return
+        except (KeyError, OSError, TypeError):  # it has that of its base, or one without a text
+            continue
         for name, line in unread_copies(inspect.cleandoc("\n" + "".join(lines))):
-            mistake = MISTAKES["enc_dead_residual"]
             text = lines[line - 1].strip()
             evidence = f"line {start + line - 1}: `{text}`; {name} is never read, and the output is right without it"
-            raise WrongError(
-                Problem(mistake.what, evidence, mistake.step, mistake.hints, mistake.name, mistake.section)
-            )
-        return
+            raise WrongError(named(bank, "enc_dead_residual", evidence))
 
 
 def unread_copies(source: str) -> list[tuple[str, int]]:
@@ -389,7 +384,7 @@ PART = Part(
         "the block is the identity when both last layers give 0: both residuals are there",
         "the MLP reads what attention has added to",
     ),
-    linked=_dead_residual,
+    linked=lambda trial: dead_residual(trial.module),
     shared="enc_shared_norm",
     absorbed={"enc_norm_no_affine": frozenset({"enc_no_norm", "enc_rms_norm", "enc_half_unused"})},
 )

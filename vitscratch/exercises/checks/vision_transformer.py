@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from vitscratch.exercises.checks.compare import draw, same
+from vitscratch.exercises.checks.encoder_block import dead_residual
 from vitscratch.exercises.checks.model.bank import BLOCKS, MISTAKES
 from vitscratch.exercises.checks.model.block import block_problem
 from vitscratch.exercises.checks.model.embedding import embedding_problem
@@ -57,6 +58,7 @@ def _check(student: ModuleType) -> Iterator[Outcome]:
     heard = trace(trials[0], 1) if trials[0].anatomy.hooked else []
     if heard and all(one.alone for one in heard) and (problem := block_problem(student)):
         raise WrongError(problem)
+    dead_residual(trials[0].model, MISTAKES)
     yield Passed("every block is used once, in order; Eq. 1 to Eq. 4 give the same logits with your parameters, awake")
     _gradients(trials[0])
     yield Passed("a gradient reaches every parameter")
