@@ -16,7 +16,7 @@ from vitscratch.exercises.checks.naming import named, table
 from vitscratch.exercises.checks.reference import Flags, Parameters, inside
 from vitscratch.exercises.checks.roles import block_maps
 from vitscratch.exercises.checks.student import WrongError, built
-from vitscratch.exercises.exercise import Mistake, Outcome, Problem
+from vitscratch.exercises.exercise import Mistake, Outcome
 
 STEPS = ("parameters", "norms", "attention", "first residual", "MLP", "second residual")
 

@@ -1,6 +1,5 @@
 """Exercise 2: PatchEmbedding."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -21,6 +20,7 @@ from vitscratch.exercises.checks.student import (
     describe,
     drawn,
     fill_lazy,
+    is_about_a_size,
     shape_of,
     size_of,
     students_code,
@@ -164,8 +164,7 @@ def parameters_problem(layer: nn.Module, sizes: dict[str, Any]) -> Problem | Non
 
 def ignores_its_arguments(build: Any, error: Exception | None = None) -> Problem | None:
     """Whether it fails because it reads a size from elsewhere: a name that is nowhere, or 16 whatever is asked for."""
-    name = re.search("name '(.*?)' is not defined", str(error)) if isinstance(error, NameError) else None
-    if name and re.search("size|dim|patch|channel|chan|depth|heads|classes|batch|num_|width|height", name[1].lower()):
+    if is_about_a_size(error):
         return named(MISTAKES, "tok_global_name", f"NameError: {error}; it is no argument, and no attribute of self")
     try:
         found = tensor_in(awaken(build(**SIXTEEN))(draw(2, 3, 48, 48)), (2, 9, 13))

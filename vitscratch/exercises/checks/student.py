@@ -1,6 +1,7 @@
 """Running a student's code, and saying what came back."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -230,6 +231,13 @@ def differs(code: str, one: Tensor, other: Tensor) -> str:
     place = tuple(int(i) for i in torch.unravel_index((one - other).abs().argmax(), one.shape))
     at = f"{code}[{', '.join(map(str, place))}]"
     return f"{at} is {number(one[place])} the first time and {number(other[place])} the second"
+
+
+def is_about_a_size(error: Exception | None) -> bool:
+    """A NameError for what sounds like a size, so that it should have been an argument: "num_patches"."""
+    name = re.search("name '(.*?)' is not defined", str(error)) if isinstance(error, NameError) else None
+    sizes = "size|dim|patch|chan|depth|heads|classes|batch|num_|width|height"
+    return name is not None and re.search(sizes, name[1].lower()) is not None
 
 
 def raised(code: str, error: Exception) -> str:

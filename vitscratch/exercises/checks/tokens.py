@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
+from traceback import walk_tb
 from types import ModuleType
 from typing import Any
 
@@ -22,12 +23,25 @@ from vitscratch.exercises.checks.student import (
     differs,
     drawn,
     in_place,
+    is_about_a_size,
     shape_of,
     tensor_in,
 )
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
-MISTAKES: dict[str, Mistake] = prepending.MISTAKES
+MISTAKES: dict[str, Mistake] = {
+    **prepending.MISTAKES,
+    "tok_global_name": Mistake(
+        "tok_global_name",
+        "You take a size from somewhere else (a global name, or a number such as 197); it should come from the "
+        "arguments.",
+        POSITION,
+        (
+            "How many rows does the table have for 7 patches?",
+            "Use num_patches and embed_dim in __init__, and in forward the shape of what comes in.",
+        ),
+    ),
+}
 SIZES = [(7, 11), (13, 5)]  # patches, width
 BATCHES = (1, 3, 5)
 
@@ -38,6 +52,26 @@ def check(student: ModuleType) -> Iterator[Outcome]:
         yield from _check(student)
     except WrongError as error:
         yield error.problem
+    except NameError as error:
+        if not is_about_a_size(error):
+            raise
+        *_, (_, line) = walk_tb(error.__traceback__)
+        evidence = f"line {line}: NameError: {error}; it is no argument, and no attribute of self"
+        yield named(MISTAKES, "tok_global_name", evidence)
+
+
+def _made_for_others(student: ModuleType) -> Problem | None:
+    """What is made for the 196 patches of ViT-B/16, whatever is asked for."""
+    try:
+        layer = student.Tokens(num_patches=196, embed_dim=768)
+        table = find_table(dict(layer.named_parameters()), 196, 768)
+        found = tensor_in(layer(draw(2, 196, 768).float()), (2, 197, 768))
+    except Exception:
+        return None
+    if shape_of(found) != "(2, 197, 768)" or not table.cls or not table.pos:
+        return None
+    evidence = "Tokens(num_patches=196, embed_dim=768) has a fitting table, those for other numbers have not"
+    return named(MISTAKES, "tok_global_name", evidence)
 
 
 def _check(student: ModuleType) -> Iterator[Outcome]:
@@ -47,7 +81,9 @@ def _check(student: ModuleType) -> Iterator[Outcome]:
     ]
     for layer, num_patches, width in layers:
         if problem := parameters_problem(layer, num_patches, width):
-            yield problem
+            table = find_table(dict(layer.named_parameters()), num_patches, width)
+            fits = problem.mistake or (table.cls and table.pos)
+            yield problem if fits else _made_for_others(student) or problem
             return
     yield Passed("one class token and one table of positions are registered as parameters")
     runs = []
@@ -121,9 +157,10 @@ def missing(
     ]
     if isinstance(first, Tensor) and table.cls and not table.pos and not others:
         return named(MISTAKES, "tok_no_position", f"{has}; no table of ({num_patches + 1}, {width}) for the positions")
-    copies = [name for name, tensor in layer.named_parameters() if tensor.ndim == 2 and tensor.shape[1] == width]
-    if table.pos and not table.cls and (more := [name for name in copies if name != table.pos]):
-        return named(MISTAKES, "vit_cls_batch_dim", f"{has}; {more[0]} has more than one row of {width} numbers")
+    shapes = {name: tuple(tensor.shape) for name, tensor in layer.named_parameters() if name != table.pos}
+    if table.pos and not table.cls and [shape[1:] for shape in shapes.values()] == [(width,)]:
+        name, shape = next(iter(shapes.items()))
+        return named(MISTAKES, "vit_cls_batch_dim", f"{has}; {name} has {shape[0]} rows of {width} numbers")
     if table.pos and not table.cls:
         return named(MISTAKES, "tok_no_class_token", f"{has}; no vector of {width} numbers for the class token")
     both = [name for name, tensor in layer.named_parameters() if tensor.numel() == (num_patches + 2) * width]

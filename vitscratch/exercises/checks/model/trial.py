@@ -1,6 +1,5 @@
 """A model of the student's, awake, with the logits that it gives and those that it should give."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from vitscratch.exercises.checks.student import (
     construct,
     counted,
     fill_lazy,
+    is_about_a_size,
     noted,
     pick_tensor,
     place_of,
@@ -207,8 +207,7 @@ def ignores_its_arguments(student: ModuleType, sizes: Sizes, error: Exception) -
     """Whether these sizes end in an exception since the model is made for others."""
     rows, columns = (side * sizes["patch_size"] for side in grid(sizes))
     code = raised(call_code(sizes, torch.empty(1, sizes["in_channels"], rows, columns)), error)
-    name = re.search("name '(.*?)' is not defined", str(error)) if isinstance(error, NameError) else None
-    if name and re.search("size|dim|patch|chan|depth|heads|classes|batch|num_|width|height", name[1].lower()):
+    if is_about_a_size(error):
         evidence = f"{code}; it is no argument, and no attribute of self"
         return named(MISTAKES, "tok_global_name", evidence)
     try:
