@@ -1,6 +1,6 @@
 import pytest
 
-from tests.exercises.students import edited, outcome_of
+from tests.exercises.students import assert_reproduced, edited, outcome_of
 from vitscratch.exercises.checks.patch_embedding import MISTAKES
 
 HEAD = "import torch\nfrom torch import nn\nimport torch.nn.functional as F\nfrom einops import rearrange\n"
@@ -266,3 +266,33 @@ def test_the_hints_on_a_reshape_are_those_for_a_convolution_or_a_linear_layer() 
     assert of_conv and of_linear and "a token is made of numbers of several places" in of_conv.what
     assert all("convolution" in hint for hint in of_conv.hints[:2])
     assert not any("convolution" in hint for hint in of_linear.hints)
+
+
+BUFFER = edited(
+    LINEAR,
+    (
+        'return self.to_token(rearrange(images, "b c (r p) (s q) -> b (r s) (p q c)", p=p, q=p))',
+        'patches = rearrange(images, "b c (r p) (s q) -> b (r s) (p q c)", p=p, q=p)\n'
+        "        out = images.new_zeros(*patches.shape[:2], self.to_token.out_features)\n"
+        "        buf = torch.zeros_like(patches[:, 0])\n"
+        "        for i in range(patches.shape[1]):\n"
+        "            buf[:] = patches[:, i]\n"
+        "            out[:, i] = self.to_token(buf)\n"
+        "        return out",
+    ),
+)
+
+
+def test_a_buffer_that_autograd_needs_as_it_was_is_the_students() -> None:
+    problem = outcome_of("patch_embedding", BUFFER)
+    assert problem and (problem.mistake, problem.step) == ("input_changed", "projection")
+    assert_reproduced(problem, BUFFER)
+    assert outcome_of("patch_embedding", edited(BUFFER, ("self.to_token(buf)", "self.to_token(buf.clone())"))) is None
+
+
+def test_what_autograd_does_not_find_its_way_through_is_the_students() -> None:
+    bent = "x = self.proj(images)\n        y = x * 1\n        y.data = y.data[:, :1]\n        x = x + 0 * y.sum()"
+    text = edited(CONV, ("x = self.proj(images)", bent))
+    problem = outcome_of("patch_embedding", text)
+    assert problem and problem.what.startswith("You compute something that autograd does not find its way back through")
+    assert_reproduced(problem, text)

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.exercises.students import edited, outcome_of
+from tests.exercises.students import assert_reproduced, edited, outcome_of
 from vitscratch.exercises.checks.tokens import MISTAKES
 
 HEAD = "import torch\nfrom torch import nn\nimport torch.nn.functional as F\nfrom einops import repeat\n"
@@ -217,3 +217,16 @@ def test_a_sum_in_place_on_the_callers_patches_is_told() -> None:
     assert problem.evidence.startswith(
         "x = draw(3, 7, 11, seed=3); _ = awaken(Tokens(num_patches=7, embed_dim=11))(x); x["
     )
+
+
+def test_a_tensor_that_autograd_needs_as_it_was_is_the_students() -> None:
+    text = edited(
+        RIGHT_ONE,
+        (
+            ADD,
+            "ones = torch.ones_like(x)\n        x = x * ones + self.pos_embed\n        ones.zero_()\n        return x",
+        ),
+    )
+    problem = outcome_of("tokens", text)
+    assert problem and (problem.mistake, problem.step) == ("input_changed", "position embedding")
+    assert_reproduced(problem, text)

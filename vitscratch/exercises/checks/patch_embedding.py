@@ -20,6 +20,7 @@ from vitscratch.exercises.checks.student import (
     describe,
     drawn,
     fill_lazy,
+    going_back,
     is_about_a_size,
     shape_of,
     size_of,
@@ -247,9 +248,7 @@ def _values(cases: list[Case]) -> Iterator[Outcome]:
     wrong, expected = next(
         (case, tokens[0]) for case, tokens in zip(cases, right, strict=True) if not same(case.tokens, tokens[0])
     )
-    evidence = changed or (
-        difference(wrong.tokens, expected, f"awaken(PatchEmbedding{_arguments(wrong.sizes)})({_drawn(wrong)})")
-    )
+    evidence = changed or (difference(wrong.tokens, expected, _code(wrong)))
     for names, project in projecting.wrongs(cases[0].projection):
         if all(same(case.tokens, project(*case.numbers)) for case in cases):
             yield projecting.hinted(named(MISTAKES, names, evidence), cases[0].projection)
@@ -257,8 +256,9 @@ def _values(cases: list[Case]) -> Iterator[Outcome]:
     yield _unknown(evidence, bool(changed) or _pixels_moved(cases[0]))
 
 
-def _drawn(case: Case) -> str:
-    return drawn(case.images.shape, seed=len(case.images))
+def _code(case: Case) -> str:
+    """How a student computes the tokens."""
+    return f"awaken(PatchEmbedding{_arguments(case.sizes)})({drawn(case.images.shape, seed=len(case.images))})"
 
 
 def _rights(case: Case) -> list[Tensor]:
@@ -299,7 +299,8 @@ def _pixels_moved(case: Case) -> bool:
 def _gradients(case: Case) -> Iterator[Outcome]:
     tokens = tensor_in(case.layer(case.images.clone()), case.tokens.shape)
     if tokens.requires_grad:
-        tokens.square().sum().backward()
+        with going_back(f"{_code(case)}.square().sum().backward()", "projection"):
+            tokens.square().sum().backward()
     without = [name for name, parameter in case.layer.named_parameters() if parameter.grad is None]
     if without:
         yield named(

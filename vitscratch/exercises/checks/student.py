@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from traceback import walk_tb
 from types import ModuleType
 from typing import Any
 
@@ -244,6 +245,33 @@ def raised(code: str, error: Exception) -> str:
     """For evidence: what the code ends in, one line."""
     message = (str(error).strip().splitlines() or [""])[0]
     return f"{code} ends in {type(error).__name__}: {message[:160]}"
+
+
+@contextmanager
+def going_back(code: str, step: str) -> Iterator[None]:
+    """Errors of a backward pass are the student's, though no line of theirs runs in it; `code` is how they see it.
+
+    Raises:
+        WrongError: something was changed in place, or is otherwise such that autograd does not find its way back.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        *_, (frame, _) = walk_tb(error.__traceback__)
+        if not frame.f_globals.get("__name__", "").startswith("torch.autograd"):
+            raise  # in a line of a student's own backward
+        told = in_place(raised(code, error), step)
+        if "inplace" not in str(error):
+            told = Problem(
+                "You compute something that autograd does not find its way back through; a gradient should pass.",
+                told.evidence,
+                step,
+                (
+                    "Which line of forward does more than call layers and functions of PyTorch?",
+                    "No .data, no set_(), no resize_(): they change a tensor behind autograd's back.",
+                ),
+            )
+        raise WrongError(told) from None
 
 
 def in_place(evidence: str, step: str) -> Problem:

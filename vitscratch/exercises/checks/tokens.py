@@ -22,6 +22,7 @@ from vitscratch.exercises.checks.student import (
     describe,
     differs,
     drawn,
+    going_back,
     in_place,
     is_about_a_size,
     shape_of,
@@ -373,7 +374,8 @@ def unknown(tokens: Tensor, expected: Tensor, evidence: str, positions: bool = F
 def _gradients(layer: nn.Module, patches: Tensor) -> Iterator[Outcome]:
     tokens = tensor_in(layer(patches.clone()), (patches.shape[0], patches.shape[1] + 1, patches.shape[2]))
     if tokens.requires_grad:
-        (tokens * draw(*tokens.shape, seed=3)).sum().backward()
+        with going_back(f"{_code(*patches.shape, len(patches))}.sum().backward()", POSITION):
+            (tokens * draw(*tokens.shape, seed=3)).sum().backward()
     without = [name for name, parameter in layer.named_parameters() if parameter.grad is None]
     if without:
         evidence = f"after a backward pass .grad is None for {', '.join(without)}"
