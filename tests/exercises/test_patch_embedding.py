@@ -184,6 +184,16 @@ UNKNOWN = {
         CONV,
         ("self.proj =", "self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))\n        self.proj ="),
     ),
+    "parameters: sizes of a convolution swapped": (
+        "You swap the two sizes of your layer; it should map the c * p * p numbers of a patch to embed_dim.",
+        CONV,
+        ("nn.Conv2d(in_channels, embed_dim", "nn.Conv2d(embed_dim, in_channels"),
+    ),
+    "parameters: sizes of a linear layer swapped": (
+        "You swap the two sizes of your layer",
+        LINEAR,
+        ("in_channels * patch_size * patch_size, embed_dim", "embed_dim, in_channels * patch_size * patch_size"),
+    ),
     "parameters: a list": (
         "No parameter has the size of the projection.",
         CONV,

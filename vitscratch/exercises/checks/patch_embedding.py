@@ -145,6 +145,17 @@ def parameters_problem(layer: nn.Module, sizes: dict[str, Any]) -> Problem | Non
                 "What tells the places of the patches apart comes in exercise 3; here all patches are treated alike.",
             ),
         )
+    beside = parameters.get(projection.weight.removesuffix("weight") + "bias")
+    if beside is not None and (beside.numel(), width) == tuple(parameters[projection.weight].shape[:2]):
+        return Problem(
+            "You swap the two sizes of your layer; it should map the c * p * p numbers of a patch to embed_dim.",
+            f"{has}; expected a bias of {width} numbers, not of {beside.numel()}",
+            "parameters",
+            (
+                "How many numbers come into the layer, and how many should come out?",
+                "What comes in is the first argument of nn.Linear and nn.Conv2d, what comes out the second.",
+            ),
+        )
     if not projection.bias:
         return named(MISTAKES, "pe_no_bias", f"{has}; expected a bias of {width} numbers, too")
     if surplus := [name for name in parameters if name not in (projection.weight, projection.bias)]:
