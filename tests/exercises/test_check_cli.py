@@ -452,6 +452,29 @@ def test_try_gives_the_numbers_that_a_check_shows(
     assert f"tensor({number[:-1]}" in capsys.readouterr().out  # without the last digit, which is rounded
 
 
+@pytest.mark.usefixtures("undone")
+def test_try_gives_the_pixels_that_a_check_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch._tensor_str.PRINT_OPTS.precision
+    mine = tmp_path / "01_patchify.py"
+    mine.write_text(
+        "from einops import rearrange\n\ndef patchify(images, patch_size):\n    p = patch_size\n"
+        "    return rearrange(images, 'b c (r p) (s q) -> b (s r) (c p q)', p=p, q=p)\n"
+    )
+    report = check(mine)
+    assert report.problem is not None and report.mistake == "pe_column_major"
+    assert f"(to see it yourself: vitscratch exercises try {mine})" in report.text()
+    expression, number = re.match(r"(.*) is (\d+); it should be", report.problem.evidence).groups()  # type: ignore[union-attr]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{expression}\nexit()\n"))
+    try:
+        assert main(["exercises", "try", str(mine)]) == 0
+    finally:
+        torch.set_printoptions(precision=before)
+        sys.modules.pop("patchify", None)
+    assert f"tensor({number}." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("line", "says"), [("1 / 0", "ZeroDivisionError: division by zero"), ("exit(0)", "SystemExit: 0")]
 )

@@ -34,7 +34,7 @@ class New(Common):
 
 @dataclass(kw_only=True)
 class Try(Common):
-    """Open a Python prompt with all that a file defines, `awaken` and `draw`: paste there what a check shows.
+    """Open a Python prompt with all that a file defines, `awaken`, `draw` and `pixels`: paste there what a check shows.
 
     The file runs in this process, with no limits.
     """
@@ -45,7 +45,7 @@ class Try(Common):
     def run(self) -> int:
         import torch
 
-        from vitscratch.exercises import EXERCISES, awaken, draw
+        from vitscratch.exercises import EXERCISES, awaken, draw, pixels
         from vitscratch.exercises.files import exercise_of
         from vitscratch.exercises.importing import load
 
@@ -56,9 +56,10 @@ class Try(Common):
             says = f"{self.file} cannot be imported: {type(error).__name__}: {error}"
             raise ValueError(f"{says}; `vitscratch check {shlex.quote(str(self.file))}` says where") from error
         torch.set_printoptions(precision=7)  # evidence has as many digits
-        names = {"torch": torch, "nn": torch.nn, **vars(module), "awaken": awaken, "draw": draw}
+        names = {"torch": torch, "nn": torch.nn, **vars(module), "awaken": awaken, "draw": draw, "pixels": pixels}
         with suppress(SystemExit):  # exit() ends the prompt
-            code.interact(f"{', '.join(exercise.defines)}, awaken, draw, torch. Ctrl-D ends it.", None, names, "")
+            defined = ", ".join(exercise.defines)
+            code.interact(f"{defined}, awaken, draw, pixels, torch. Ctrl-D ends it.", None, names, "")
         return 0
 
 

@@ -7,23 +7,23 @@ from vitscratch.exercises.catalog import EXERCISES
 from vitscratch.exercises.exercise import Exercise, Mistake, Outcome, Passed, Problem
 
 if TYPE_CHECKING:
-    from vitscratch.exercises.checks.compare import draw
+    from vitscratch.exercises.checks.compare import draw, pixels
     from vitscratch.exercises.checks.roles import awaken
     from vitscratch.exercises.report import Report
 
-__all__ = ["EXERCISES", "Exercise", "Mistake", "Outcome", "Passed", "Problem", "awaken", "check", "draw"]
+__all__ = ["EXERCISES", "Exercise", "Mistake", "Outcome", "Passed", "Problem", "awaken", "check", "draw", "pixels"]
 
 
 def __getattr__(name: str) -> Any:
-    """`awaken` and `draw`, with which a student computes the numbers of a report again: they need torch."""
+    """`awaken`, `draw` and `pixels`, with which a student computes the numbers of a report again: they need torch."""
     if name == "awaken":
         from vitscratch.exercises.checks.roles import awaken
 
         return awaken
-    if name == "draw":
-        from vitscratch.exercises.checks.compare import draw
+    if name in ("draw", "pixels"):
+        from vitscratch.exercises.checks import compare
 
-        return draw
+        return getattr(compare, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -14,6 +14,7 @@ Status = Literal["ok", "wrong", "not begun", "not checked", "error"]
 LINES = 8  # of what was printed
 # Begins the failure of a check that was stopped by the clock in none of the student's lines.
 BUSY = "the machine was busy or asleep, which is not your mistake: check again"
+OURS = ("awaken", "draw", "pixels")  # functions that a student calls to get the numbers of the evidence
 TUTORIALS = Path(__file__).parents[2] / "tutorials"  # beside the package, where it runs from its sources
 
 
@@ -97,7 +98,7 @@ class Report:
 
     def _about(self, problem: Problem, hints: int) -> list[str]:
         evidence = problem.evidence.splitlines()
-        if "awaken(" in problem.evidence or "draw(" in problem.evidence:
+        if any(f"{name}(" in problem.evidence for name in OURS):
             evidence += [f"(to see it yourself: vitscratch exercises try {shlex.quote(str(self.file))})"]
         lines = _indented("WRONG", [problem.what, *evidence, f"step: {problem.step}"])
         if problem.mistake:

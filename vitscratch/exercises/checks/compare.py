@@ -21,6 +21,13 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+def pixels(batch: int, channels: int, height: int, width: int) -> Tensor:
+    """Pictures whose pixel values say where they are: 1000000 batch + 10000 channel + 100 row + column."""
+    axes = (torch.arange(size, dtype=torch.float64) for size in (batch, channels, height, width))
+    b, c, y, x = torch.meshgrid(*axes, indexing="ij")
+    return 1_000_000 * b + 10_000 * c + 100 * y + x
+
+
 def same(seen: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> bool:
     """Equal up to rounding, relative to the largest number."""
     if seen.shape != expected.shape:

@@ -7,11 +7,10 @@ from traceback import walk_tb
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vitscratch.exercises.checks import compare, cutting
-from vitscratch.exercises.checks.compare import difference
+from vitscratch.exercises.checks.compare import difference, pixels
 from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.student import shape_of
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
@@ -57,7 +56,7 @@ MISTAKES: dict[str, Mistake] = {
 
 def check(student: ModuleType) -> Iterator[Outcome]:
     """Pictures in which every pixel's value says where it is, cut into patches."""
-    pictures = [(coordinates(b, c, rows * p, columns * p), p) for b, c, rows, columns, p in SIZES]
+    pictures = [(pixels(b, c, rows * p, columns * p), p) for b, c, rows, columns, p in SIZES]
     found = []
     for images, patch in pictures:
         try:
@@ -66,7 +65,7 @@ def check(student: ModuleType) -> Iterator[Outcome]:
             if problem := _is_nowhere(error) or ignores_its_argument(student, images.shape[1]):
                 yield problem
                 return
-            error.add_note(f"patchify was called with images of shape {tuple(images.shape)} and patch_size {patch}")
+            error.add_note(f"called as in {_code(images, patch)}")
             raise
     for (images, patch), patches in zip(pictures, found, strict=True):
         expected = cutting.right(images, patch)
@@ -75,13 +74,6 @@ def check(student: ModuleType) -> Iterator[Outcome]:
             return
     yield Passed("patches come as (batch, patches, numbers of a patch), for pictures of any height and width")
     yield from _values(student, pictures, found)
-
-
-def coordinates(batch: int, channels: int, height: int, width: int) -> Tensor:
-    """Pictures whose pixel values say where they are: 1000000 batch + 10000 channel + 100 row + column."""
-    axes = (torch.arange(size, dtype=torch.float64) for size in (batch, channels, height, width))
-    b, c, y, x = torch.meshgrid(*axes, indexing="ij")
-    return 1_000_000 * b + 10_000 * c + 100 * y + x
 
 
 def _is_nowhere(error: Exception) -> Problem | None:
@@ -96,7 +88,7 @@ def _is_nowhere(error: Exception) -> Problem | None:
 
 def ignores_its_argument(student: ModuleType, channels: int) -> Problem | None:
     """The side of the patch is 16 whatever is asked for: right for 16, wrong for others."""
-    images = coordinates(1, channels, 32, 48)
+    images = pixels(1, channels, 32, 48)
     try:
         works = same(student.patchify(images, 16), cutting.right(images, 16))
     except Exception:
@@ -104,12 +96,17 @@ def ignores_its_argument(student: ModuleType, channels: int) -> Problem | None:
     return named(MISTAKES, "tok_global_name", "patchify(images, 16) is right, other sides are not") if works else None
 
 
+def _code(images: Tensor, patch: int) -> str:
+    """How a student computes the patches."""
+    return f"patchify(pixels({', '.join(map(str, images.shape))}), {patch})"
+
+
 def _wrong_shape(images: Tensor, patch: int, patches: Any) -> Problem:
     batch, channels, height, width = images.shape
     expected = (batch, height * width // patch**2, channels * patch**2)
     evidence = (
-        f"patchify of images {tuple(images.shape)} with patch_size {patch}: the result is {shape_of(patches)}; "
-        f"expected {expected}: {height // patch} rows of {width // patch} patches of {channels} x {patch} x {patch}"
+        f"{_code(images, patch)} returns {shape_of(patches)}; it should return {expected}: "
+        f"{height // patch} rows of {width // patch} patches of {channels} x {patch} x {patch}"
     )
     overlapping = (height - patch + 1) * (width - patch + 1)
     if isinstance(patches, Tensor) and patches.numel() == batch * overlapping * expected[2]:
@@ -133,17 +130,18 @@ def _values(student: ModuleType, pictures: list[tuple[Tensor, int]], found: list
     ]
     if not wrong:
         yield Passed("every pixel is where it belongs: patches row by row, pixels as (channel, row, column)")
-        images = pictures[0][0].clone().requires_grad_()
+        images, patch = pictures[0]
+        code = _code(images, patch).replace("), ", ").requires_grad_(), ")
         try:
-            patches = student.patchify(images, pictures[0][1])
+            patches = student.patchify(images.clone().requires_grad_(), patch)
         except RuntimeError as error:
             if "numpy()" not in str(error):
                 raise
             says = str(error).partition(". Use")[0]  # it would advise to detach, which is the mistake
-            yield named(MISTAKES, "pe_detached", f"images.requires_grad is True, and patchify fails: {says}")
+            yield named(MISTAKES, "pe_detached", f"{code} ends in RuntimeError: {says}")
             return
         if not patches.requires_grad:
-            yield named(MISTAKES, "pe_detached", "images.requires_grad is True, the patches' requires_grad is False")
+            yield named(MISTAKES, "pe_detached", f"{code}.requires_grad is False; it should be True")
             return
         yield Passed("gradients find their way back to the pictures")
         return
@@ -155,18 +153,15 @@ def _values(student: ModuleType, pictures: list[tuple[Tensor, int]], found: list
 
 
 def _evidence(images: Tensor, patch: int, patches: Tensor) -> str:
-    """Says it in a picture whose pixels know where they are.
+    """Says it in pictures whose pixels know where they are.
 
     The first number of a patch is the same in every order of its pixels: it shows the order of the patches alone,
     which is told first.
     """
     expected = cutting.right(images, patch)
     count = 1 if not same(patches[..., :1], expected[..., :1]) else patches.shape[-1]
-    apart = difference(patches[..., :count], expected[..., :count], "patches")
-    return (
-        "in pictures whose pixels are 1000000 batch + 10000 channel + 100 row + column, of shape "
-        f"{tuple(images.shape)}, with patch_size {patch}: {apart}"
-    )
+    apart = difference(patches[..., :count], expected[..., :count], _code(images, patch))
+    return f"{apart}\neach pixel says where it is: 1000000 batch + 10000 channel + 100 row + column"
 
 
 def _unknown(images: Tensor, patch: int, patches: Tensor) -> Problem:
