@@ -249,8 +249,29 @@ def test_what_is_no_layer_is_told(mistake: str, edit: tuple[str, str], evidence:
 def test_an_error_with_pictures_that_are_not_square_is_the_students() -> None:
     side = "side = image_size if isinstance(image_size, int) else image_size[0]"
     text = edited(CONV, ("self.proj =", f"{side}\n        self.n = (side // patch_size) ** 2\n        self.proj ="))
-    with pytest.raises(RuntimeError, match="is invalid for input of size"):
+    with pytest.raises(RuntimeError, match="is invalid for input of size") as raised:
         outcome_of("patch_embedding", edited(text, (FLAT, "x.reshape(len(x), -1, self.n).mT")))
+    assert raised.value.step == "cut"  # type: ignore[attr-defined]
+    assert raised.value.__notes__ == [
+        "called as in awaken(PatchEmbedding(image_size=(21, 35), patch_size=7, in_channels=2, embed_dim=13))"
+        "(draw(1, 2, 21, 35, seed=1))",
+        "reshape of (1, 13, 3, 5)",
+    ]
+
+
+def test_an_error_in_init_says_for_which_sizes() -> None:
+    with pytest.raises(AssertionError) as raised:
+        outcome_of("patch_embedding", edited(CONV, ("self.proj =", "assert embed_dim < 11\n        self.proj =")))
+    says = "called as in PatchEmbedding(image_size=32, patch_size=8, in_channels=3, embed_dim=11)"
+    assert raised.value.__notes__ == [says]
+
+
+@pytest.mark.parametrize("right", [LINEAR, CONV])
+def test_a_buffer_in_single_precision_is_explained(right: str) -> None:
+    text = edited(right, ("def forward(self, images):", "def forward(self, images):\n        images = images.float()"))
+    problem = outcome_of("patch_embedding", text)
+    assert problem and (problem.mistake, problem.step) == ("fixed_dtype", "cut")
+    assert_reproduced(problem, text)
 
 
 def test_every_mistake_is_tried() -> None:

@@ -230,3 +230,40 @@ def test_a_tensor_that_autograd_needs_as_it_was_is_the_students() -> None:
     problem = outcome_of("tokens", text)
     assert problem and (problem.mistake, problem.step) == ("input_changed", "position embedding")
     assert_reproduced(problem, text)
+
+
+def test_an_error_of_some_inputs_says_which() -> None:
+    with pytest.raises(RuntimeError, match="Sizes of tensors must match") as raised:
+        outcome_of("tokens", edited(RIGHT_ONE, (EXPAND, "self.cls_token")))
+    assert raised.value.step == "class token"  # type: ignore[attr-defined]
+    assert raised.value.__notes__ == [
+        "called as in awaken(Tokens(num_patches=7, embed_dim=11))(draw(3, 7, 11, seed=3))",
+        "cat of (1, 1, 11) and (3, 7, 11)",
+    ]
+    with pytest.raises(RuntimeError) as raised:
+        outcome_of("tokens", edited(RIGHT_ONE, (ADD, "return x + self.pos_embed[:, :8]")))
+    assert raised.value.step == "position embedding"  # type: ignore[attr-defined]
+    assert (
+        raised.value.__notes__[0] == "called as in awaken(Tokens(num_patches=13, embed_dim=5))(draw(1, 13, 5, seed=1))"
+    )
+
+
+def test_an_error_in_init_says_for_which_sizes() -> None:
+    with pytest.raises(AssertionError) as raised:
+        outcome_of(
+            "tokens", edited(RIGHT_ONE, ("super().__init__()", "super().__init__()\n        assert embed_dim > 5"))
+        )
+    assert raised.value.__notes__ == ["called as in Tokens(num_patches=13, embed_dim=5)"]
+
+
+def test_a_buffer_in_single_precision_is_explained() -> None:
+    text = edited(
+        RIGHT_ONE,
+        (
+            ADD,
+            "y = torch.zeros(x.shape)\n        y.index_copy_(1, torch.arange(x.shape[1]), x)\n        return y + self.pos_embed",
+        ),
+    )
+    problem = outcome_of("tokens", text)
+    assert problem and problem.mistake == "fixed_dtype"
+    assert_reproduced(problem, text)

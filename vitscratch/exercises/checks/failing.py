@@ -76,6 +76,17 @@ def locate(error: Exception, again: Callable[[], Any], place: Place) -> None:
             error.add_note(f"{recorder.failed} of {' and '.join(recorder.shapes)}")
 
 
+def in_patch_embedding(done: Sequence[str], failed: str) -> str:
+    """Of exercise 2, whose layer has the right sizes: what does not fit it was cut wrongly."""
+    return "projection" if "linear" in done and failed in ("sum", "factor", "product", "norm") else "cut"
+
+
+def in_tokens(done: Sequence[str], failed: str) -> str:
+    """Of exercise 3."""
+    first = failed in ("join", "shape") or (failed == "other" and "join" not in done)
+    return "class token" if first else "position embedding"
+
+
 def in_attention(done: Sequence[str], failed: str) -> str:
     """Of exercise 4."""
     if "softmax" in done or "attention" in done:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitscratch.exercises.checks import projecting
+from vitscratch.exercises.checks import failing, projecting
 from vitscratch.exercises.checks.compare import difference, draw, same, say
 from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.projecting import Projection, find_projection
@@ -16,14 +16,16 @@ from vitscratch.exercises.checks.roles import awaken
 from vitscratch.exercises.checks.student import (
     StudentError,
     WrongError,
+    built,
     construct,
     describe,
     drawn,
     fill_lazy,
     going_back,
     is_about_a_size,
+    noted,
+    run,
     shape_of,
-    size_of,
     students_code,
     tensor_in,
 )
@@ -82,8 +84,12 @@ def _check(student: ModuleType) -> Iterator[Outcome]:
     cases: list[Case] = []
     for sizes in SIZES:
         try:
-            with students_code():
+            with students_code(), noted(f"called as in {_built(sizes)}"):
                 layer = construct(student, "PatchEmbedding", sizes)
+            with (
+                students_code(),
+                noted(f"called as in {_built(sizes)}({drawn(_pictures(1, sizes).shape, seed=1)}.float())"),
+            ):
                 fill_lazy(layer, _pictures(1, sizes))
             if problem := parameters_problem(awaken(layer), sizes):
                 yield problem
@@ -110,7 +116,7 @@ def parameters_problem(layer: nn.Module, sizes: dict[str, Any]) -> Problem | Non
     """What is registered, if it is not one weight and one bias of the right sizes."""
     patch, channels, width = sizes["patch_size"], sizes["in_channels"], sizes["embed_dim"]
     parameters = dict(layer.named_parameters())
-    has = f"PatchEmbedding{_arguments(sizes)} has the parameters: {describe(layer)}"
+    has = f"{_built(sizes)} has the parameters: {describe(layer)}"
     convolutions = [module for module in layer.modules() if isinstance(module, nn.Conv2d)]
     if [set(one.stride) for one in convolutions] == [{1}] and set(convolutions[0].kernel_size) == {patch}:
         return named(
@@ -189,8 +195,8 @@ def ignores_its_arguments(build: Any, error: Exception | None = None) -> Problem
     return named(MISTAKES, "tok_global_name", evidence)
 
 
-def _arguments(sizes: dict[str, Any]) -> str:
-    return f"({', '.join(f'{name}={size}' for name, size in sizes.items())})"
+def _built(sizes: dict[str, Any]) -> str:
+    return built("PatchEmbedding", sizes)
 
 
 def _pictures(batch: int, sizes: dict[str, Any]) -> Tensor:
@@ -206,8 +212,15 @@ def _case(layer: nn.Module, sizes: dict[str, Any], batch: int) -> Case:
     assert projection is not None
     shape = (batch, (height // patch) * (columns // patch), width)
     with torch.no_grad(), students_code():
-        tokens = layer(images.clone())
+        tokens = _call(layer, sizes, images)
     return Case(sizes, layer, projection, images, tensor_in(tokens, shape))
+
+
+def _call(layer: nn.Module, sizes: dict[str, Any], images: Tensor) -> Any:
+    """What the student's layer makes of these pictures."""
+    code = f"awaken({_built(sizes)})({drawn(images.shape, seed=len(images))})"
+    with noted(f"called as in {code}", lambda: layer(images.clone()), failing.in_patch_embedding):
+        return run(layer, images.clone(), step="cut", code=code)
 
 
 def _shape_problem(case: Case) -> Problem | None:
@@ -216,9 +229,7 @@ def _shape_problem(case: Case) -> Problem | None:
     shape = (batch, (height // patch) * (width // patch), case.sizes["embed_dim"])
     if shape_of(case.tokens) == str(shape):
         return None
-    evidence = (
-        f"PatchEmbedding{_arguments(case.sizes)} of {size_of(case.images)}: {shape_of(case.tokens)}; expected {shape}"
-    )
+    evidence = f"{_code(case)} returns {shape_of(case.tokens)}; it should return {shape}"
     if (
         isinstance(case.tokens, Tensor)
         and case.tokens.numel() == batch * (height - patch + 1) * (width - patch + 1) * shape[2]
@@ -238,7 +249,7 @@ def _shape_problem(case: Case) -> Problem | None:
 def _values(cases: list[Case]) -> Iterator[Outcome]:
     for case in cases:
         with torch.no_grad():
-            again = tensor_in(case.layer(case.images.clone()), case.tokens.shape)
+            again = tensor_in(_call(case.layer, case.sizes, case.images), case.tokens.shape)
         if not same(again, case.tokens):
             yield named(
                 MISTAKES,
@@ -269,7 +280,7 @@ def _values(cases: list[Case]) -> Iterator[Outcome]:
 
 def _code(case: Case) -> str:
     """How a student computes the tokens."""
-    return f"awaken(PatchEmbedding{_arguments(case.sizes)})({drawn(case.images.shape, seed=len(case.images))})"
+    return f"awaken({_built(case.sizes)})({drawn(case.images.shape, seed=len(case.images))})"
 
 
 def _rights(case: Case) -> list[Tensor]:
@@ -290,7 +301,7 @@ def _one_patch_one_token(case: Case) -> str:
     if changed == [2]:
         return ""
     return (
-        f"PatchEmbedding{_arguments(case.sizes)}: changing the pixels of the third patch of the first row changes "
+        f"{_built(case.sizes)}: changing the pixels of the third patch of the first row changes "
         f"tokens {changed}; expected token 2 alone"
     )
 
@@ -308,7 +319,7 @@ def _pixels_moved(case: Case) -> bool:
 
 
 def _gradients(case: Case) -> Iterator[Outcome]:
-    tokens = tensor_in(case.layer(case.images.clone()), case.tokens.shape)
+    tokens = tensor_in(_call(case.layer, case.sizes, case.images), case.tokens.shape)
     if tokens.requires_grad:
         with going_back(f"{_code(case)}.square().sum().backward()", "projection"):
             tokens.square().sum().backward()

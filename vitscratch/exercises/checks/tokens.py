@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitscratch.exercises.checks import prepending
+from vitscratch.exercises.checks import failing, prepending
 from vitscratch.exercises.checks.compare import difference, draw, same, say
 from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.prepending import CLASS_TOKEN, POSITION, Table, batch_copies, find_table
@@ -25,6 +25,8 @@ from vitscratch.exercises.checks.student import (
     going_back,
     in_place,
     is_about_a_size,
+    noted,
+    run,
     shape_of,
     tensor_in,
 )
@@ -76,10 +78,7 @@ def _made_for_others(student: ModuleType) -> Problem | None:
 
 
 def _check(student: ModuleType) -> Iterator[Outcome]:
-    layers = [
-        (construct(student, "Tokens", {"num_patches": patches, "embed_dim": width}), patches, width)
-        for patches, width in SIZES
-    ]
+    layers = [(_construct(student, patches, width), patches, width) for patches, width in SIZES]
     for layer, num_patches, width in layers:
         if problem := parameters_problem(layer, num_patches, width):
             table = find_table(dict(layer.named_parameters()), num_patches, width)
@@ -99,6 +98,12 @@ def _check(student: ModuleType) -> Iterator[Outcome]:
             runs.append((layer, patches, tokens))
     yield Passed("N patches become N + 1 tokens, for batches of 1, 3 and 5")
     yield from _values(runs)
+
+
+def _construct(student: ModuleType, num_patches: int, width: int) -> nn.Module:
+    sizes = {"num_patches": num_patches, "embed_dim": width}
+    with noted(f"called as in {built('Tokens', sizes)}"):
+        return construct(student, "Tokens", sizes)
 
 
 def parameters_problem(layer: nn.Module, num_patches: int, width: int) -> Problem | None:
@@ -213,9 +218,17 @@ def _try(layer: nn.Module, num_patches: int, width: int) -> Any:
 
 
 def _run(layer: nn.Module, patches: Tensor) -> Any:
-    batch, num_patches, width = patches.shape
     with torch.no_grad():
-        return tensor_in(layer(patches.clone()), (batch, num_patches + 1, width))
+        return _call(layer, patches)
+
+
+def _call(layer: nn.Module, patches: Tensor) -> Any:
+    """What the student's layer makes of these patches."""
+    batch, num_patches, width = patches.shape
+    code = _code(batch, num_patches, width, seed=batch)
+    with noted(f"called as in {code}", lambda: layer(patches.clone()), failing.in_tokens):
+        result = run(layer, patches.clone(), step=CLASS_TOKEN, code=code)
+    return tensor_in(result, (batch, num_patches + 1, width))
 
 
 def _shape_problem(layer: nn.Module, patches: Tensor, tokens: Any) -> Problem | None:
@@ -372,9 +385,10 @@ def unknown(tokens: Tensor, expected: Tensor, evidence: str, positions: bool = F
 
 
 def _gradients(layer: nn.Module, patches: Tensor) -> Iterator[Outcome]:
-    tokens = tensor_in(layer(patches.clone()), (patches.shape[0], patches.shape[1] + 1, patches.shape[2]))
+    tokens = _call(layer, patches)
     if tokens.requires_grad:
-        with going_back(f"{_code(*patches.shape, len(patches))}.sum().backward()", POSITION):
+        batch, num_patches, width = patches.shape
+        with going_back(f"{_code(batch, num_patches, width, batch)}.sum().backward()", POSITION):
             (tokens * draw(*tokens.shape, seed=3)).sum().backward()
     without = [name for name, parameter in layer.named_parameters() if parameter.grad is None]
     if without:
