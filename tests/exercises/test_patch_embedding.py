@@ -194,12 +194,10 @@ UNKNOWN = {
         LINEAR,
         ("in_channels * patch_size * patch_size, embed_dim", "embed_dim, in_channels * patch_size * patch_size"),
     ),
-    "parameters: a list": (
+    "parameters: no layer": (
         "No parameter has the size of the projection.",
         CONV,
-        ("self.proj =", "self.proj, = [None]\n        self.layers ="),
-        ("stride=patch_size)", "stride=patch_size),"),
-        ("self.proj(", "self.layers[0]("),
+        ("nn.Conv2d(in", "nn.Conv2d(2 + in"),
     ),
 }
 
@@ -327,3 +325,10 @@ def test_what_autograd_does_not_find_its_way_through_is_the_students() -> None:
     problem = outcome_of("patch_embedding", text)
     assert problem and problem.what.startswith("You compute something that autograd does not find its way back through")
     assert_reproduced(problem, text)
+
+
+def test_a_layer_in_a_plain_list_is_told() -> None:
+    text = edited(CONV, ("self.proj =", "self.layers ="), ("stride=patch_size)", "stride=patch_size),"))
+    problem = outcome_of("patch_embedding", edited(text, ("self.proj(", "self.layers[0](")))
+    assert problem and (problem.mistake, problem.step) == ("layers_in_plain_list", "parameters")
+    assert problem.evidence.endswith("the parameters: none\nself.layers is not registered")

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from tests.exercises.students import assert_reproduced, edited, outcome_of
@@ -137,6 +139,31 @@ UNKNOWN = {
         (ADD, "return x + self.pos_embed.sin()"),
     ),
     "position embedding: a factor, too": ("You make the patches' tokens", (ADD, "return x * (1 + self.pos_embed)")),
+    "class token: of some pictures": (
+        "You make the first token right for some pictures of a batch only; it should be the same for all of them.",
+        (EXPAND, "torch.cat([self.cls_token, self.cls_token + x[1:, :1]])"),
+    ),
+    "position embedding: chance": (
+        "You let chance change the tokens, or their order, so that calls differ; in eval mode they should not.",
+        (ADD, "return x * (1 + torch.rand_like(x)) + self.pos_embed"),
+    ),
+    "position embedding: shuffled": (
+        "You let chance change the tokens, or their order",
+        (ADD, "return x + self.pos_embed[:, torch.randperm(x.shape[1])]"),
+    ),
+    "class token: chance": ("You let chance change", (EXPAND, "torch.rand(1) * self.cls_token.expand(len(x), -1, -1)")),
+    "class token: a parameter is changed": (
+        "You change a parameter in forward; it should stay as it is until an optimizer changes it.",
+        (
+            f"cls = {EXPAND}",
+            f"self.cls_token.data = self.cls_token.data + self.pos_embed.data[:, :1]\n        cls = {EXPAND}",
+        ),
+    ),
+    "class token: a parameter is changed in place": (
+        "You change a parameter in forward; it should stay as it is until an optimizer changes it.",
+        (CAT, "torch.cat([cls.add_(self.pos_embed[:, :1]), x + self.pos_embed[:, 1:]], dim=1)"),
+        (ADD, "return x"),
+    ),
     "parameters: one table": (
         "You keep class token and positions in one table",
         (CLS, "None"),
@@ -267,3 +294,45 @@ def test_a_buffer_in_single_precision_is_explained() -> None:
     problem = outcome_of("tokens", text)
     assert problem and problem.mistake == "fixed_dtype"
     assert_reproduced(problem, text)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(name for name in UNKNOWN if "chance" in name or "changed" in name),
+        "class token: of some pictures",
+        "class token: cubed",
+    ],
+)
+def test_the_evidence_of_the_unforeseen_can_be_computed(name: str) -> None:
+    text = edited(RIGHT_ONE, *UNKNOWN[name][1:])
+    problem = outcome_of("tokens", text)
+    assert problem
+    assert_reproduced(problem, text)
+    if name.startswith("class token") and "changed" not in name:
+        assert re.search(r"\)\[\d, 0, \d+\] is ", problem.evidence)
+
+
+def test_noise_in_the_place_of_positions_says_for_which_input() -> None:
+    text = edited(RIGHT_ONE, *WRONG["vit_pos_random_each_forward"])
+    problem = outcome_of("tokens", text)
+    assert problem and problem.evidence.startswith(
+        "awaken(Tokens(num_patches=7, embed_dim=11))(draw(3, 7, 11, seed=3))["
+    )
+    assert_reproduced(problem, text)
+
+
+def test_positions_in_a_plain_list_are_told() -> None:
+    rows = "[nn.Parameter(torch.randn(1, 1, embed_dim)) for _ in range(num_patches + 1)]"
+    problem = outcome_of("tokens", edited(RIGHT_ONE, (POS, rows), (ADD, "return x + torch.cat(self.pos_embed, dim=1)")))
+    assert problem and (problem.mistake, problem.step) == ("layers_in_plain_list", "parameters")
+    assert problem.evidence.endswith("the parameters: cls_token (1, 1, 11)\nself.pos_embed is not registered")
+
+
+def test_nothing_false_is_said_of_a_buffer() -> None:
+    problem = outcome_of("tokens", edited(RIGHT_ONE, *WRONG["tok_not_parameter: buffer"]))
+    assert (
+        problem
+        and "are no parameters, so that they never learn" in problem.what
+        and "plain tensors" not in problem.what
+    )

@@ -12,7 +12,7 @@ from vitscratch.exercises.checks import failing, projecting
 from vitscratch.exercises.checks.compare import difference, draw, same, say
 from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.projecting import Projection, find_projection
-from vitscratch.exercises.checks.roles import awaken
+from vitscratch.exercises.checks.roles import awaken, hidden_in_containers
 from vitscratch.exercises.checks.student import (
     StudentError,
     WrongError,
@@ -28,6 +28,7 @@ from vitscratch.exercises.checks.student import (
     shape_of,
     students_code,
     tensor_in,
+    unregistered,
 )
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
@@ -127,6 +128,8 @@ def parameters_problem(layer: nn.Module, sizes: dict[str, Any]) -> Problem | Non
         if fixed := projecting.made_for(parameters, patch, channels, width):
             name, size, hints = fixed
             return replace(named(MISTAKES, "tok_global_name", f"{has}; {name} is made for {size}"), hints=hints)
+        if path := hidden_in_containers(layer):
+            return unregistered(path, has)
         return Problem(
             "No parameter has the size of the projection.",
             f"{has}; expected one weight of {width} x {channels * patch * patch} numbers, and a bias of {width}",

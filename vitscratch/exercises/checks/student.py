@@ -241,6 +241,21 @@ def raised(code: str, error: Exception) -> str:
     return f"{code} ends in {type(error).__name__}: {message[:160]}"
 
 
+def unregistered(path: str, evidence: str) -> Problem:
+    """Layers or parameters are kept in `path`, "layers" or "body.layers", where torch does not see them."""
+    return Problem(
+        "You keep layers where PyTorch does not see them, in a plain list or dict or as a bare tensor; they should "
+        "be registered.",
+        f"{evidence}\nself.{path} is not registered",
+        "parameters",
+        (
+            "Print `[name for name, _ in module.named_parameters()]`: which of your layers is missing?",
+            "nn.ModuleList, nn.ModuleDict and nn.Parameter register what they get; a list does not.",
+        ),
+        "layers_in_plain_list",
+    )
+
+
 @contextmanager
 def going_back(code: str, step: str) -> Iterator[None]:
     """Errors of a backward pass are the student's, though no line of theirs runs in it; `code` is how they see it.

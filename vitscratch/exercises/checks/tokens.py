@@ -1,6 +1,6 @@
 """Exercise 3: class token and position embedding."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from traceback import walk_tb
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from vitscratch.exercises.checks import failing, prepending
-from vitscratch.exercises.checks.compare import difference, draw, same, say
+from vitscratch.exercises.checks.compare import difference, draw, same
 from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.prepending import CLASS_TOKEN, POSITION, Table, batch_copies, find_table
-from vitscratch.exercises.checks.roles import awaken
+from vitscratch.exercises.checks.roles import awaken, hidden_in_containers
 from vitscratch.exercises.checks.student import (
     WrongError,
     built,
@@ -29,6 +29,7 @@ from vitscratch.exercises.checks.student import (
     run,
     shape_of,
     tensor_in,
+    unregistered,
 )
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
@@ -47,6 +48,7 @@ MISTAKES: dict[str, Mistake] = {
 }
 SIZES = [(7, 11), (13, 5)]  # patches, width
 BATCHES = (1, 3, 5)
+CALLS, FEW = 16, 4  # calls with the same input; of how many values dropout makes a number, if it is used twice
 
 
 def check(student: ModuleType) -> Iterator[Outcome]:
@@ -89,10 +91,11 @@ def _check(student: ModuleType) -> Iterator[Outcome]:
     runs = []
     for layer, num_patches, width in layers:
         awaken(layer)
+        before = {name: parameter.detach().clone() for name, parameter in layer.named_parameters()}
         for batch in BATCHES:
             patches = draw(batch, num_patches, width, seed=batch)
             tokens = _run(layer, patches)
-            if problem := _shape_problem(layer, patches, tokens):
+            if problem := _shape_problem(layer, patches, tokens) or _changed(layer, before, patches):
                 yield problem
                 return
             runs.append((layer, patches, tokens))
@@ -116,7 +119,7 @@ def parameters_problem(layer: nn.Module, num_patches: int, width: int) -> Proble
         return named(MISTAKES, name, evidence)
     table = find_table(parameters, num_patches, width)
     if not table.cls or not table.pos:
-        code = _code(2, num_patches, width)
+        code = _code((2, num_patches, width))
         return missing(layer, table, num_patches, width, has, code, lambda: _try(layer, num_patches, width))
     if surplus_names := [name for name in parameters if name not in table.names]:
         norms = all("Norm" in type(layer.get_submodule(name.rpartition(".")[0])).__name__ for name in surplus_names)
@@ -156,6 +159,8 @@ def missing(
     for name, tensor in tensors.items():
         if tensor.numel() in (width, num_patches * width, (num_patches + 1) * width):
             return named(MISTAKES, "tok_not_parameter", f"{has}; {name} {tuple(tensor.shape)} is not among them")
+    if path := hidden_in_containers(layer):
+        return unregistered(path, has)
     others = [
         f"{name} {tuple(tensor.shape)}"
         for name, tensor in layer.named_parameters()
@@ -202,10 +207,11 @@ def missing(
     )
 
 
-def _code(batch: int, num_patches: int, width: int, seed: int = 0) -> str:
+def _code(shape: Sequence[int], seed: int = 0) -> str:
     """How a student computes the tokens."""
+    _, num_patches, width = shape
     layer = built("Tokens", {"num_patches": num_patches, "embed_dim": width})
-    return f"awaken({layer})({drawn((batch, num_patches, width), seed)})"
+    return f"awaken({layer})({drawn(shape, seed)})"
 
 
 def _try(layer: nn.Module, num_patches: int, width: int) -> Any:
@@ -225,7 +231,7 @@ def _run(layer: nn.Module, patches: Tensor) -> Any:
 def _call(layer: nn.Module, patches: Tensor) -> Any:
     """What the student's layer makes of these patches."""
     batch, num_patches, width = patches.shape
-    code = _code(batch, num_patches, width, seed=batch)
+    code = _code(patches.shape, batch)
     with noted(f"called as in {code}", lambda: layer(patches.clone()), failing.in_tokens):
         result = run(layer, patches.clone(), step=CLASS_TOKEN, code=code)
     return tensor_in(result, (batch, num_patches + 1, width))
@@ -249,6 +255,26 @@ def _shape_problem(layer: nn.Module, patches: Tensor, tokens: Any) -> Problem | 
         evidence,
         CLASS_TOKEN,
         ("N patches become N + 1 tokens.", "Concatenate along the axis of tokens, dim=1."),
+    )
+
+
+def _changed(layer: nn.Module, before: Mapping[str, Tensor], patches: Tensor) -> Problem | None:
+    """A call, the first after awakening or after others that left all as it was, has to leave the parameters alone."""
+    changed = [name for name, parameter in layer.named_parameters() if not torch.equal(parameter, before[name])]
+    if not changed:
+        return None
+    batch, num_patches, width = patches.shape
+    name, made = changed[0], built("Tokens", {"num_patches": num_patches, "embed_dim": width})
+    made = f"awaken({made}).requires_grad_(False)"  # else autograd may complain first
+    code = f"m = {made}; _ = m({drawn(patches.shape, batch)}); m.get_parameter({name!r})"
+    return Problem(
+        "You change a parameter in forward; it should stay as it is until an optimizer changes it.",
+        difference(layer.get_parameter(name).detach(), before[name], code),
+        CLASS_TOKEN if name == find_table(before, num_patches, width).cls else POSITION,
+        (
+            f"Print self.{name} before and after a call.",
+            "Add to a new tensor, `first = self.cls_token + ...`; do not assign to .data or write into a parameter.",
+        ),
     )
 
 
@@ -288,12 +314,9 @@ def _values(runs: list[tuple[nn.Module, Tensor, Tensor]]) -> Iterator[Outcome]:
     layer, patches, tokens = runs[1]  # a batch of three
     again = _run(layer, patches)
     if not same(again, tokens):
-        name = "tok_dropout" if _zeros(layer, patches) else "vit_pos_random_each_forward"
-        rows = (tokens != again).any(dim=-1)[0].nonzero().flatten().tolist() or [0]
-        place = rows[0] if rows == [0] else rows[-1]  # 0: the class token alone
-        apart = f"tokens[0, {place}] begins {say(tokens[0, place])} and then {say(again[0, place])}"
-        problem = named(MISTAKES, name, f"two calls with the same input in eval mode: {apart}")
-        yield replace(problem, step=CLASS_TOKEN) if rows == [0] else problem
+        problem = _random(layer, patches, differs(_code(patches.shape, len(patches)), tokens, again))
+        alone = not bool((tokens != again)[:, 1:].any())
+        yield replace(problem, step=CLASS_TOKEN) if alone else problem
         return
     yield Passed("two calls in eval mode agree")
     if changed := _in_place(layer, patches):
@@ -305,16 +328,36 @@ def _values(runs: list[tuple[nn.Module, Tensor, Tensor]]) -> Iterator[Outcome]:
         yield Passed("row i is patch i plus its position")
         yield from _gradients(layer, patches)
         return
-    evidence = next(
-        difference(tokens, right, _code(len(patches), patches.shape[1], patches.shape[2], len(patches)))
-        for (_, patches, tokens), right in zip(runs, expected, strict=True)
-        if not same(tokens, right)
+    (layer, patches, tokens), right = next(
+        (run, right) for run, right in zip(runs, expected, strict=True) if not same(run[2], right)
     )
+    code = _code(patches.shape, len(patches))
+    evidence = difference(tokens, right, code)
     for names, compute in prepending.wrongs():
         if all(same(tokens, compute(patches, *_numbers(layer, patches))) for layer, patches, tokens in runs):
             yield named(MISTAKES, names, evidence)
             return
-    yield unknown(tokens, expected[1], evidence, _right_without_positions(layer, patches))
+    problem = unknown(tokens, right, evidence, _right_without_positions(layer, patches))
+    first = difference(tokens[:, :1], right[:, :1], code)
+    yield replace(problem, evidence=first) if problem.step == CLASS_TOKEN else problem
+
+
+def _random(layer: nn.Module, patches: Tensor, evidence: str) -> Problem:
+    """What to say of calls that differ: dropout leaves a number as it is, but for a factor, or takes it away."""
+    if not _zeros(layer, patches):
+        return named(MISTAKES, "vit_pos_random_each_forward", evidence)
+    calls = torch.stack([_run(layer, patches) for _ in range(CALLS)]).sort(dim=0).values
+    if int((calls.diff(dim=0) != 0).sum(dim=0).max()) < FEW:
+        return named(MISTAKES, "tok_dropout", evidence)
+    return Problem(
+        "You let chance change the tokens, or their order, so that calls differ; in eval mode they should not.",
+        evidence,
+        POSITION,
+        (
+            "Call it twice with one input, in eval mode.",
+            "Which line draws random numbers (rand, randn, randperm)? Eq. 1 has nothing of that.",
+        ),
+    )
 
 
 def _in_place(layer: nn.Module, patches: Tensor) -> Problem | None:
@@ -363,9 +406,14 @@ def unknown(tokens: Tensor, expected: Tensor, evidence: str, positions: bool = F
 
     `positions`: it is known to be these.
     """
-    if not positions and not same(tokens[:, 0], expected[:, 0]):
+    right = [same(one, its) for one, its in zip(tokens[:, 0], expected[:, 0], strict=True)]
+    if not positions and not all(right):
+        some = (
+            "You make the first token right for some pictures of a batch only; it should be the same for all of them."
+        )
+        none = "You make the first token of something else; it should be the class token plus its position."
         return Problem(
-            "You make the first token of something else; it should be the class token plus its position.",
+            some if any(right) else none,
             evidence,
             CLASS_TOKEN,
             (
@@ -387,8 +435,7 @@ def unknown(tokens: Tensor, expected: Tensor, evidence: str, positions: bool = F
 def _gradients(layer: nn.Module, patches: Tensor) -> Iterator[Outcome]:
     tokens = _call(layer, patches)
     if tokens.requires_grad:
-        batch, num_patches, width = patches.shape
-        with going_back(f"{_code(batch, num_patches, width, batch)}.sum().backward()", POSITION):
+        with going_back(f"{_code(patches.shape, len(patches))}.sum().backward()", POSITION):
             (tokens * draw(*tokens.shape, seed=3)).sum().backward()
     without = [name for name, parameter in layer.named_parameters() if parameter.grad is None]
     if without:
