@@ -159,8 +159,13 @@ UNKNOWN = {
     ),
     "projection: squared": ("The tokens are not patch times weight plus bias.", CONV, (FLAT, FLAT + " ** 2")),
     "cut: shape": ("The result has another shape than (batch, patches, embed_dim).", CONV, (FLAT, "x.flatten(2)")),
+    "cut: of the next picture": (
+        "You make tokens of another picture of the batch; a token should be made of a patch of its own picture.",
+        LINEAR,
+        ("rearrange(images", "rearrange(images.roll(1, 0)"),
+    ),
     "cut: one picture for all": (
-        "A token is not made of its own patch, pixel by pixel.",
+        "You make tokens of another picture of the batch",
         CONV,
         ("self.proj(images)", "self.proj(images[:1].expand_as(images))"),
     ),
@@ -332,3 +337,18 @@ def test_a_layer_in_a_plain_list_is_told() -> None:
     problem = outcome_of("patch_embedding", edited(text, ("self.proj(", "self.layers[0](")))
     assert problem and (problem.mistake, problem.step) == ("layers_in_plain_list", "parameters")
     assert problem.evidence.endswith("the parameters: none\nself.layers is not registered")
+
+
+@pytest.mark.parametrize("name", ["cut: of the next picture", "cut: one picture for all"])
+def test_the_evidence_of_another_picture_can_be_computed(name: str) -> None:
+    _, source, *edits = UNKNOWN[name]
+    problem = outcome_of("patch_embedding", edited(source, *edits))
+    assert problem
+    assert_reproduced(problem, edited(source, *edits))
+
+
+def test_two_calls_that_differ_say_for_which_picture() -> None:
+    source, *edits = WRONG["pe_dropout"]
+    problem = outcome_of("patch_embedding", edited(source, *edits))
+    assert problem
+    assert_reproduced(problem, edited(source, *edits))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vitscratch.exercises.checks import failing, projecting
-from vitscratch.exercises.checks.compare import difference, draw, same, say
+from vitscratch.exercises.checks.compare import difference, draw, same
 from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.projecting import Projection, find_projection
 from vitscratch.exercises.checks.roles import awaken, hidden_in_containers
@@ -19,6 +19,7 @@ from vitscratch.exercises.checks.student import (
     built,
     construct,
     describe,
+    differs,
     drawn,
     fill_lazy,
     going_back,
@@ -254,11 +255,7 @@ def _values(cases: list[Case]) -> Iterator[Outcome]:
         with torch.no_grad():
             again = tensor_in(_call(case.layer, case.sizes, case.images), case.tokens.shape)
         if not same(again, case.tokens):
-            yield named(
-                MISTAKES,
-                "pe_dropout",
-                f"two calls with one picture in eval mode begin {say(case.tokens)} and {say(again)}",
-            )
+            yield named(MISTAKES, "pe_dropout", differs(_code(case), case.tokens, again))
             return
     yield Passed("two calls in eval mode agree")
     changed = _one_patch_one_token(cases[0])
@@ -278,6 +275,9 @@ def _values(cases: list[Case]) -> Iterator[Outcome]:
         if all(same(case.tokens, project(*case.numbers)) for case in cases):
             yield projecting.hinted(named(MISTAKES, names, evidence), cases[0].projection)
             return
+    if mixed := _of_other_pictures(cases[1]):
+        yield mixed
+        return
     yield _unknown(evidence, bool(changed) or _pixels_moved(cases[0]))
 
 
@@ -306,6 +306,28 @@ def _one_patch_one_token(case: Case) -> str:
     return (
         f"{_built(case.sizes)}: changing the pixels of the third patch of the first row changes "
         f"tokens {changed}; expected token 2 alone"
+    )
+
+
+def _of_other_pictures(case: Case) -> Problem | None:
+    """Make the first picture of a batch black, and see whose tokens change."""
+    images = case.images.clone()
+    images[0] = 0
+    with torch.no_grad():
+        tokens = tensor_in(case.layer(images), case.tokens.shape)
+    changed = ((tokens - case.tokens).abs() > 1e-9).flatten(1).any(1).tolist()
+    right = [number == 0 for number in range(len(changed))]
+    if changed == right:
+        return None
+    start = f"m = awaken({_built(case.sizes)}); x = {drawn(images.shape, seed=len(images))}; y = m(x); x[0] = 0"
+    return Problem(
+        "You make tokens of another picture of the batch; a token should be made of a patch of its own picture.",
+        f"{start}; ((m(x) - y).abs() > 1e-9).flatten(1).any(1).tolist() is {changed}; it should be {right}",
+        "cut",
+        (
+            "Change one picture of a batch, as the evidence does: whose tokens should change?",
+            "The batch is axis 0: a flip, a roll, a mean or a reshape that reaches it mixes pictures.",
+        ),
     )
 
 
