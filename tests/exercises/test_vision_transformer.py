@@ -431,3 +431,17 @@ def test_a_table_whose_rows_stand_in_the_place_of_the_batch_is_told() -> None:
     problem = outcome_of("vision_transformer", edited(LIBRARY, (f"randn(1, {COUNT}", f"randn({COUNT}, 1")))
     assert problem and (problem.mistake, problem.step) == (None, "position embedding")
     assert problem.evidence.endswith("returns (10, 11); it should return (1, 11); pos_embed is (10, 1, 14)")
+
+
+def test_an_exception_is_told_with_the_call_that_ends_in_it() -> None:
+    with pytest.raises(RuntimeError) as caught:  # one picture goes through
+        outcomes("vision_transformer", edited(LIBRARY, ("self.cls_token.expand(len(x), -1, -1)", "self.cls_token")))
+    called, shapes = caught.value.__notes__
+    assert called.endswith("(draw(3, 2, 24, 24, seed=3))") and shapes == "cat of (1, 1, 14) and (3, 9, 14)"
+
+
+@pytest.mark.parametrize("rows", ["image_size // patch_size**2", "image_size // patch_size"])
+def test_a_wrong_number_of_positions_is_no_number_from_elsewhere(rows: str) -> None:
+    problem = outcome_of("vision_transformer", edited(LIBRARY, ("1 + self.patch_embed.num_patches", f"1 + {rows}")))
+    assert problem and (problem.mistake, problem.step) == (None, "position embedding")
+    assert problem.what.startswith("You make another number of positions")
