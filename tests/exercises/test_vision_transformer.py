@@ -158,6 +158,7 @@ MODEL = {  # mistakes of the model; edits of LIBRARY
     "vit_pos_after_blocks: and the norm": ((ADD, ""), ("x = self.norm(x)", f"x = self.norm(x)\n        {ADD}")),
     "vit_pos_after_blocks": ((ADD, ""), (LOOP, f"{LOOP}\n        {ADD}")),
     "tok_not_parameter": (("nn.Parameter(torch.randn", "(torch.randn"),),
+    "vit_cls_batch_dim: rows": ((CLS, "self.cls_token = nn.Parameter(torch.zeros(16, embed_dim))"), ("self.cls_token.expand(len(x), -1, -1)", "self.cls_token[: len(x), None]")),
     "tok_no_class_token": ((CLS, ""), ("        cls = self.cls_token.expand(len(x), -1, -1)\n", ""), (CAT, "x"), ("randn(1, 1 + ", "randn(1, "), ("x[:, 0]", "x.mean(1)")),
     "tok_no_class_token: declared alone": ((CAT, "x"), (ADD, "x = x + self.pos_embed[:, 1:]"), ("x[:, 0]", "x.mean(1)")),
     "tok_no_class_token: with a row short": ((CAT, "x"), ("randn(1, 1 + ", "randn(1, "), ("x[:, 0]", "x.mean(1)")),
