@@ -158,6 +158,7 @@ MODEL = {  # mistakes of the model; edits of LIBRARY
     "vit_pos_after_blocks: and the norm": ((ADD, ""), ("x = self.norm(x)", f"x = self.norm(x)\n        {ADD}")),
     "vit_pos_after_blocks": ((ADD, ""), (LOOP, f"{LOOP}\n        {ADD}")),
     "tok_not_parameter": (("nn.Parameter(torch.randn", "(torch.randn"),),
+    "vit_cls_batch_dim: rows": ((CLS, "self.cls_token = nn.Parameter(torch.zeros(16, embed_dim))"), ("self.cls_token.expand(len(x), -1, -1)", "self.cls_token[: len(x), None]")),
     "tok_no_class_token": ((CLS, ""), ("        cls = self.cls_token.expand(len(x), -1, -1)\n", ""), (CAT, "x"), ("randn(1, 1 + ", "randn(1, "), ("x[:, 0]", "x.mean(1)")),
     "tok_no_class_token: declared alone": ((CAT, "x"), (ADD, "x = x + self.pos_embed[:, 1:]"), ("x[:, 0]", "x.mean(1)")),
     "tok_no_class_token: with a row short": ((CAT, "x"), ("randn(1, 1 + ", "randn(1, "), ("x[:, 0]", "x.mean(1)")),
@@ -431,3 +432,17 @@ def test_a_table_whose_rows_stand_in_the_place_of_the_batch_is_told() -> None:
     problem = outcome_of("vision_transformer", edited(LIBRARY, (f"randn(1, {COUNT}", f"randn({COUNT}, 1")))
     assert problem and (problem.mistake, problem.step) == (None, "position embedding")
     assert problem.evidence.endswith("returns (10, 11); it should return (1, 11); pos_embed is (10, 1, 14)")
+
+
+def test_an_exception_is_told_with_the_call_that_ends_in_it() -> None:
+    with pytest.raises(RuntimeError) as caught:  # one picture goes through
+        outcomes("vision_transformer", edited(LIBRARY, ("self.cls_token.expand(len(x), -1, -1)", "self.cls_token")))
+    called, shapes = caught.value.__notes__
+    assert called.endswith("(draw(3, 2, 24, 24, seed=3))") and shapes == "cat of (1, 1, 14) and (3, 9, 14)"
+
+
+@pytest.mark.parametrize("rows", ["image_size // patch_size**2", "image_size // patch_size"])
+def test_a_wrong_number_of_positions_is_no_number_from_elsewhere(rows: str) -> None:
+    problem = outcome_of("vision_transformer", edited(LIBRARY, ("1 + self.patch_embed.num_patches", f"1 + {rows}")))
+    assert problem and (problem.mistake, problem.step) == (None, "position embedding")
+    assert problem.what.startswith("You make another number of positions")

@@ -133,11 +133,12 @@ def _wrong_rows(model: nn.Module, name: str, sizes: Sizes) -> Problem:
     shape = tuple(model.get_parameter(name).shape)
     told = table_told(sizes, name, shape)
     other = next(each for each in SIZES if each["image_size"] != sizes["image_size"])
+    larger = {**other, "image_size": 48, "patch_size": 4}  # small ones may be 0 by any formula: 20 // 5**2
     try:
-        rows_of_other = type(model)(**other).get_parameter(name).numel() // other["embed_dim"]
+        rows_of_others = [type(model)(**each).get_parameter(name).shape[:-1].numel() for each in (other, larger)]
     except Exception:  # it cannot be built: no word on where the number comes from
-        rows_of_other = 0
-    if rows_of_other == math.prod(shape[:-1]):
+        rows_of_others = []
+    if rows_of_others == [math.prod(shape[:-1])] * 2:
         evidence = f"{told}; as many rows with image_size={other['image_size']}, patch_size={other['patch_size']}"
         hints = (
             "Which arguments does the number of patches depend on? Build it with others, look at the table's shape.",

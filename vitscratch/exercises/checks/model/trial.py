@@ -178,23 +178,34 @@ def build_trial(student: ModuleType, sizes: Sizes) -> Trial:
     """
     rows, columns = (side * sizes["patch_size"] for side in grid(sizes))
     images = [draw(batch, sizes["in_channels"], rows, columns, seed=batch) for batch in BATCHES]
-    note, place = f"called as in {call_code(sizes, images[0])}", failing.in_model(sizes["depth"])
     with students_code():
         model = construct(student, "VisionTransformer", sizes)
-        with noted(note, lambda: model(images[0].float()), place):
+        with _noted(model, images[0], sizes, torch.float32):
             fill_lazy(model, images[0])
     parts = find_parts(student, model, sizes)
     maps = read_blocks(student, model, parts, sizes)
     awaken(model)
-    with students_code(), noted(note, lambda: model(images[0]), place):
+    with students_code():
         logits = _logits(model, parts, images, sizes)
     return Trial(sizes, model, parts, maps, images, logits)
+
+
+@contextmanager
+def _noted(model: nn.Module, images: Tensor, sizes: Sizes, dtype: torch.dtype = torch.float64) -> Iterator[None]:
+    """Errors get a note with the call that they are of, and the step."""
+    place = failing.in_model(sizes["depth"])
+    with noted(f"called as in {call_code(sizes, images)}", lambda: model(images.to(dtype)), place):
+        yield
 
 
 def _logits(model: nn.Module, parts: Anatomy, images: list[Tensor], sizes: Sizes) -> list[Tensor]:
     """Of each batch; a row for each position, where the table's shape explains it, is told as the table's mistake."""
     try:
-        return [call(model, pictures, sizes) for pictures in images]
+        logits = []
+        for pictures in images:
+            with _noted(model, pictures, sizes):
+                logits.append(call(model, pictures, sizes))
+        return logits
     except WrongError as error:
         told, known = error.problem, dict(model.named_parameters())
         problem = tokens.taken_for_the_batch(parts.table, known, told.evidence)
