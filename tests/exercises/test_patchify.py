@@ -177,3 +177,11 @@ def test_what_is_no_tensor_is_said_in_few_words(returned: str, says: str) -> Non
 
 def test_every_mistake_is_tried() -> None:
     assert {part for name in WRONG for part in name.partition(":")[0].split(" + ")} == MISTAKES.keys()
+
+
+def test_an_error_of_some_pictures_says_which_and_where() -> None:
+    edit = ("rows, columns = height // p, width // p", "rows = columns = height // p")
+    with pytest.raises(RuntimeError, match="is invalid for input of size") as raised:
+        outcome_of("patchify", edited(VIEW, edit))
+    assert raised.value.step == "cut"  # type: ignore[attr-defined]
+    assert raised.value.__notes__ == ["called as in patchify(pixels(3, 2, 21, 35), 7)", "reshape of (3, 2, 21, 35)"]

@@ -1,7 +1,7 @@
 """Exercise 1: patchify."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from traceback import walk_tb
 from types import ModuleType
@@ -12,7 +12,7 @@ from torch import Tensor
 from vitscratch.exercises.checks import compare, cutting
 from vitscratch.exercises.checks.compare import difference, pixels
 from vitscratch.exercises.checks.naming import named
-from vitscratch.exercises.checks.student import shape_of
+from vitscratch.exercises.checks.student import noted, shape_of
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 SIDE = r"p|ps|size|side|(p|patch|patches)_?(size|sides?|height|width|h|w|len|length)?"  # names for it
@@ -60,12 +60,12 @@ def check(student: ModuleType) -> Iterator[Outcome]:
     found = []
     for images, patch in pictures:
         try:
-            found.append(student.patchify(images.clone(), patch))
+            with noted(f"called as in {_code(images, patch)}", _again(student, images, patch), lambda *_: "cut"):
+                found.append(student.patchify(images.clone(), patch))
         except Exception as error:
             if problem := _is_nowhere(error) or ignores_its_argument(student, images.shape[1]):
                 yield problem
                 return
-            error.add_note(f"called as in {_code(images, patch)}")
             raise
     for (images, patch), patches in zip(pictures, found, strict=True):
         expected = cutting.right(images, patch)
@@ -94,6 +94,10 @@ def ignores_its_argument(student: ModuleType, channels: int) -> Problem | None:
     except Exception:
         return None
     return named(MISTAKES, "tok_global_name", "patchify(images, 16) is right, other sides are not") if works else None
+
+
+def _again(student: ModuleType, images: Tensor, patch: int) -> Callable[[], Any]:
+    return lambda: student.patchify(images.clone(), patch)
 
 
 def _code(images: Tensor, patch: int) -> str:
