@@ -84,13 +84,13 @@ def assert_reproduced(problem: Problem, text: str) -> None:
     assert found is not None, first
     names = {**module(text).__dict__, "awaken": awaken, "draw": draw, "pixels": pixels, "nn": nn, "torch": torch}
     *statements, last = found["code"].split("; ")
+    for statement in statements:
+        exec(statement, names)
     if found["verb"] == "ends in":
         kinds = {kind.__name__: kind for kind in (NameError, TypeError, RuntimeError, ValueError, AttributeError)}
         with pytest.raises(kinds[found["said"].partition(":")[0]]):
             eval(last, names)
         return
-    for statement in statements:
-        exec(statement, names)
     value = eval(last, names)
     _compare(value, found["verb"], found["said"])
 

@@ -45,6 +45,15 @@ def test_right_passes(name: str) -> None:
     assert outcome_of("attention", RIGHT_VARIANTS[name]) is None
 
 
+@pytest.mark.parametrize("returned", ["output, weights", "output"])
+def test_weights_that_autograd_needs_as_they_were_are_the_students(returned: str) -> None:
+    in_place = f"weights = scores.exp()\n    weights /= weights.sum(-1, keepdim=True)\n    {MIX}"
+    problem = outcome_of(
+        "attention", edited(RIGHT, (f"weights = {SOFTMAX}\n    {MIX}", in_place), (RETURN, f"return {returned}"))
+    )
+    assert problem and (problem.mistake, problem.step) == ("input_changed", "softmax")
+
+
 # One way to make each, by the line that it changes: pairs change two lines.
 SINGLE = {
     "scores": {

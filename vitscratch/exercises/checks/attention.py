@@ -15,6 +15,7 @@ from vitscratch.exercises.checks.student import (
     WrongError,
     differs,
     drawn,
+    going_back,
     noted,
     parts_of,
     pick_tensor,
@@ -115,7 +116,8 @@ def _check(attention: Any) -> Iterator[Outcome]:
             what = "You go wrong as soon as there are not as many keys as queries; any two numbers should do."
             raise WrongError(Problem(what, evidence, "weighted mean", (NUDGES["weighted mean"], _LENGTHS)))
     yield Passed(f"2 queries may look at 6 keys: the output is right for queries {_shape(LONG[0])}")
-    _gradients(attention)
+    with going_back(_backward(attention), "softmax"):
+        _gradients(attention)
     yield Passed("gradients flow back to q, k and v")
 
 
@@ -284,6 +286,13 @@ def _gradients(attention: Any) -> None:
             hints = ("Which call takes a tensor out of the graph?", "No detach, .data, no_grad or numpy in attention.")
             what = f"You cut the gradient off before it reaches {name}; it should flow back to q, k and v."
             raise WrongError(Problem(what, evidence, step, hints))
+
+
+def _backward(attention: Any) -> str:
+    """How a student sees what the backward pass ends in."""
+    of_three = _code(SQUARE[0]).removeprefix("attention(").removesuffix(")")
+    called = _code(SQUARE[0], attention, inputs(SQUARE[0])[0].shape).replace(of_three, "q, k, v")
+    return f"q, k, v = (x.requires_grad_() for x in ({of_three})); {called}.sum().backward()"
 
 
 def _gradient(name: str, code: str, output: Tensor, mine: Tensor | None, its: Tensor) -> str:
