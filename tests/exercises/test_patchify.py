@@ -185,3 +185,10 @@ def test_an_error_of_some_pictures_says_which_and_where() -> None:
         outcome_of("patchify", edited(VIEW, edit))
     assert raised.value.step == "cut"  # type: ignore[attr-defined]
     assert raised.value.__notes__ == ["called as in patchify(pixels(3, 2, 21, 35), 7)", "reshape of (3, 2, 21, 35)"]
+
+
+def test_of_many_tensors_that_do_not_fit_each_shape_is_told_once() -> None:
+    edit = ("range(0, images.shape[3], patch_size)", "range(0, images.shape[3] + 1, patch_size)")
+    with pytest.raises(RuntimeError, match="stack expects each tensor to be equal size") as raised:
+        outcome_of("patchify", edited(RIGHT["loops"], edit))
+    assert raised.value.__notes__[1] == "stack of some (3, 98) and (3, 0)"

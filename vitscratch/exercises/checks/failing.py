@@ -19,6 +19,7 @@ _KINDS = {
     "shape": "view reshape permute transpose movedim chunk split unflatten flatten unbind rearrange swapaxes unsqueeze",
 }
 _KIND = {name: kind for kind, names in _KINDS.items() for name in names.split()}
+MANY = 4  # tensors: of more, each shape is told once
 Place = Callable[[Sequence[str], str], str]  # kinds of what was done, and of what failed -> step
 
 
@@ -73,7 +74,9 @@ def locate(error: Exception, again: Callable[[], Any], place: Place) -> None:
             return
         error.step = place(recorder.done[:-1], recorder.done[-1])  # type: ignore[attr-defined]
         if recorder.shapes:
-            error.add_note(f"{recorder.failed} of {' and '.join(recorder.shapes)}")
+            many = len(recorder.shapes) > MANY
+            shapes = list(dict.fromkeys(recorder.shapes)) if many else recorder.shapes
+            error.add_note(f"{recorder.failed} of {'some ' * many}{' and '.join(shapes)}")
 
 
 def in_patch_embedding(done: Sequence[str], failed: str) -> str:

@@ -74,8 +74,7 @@ MISTAKES = bank(
     ),
     Mistake(
         "tok_not_parameter",
-        "Your class token or positions are no parameters, so that they never learn (and those that are no buffers "
-        "either are not saved, and stay behind when the model moves to a GPU); they should be an nn.Parameter.",
+        "Your class token or positions are no parameters, so that they never learn; they should be an nn.Parameter.",
         "parameters",
         (
             "What does dict(module.named_parameters()) list?",

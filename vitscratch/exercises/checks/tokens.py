@@ -159,7 +159,9 @@ def missing(
     }
     for name, tensor in tensors.items():
         if tensor.numel() in (width, num_patches * width, (num_patches + 1) * width):
-            return named(MISTAKES, "tok_not_parameter", f"{has}; {name} {tuple(tensor.shape)} is not among them")
+            kept = any(name in module._buffers for module in layer.modules())
+            kind = "a buffer" if kept else "a plain tensor, neither saved nor moved to a GPU with the model"
+            return named(MISTAKES, "tok_not_parameter", f"{has}; {name} {tuple(tensor.shape)} is {kind}")
     if path := hidden_in_containers(layer):
         return unregistered(path, has)
     others = [
