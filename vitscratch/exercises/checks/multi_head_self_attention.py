@@ -14,6 +14,7 @@ from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
 from vitscratch.exercises.checks.naming import table
 from vitscratch.exercises.checks.reference import Flags, Parameters
 from vitscratch.exercises.checks.roles import attention_maps
+from vitscratch.exercises.checks.weights import Read, evidence_of, localise, one_hot
 from vitscratch.exercises.exercise import Mistake, Outcome
 
 STEPS = (
@@ -89,7 +90,7 @@ def _compute(x: Tensor, parameters: Parameters, sizes: Sizes, flags: Flags) -> T
 Run = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
 
-def localise(run: Run, parameters: Parameters, num_heads: int) -> tuple[str, str]:
+def _step_of(run: Run, parameters: Parameters, num_heads: int) -> tuple[str, str]:
     """The step in which a multi-head self-attention goes wrong, and numbers that show it.
 
     From the end to the start, each probe sets the parameters so that all steps but one have no say.
@@ -215,7 +216,7 @@ def _values(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[s
         return "scores", told
     if not all_equal and _scrambled(run, d):
         return "heads", told
-    return attention.localise(read_weights(run, parameters, num_heads, d))
+    return localise(_reader(run, parameters, num_heads, d))
 
 
 def _scrambled(run: Run, d: int) -> bool:
@@ -250,34 +251,31 @@ def _groups(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[s
     return "heads", "numbers of q and k in one head decide over the weights of another head's values; "
 
 
-def read_weights(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[Tensor, Tensor]:
-    """The weights of the student's attention for four tokens, as the output tells them, and the right ones.
+def _reader(run: Run, parameters: Parameters, num_heads: int, d: int, tokens: int = 4) -> Read:
+    """For so many tokens (at most d), one picture, and values that are one-hot in every head."""
+    x = draw(1, tokens, d, seed=11)
+    to_tokens = torch.linalg.pinv(x[0])
 
-    The values are made one-hot: token j has a 1 at place j of every head.
-    """
-    x = draw(1, 4, d, seed=11)
-    one_hot = torch.eye(4, d // num_heads, dtype=torch.float64).repeat(1, num_heads)
-    values = _bare(d)
-    weight = parameters["qkv.weight"].clone()
-    weight[2 * d :] = (torch.linalg.pinv(x[0]) @ one_hot).mT
-    values["qkv.weight"] = weight
-    values["qkv.bias"] = parameters.get("qkv.bias", torch.zeros(3 * d, dtype=torch.float64)).clone()
-    values["qkv.bias"][2 * d :] = 0
-    expected = reference.multi_head(x, values, num_heads)
-    pattern = "b n (h k) -> b h n k"
-    seen, right = (rearrange(out, pattern, h=num_heads)[..., :4] for out in (run(x, values), expected))
-    return seen, right
+    def read(factor: float) -> tuple[Tensor, Tensor]:
+        values = _bare(d)
+        values["qkv.weight"] = parameters["qkv.weight"].clone()
+        values["qkv.bias"] = parameters.get("qkv.bias", values["qkv.bias"]).clone()
+        values["qkv.bias"][2 * d :] = 0
+        for name in ("qkv.weight", "qkv.bias"):
+            values[name][:d] *= factor
+        both = []
+        for one in one_hot(tokens, d // num_heads):
+            values["qkv.weight"][2 * d :] = (to_tokens @ one.repeat(1, num_heads)).mT
+            both.append(torch.cat([run(x, values), reference.multi_head(x, values, num_heads)]))
+        by_head = torch.cat([rearrange(out, "two n (h k) -> two h n k", h=num_heads) for out in both], -1)
+        seen, right = by_head[..., :tokens].split(1)
+        return seen, right
+
+    return read
 
 
 def _weights(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[str, str]:
-    read = read_weights(run, parameters, num_heads, d)
-    if bool((read[0] <= 0).any()):  # scores may be so large that softmax gives 0: a tenth of the queries
-        queries = torch.cat([torch.full([d], 0.1), torch.ones(2 * d)]).double()
-        milder = {"qkv.weight": parameters["qkv.weight"] * queries[:, None]}
-        if "qkv.bias" in parameters:
-            milder["qkv.bias"] = parameters["qkv.bias"] * queries
-        read = read_weights(run, {**parameters, **milder}, num_heads, d)
-    step, evidence = attention.localise(read)
+    step, evidence = localise(_reader(run, parameters, num_heads, d))
     if step == "scores" and not _turned(run, parameters, num_heads, d):
         return "queries, keys and values", f"q and k, both turned alike, do not give the same scores; {evidence}"
     return step, evidence
@@ -293,16 +291,15 @@ def _turned(run: Run, parameters: Parameters, num_heads: int, d: int) -> bool:
             q, k, v = parameters[name].chunk(3)
             q, k = ((turn @ part.reshape(num_heads, width, -1)).reshape(part.shape) for part in (q, k))
             turned[name] = torch.cat([q, k, v])
-    before, _ = read_weights(run, parameters, num_heads, d)
-    after, _ = read_weights(run, {**parameters, **turned}, num_heads, d)
-    return same(after, before)
+    before, after = (_reader(run, {**parameters, **more}, num_heads, d)(1.0) for more in ({}, turned))
+    return before is not None and after is not None and same(after[0], before[0])
 
 
 PROBES = (_projection, _constant_values, _values)  # those that are quick, and depend on the reading
 
 
 def _localise(trial: Trial) -> tuple[str, str]:
-    return localise(trial.probe, trial.parameters, trial.sizes["num_heads"])
+    return _step_of(trial.probe, trial.parameters, trial.sizes["num_heads"])
 
 
 def _details(trial: Trial, step: str) -> str:
@@ -310,8 +307,8 @@ def _details(trial: Trial, step: str) -> str:
     if step not in ("scores", "scale", "softmax"):
         return ""
     num_heads, d = trial.sizes["num_heads"], trial.sizes["embed_dim"]
-    found, evidence = attention.localise(read_weights(trial.probe, trial.parameters, num_heads, d))
-    return f"with one-hot values, {evidence}" if evidence and found == step else ""
+    evidence = evidence_of(_reader(trial.probe, trial.parameters, num_heads, d), step)
+    return f"with one-hot values, {evidence}" if evidence else ""
 
 
 _DIRECT = {
