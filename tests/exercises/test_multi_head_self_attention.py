@@ -406,6 +406,19 @@ UNKNOWN = {
     "tanh at the end": ("output projection", (OUT, "return self.out(merged).tanh()")),
     "norm at the end": ("output projection", (OUT, "return F.layer_norm(self.out(merged), (d,))")),
     "half the output": ("output projection", (OUT, "return self.out(merged) / 2")),
+    "half of it its own value": ("weighted mean", (MIX, "z = (weights @ v + v) / 2")),
+    "neighbours alone": (
+        "softmax",
+        (
+            SCALE,
+            SCALE
+            + """
+        place = torch.arange(n)
+        scores = scores.masked_fill((place[:, None] - place).abs() > 3, -math.inf)""",
+        ),
+    ),
+    "no token at itself in the corner": ("softmax", (SCALE, SCALE + "; scores[..., 0, 0] = -math.inf")),
+    "weights averaged over heads": ("softmax", (MIX, "z = weights.mean(1, keepdim=True) @ v")),
     "norm before the projection": ("weighted mean", (MERGE, MERGE + "; merged = F.layer_norm(merged, (d,))")),
 }
 
@@ -422,3 +435,18 @@ def test_the_first_hint_on_batch_and_tokens_is_on_the_axes() -> None:
     problem = outcome_of("multi_head_self_attention", edited(TORCH, (", batch_first=True", ""), ("x, x)", "x, x)[0]")))
     assert problem and problem.mistake == "attn_over_batch"
     assert "take for the batch" in problem.hints[0] and "nn.MultiheadAttention" in problem.hints[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("half of it its own value", "the output is 0.5 times what the weights make, and something that no score"),
+        ("neighbours alone", "weights[0, 0, 0, 4] is 0; softmax never gives 0 or less; the others are softmax over"),
+        ("no token at itself in the corner", "weights[0, 0, 0, 0] is 0; softmax never gives 0 or less; the others are"),
+        ("weights averaged over heads", "the weights of head 0 are 0.2, 0.2, 0.2, 0.2, 0.2 times those of heads 0, 1"),
+    ],
+)
+def test_what_shows_a_mistake_without_a_name(name: str, said: str) -> None:
+    _, *edits = UNKNOWN[name]
+    problem = outcome_of(NAME, edited(RIGHT, *edits))
+    assert problem is not None and said in problem.evidence, problem

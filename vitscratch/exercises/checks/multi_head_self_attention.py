@@ -87,6 +87,7 @@ def _compute(x: Tensor, parameters: Parameters, sizes: Sizes, flags: Flags) -> T
 
 # ----------------------------------------------------------------------------------------------------- localising
 
+TINY = 1e-12  # what rounding makes of a weight of 0
 Run = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
 
@@ -204,6 +205,8 @@ def _values(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[s
     if not same(single, projected[:1, :1]):
         told = f"one token alone must give its value, {say(projected[0, 0, :3])}, ...; "
         told += f"yours gives {say(single[0, 0, :3])}; "
+        if not bool(torch.isfinite(single).all()):  # the one key is masked
+            return localise(_reader(run, parameters, num_heads, d))
         if same(single.sort().values, projected[:1, :1].sort().values):
             return ("merging heads" if _heads_of(run, d, num_heads) else "heads"), told
         return _before_or_after(run, parameters, d), told
@@ -248,7 +251,22 @@ def _groups(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[s
     """A channel of q and k decides over the weights of its own head, and over no other."""
     if "qkv.bias" not in parameters or _heads_of(run, d, num_heads):
         return None
+    if mixed := _mixed_heads(_reader(run, parameters, num_heads, d)):
+        return "softmax", mixed
     return "heads", "numbers of q and k in one head decide over the weights of another head's values; "
+
+
+def _mixed_heads(read: Read) -> str:
+    """What to say if the weights are those of softmax, added up over heads."""
+    found = read(1.0)
+    assert found is not None
+    weights, right = (rearrange(one, "1 h i j -> (i j) h") for one in found)
+    shares = torch.linalg.lstsq(right, weights).solution
+    if not same(right @ shares, weights) or not bool((shares[:, 0].abs() > TOLERANCE).sum() > 1):
+        return ""
+    count = len(shares)
+    heads = ", ".join(map(str, range(count)))
+    return f"the weights of head 0 are {say(shares[:, 0], count)} times those of heads {heads}; "
 
 
 def _reader(run: Run, parameters: Parameters, num_heads: int, d: int, tokens: int = 4) -> Read:
@@ -269,16 +287,22 @@ def _reader(run: Run, parameters: Parameters, num_heads: int, d: int, tokens: in
             both.append(torch.cat([run(x, values), reference.multi_head(x, values, num_heads)]))
         by_head = torch.cat([rearrange(out, "two n (h k) -> two h n k", h=num_heads) for out in both], -1)
         seen, right = by_head[..., :tokens].split(1)
-        return seen, right
+        return torch.where(seen.abs() < TINY, 0, seen), right
 
     return read
 
 
 def _weights(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[str, str]:
-    step, evidence = localise(_reader(run, parameters, num_heads, d))
+    few, many = (_reader(run, parameters, num_heads, d, tokens) for tokens in (4, 13))
+    step, evidence = localise(many if _is_right(few) else few)
     if step == "scores" and not _turned(run, parameters, num_heads, d):
         return "queries, keys and values", f"q and k, both turned alike, do not give the same scores; {evidence}"
     return step, evidence
+
+
+def _is_right(read: Read) -> bool:
+    found = read(1.0)
+    return found is not None and same(*found)
 
 
 def _turned(run: Run, parameters: Parameters, num_heads: int, d: int) -> bool:
