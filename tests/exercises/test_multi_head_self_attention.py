@@ -309,16 +309,72 @@ def test_which_of_three_share_a_layer(layers: str, which: str) -> None:
     assert problem.what == f"You make {which} with the same layer; there should be three layers, one for each."
 
 
-def test_a_bias_is_missed_where_it_changes_something() -> None:
-    problems = {}
-    for layer in ("to_q", "to_k", "to_v"):
-        line = f"self.{layer} = nn.Linear(embed_dim, embed_dim"
-        problems[layer] = outcome_of(NAME, edited(RIGHT, (f"{line})", f"{line}, bias=False)")))
-    assert problems["to_k"] is None  # it adds the same to all scores of a query, and softmax does not see it
-    for layer in ("to_q", "to_v"):
-        problem = problems[layer]
-        assert problem is not None and problem.mistake == "attn_no_qkv_bias"
-        assert f"missing: {layer}.bias" in problem.evidence, problem.evidence
+SOFTMAX_HIDES = "the output is right all the same: softmax does not see what is added to all scores of a query"
+
+
+@pytest.mark.parametrize("layer", ["to_q", "to_k", "to_v"])
+def test_one_missing_bias_is_missed(layer: str) -> None:
+    line = f"self.{layer} = nn.Linear(embed_dim, embed_dim"
+    problem = outcome_of(NAME, edited(RIGHT, (f"{line})", f"{line}, bias=False)")))
+    assert problem is not None and problem.mistake == "attn_no_qkv_bias"
+    first, second, *_ = [*problem.evidence.splitlines(), ""]
+    assert first.endswith(f"is 5005; it should be 5040; missing: {layer}.bias")
+    assert second.startswith(SOFTMAX_HIDES) == (layer == "to_k")
+
+
+def test_a_missing_part_of_a_packed_bias_is_told() -> None:
+    """As in BEiT: queries and values have a bias of their own, keys have none."""
+    problem = outcome_of(
+        NAME,
+        edited(
+            RIGHT,
+            (PACKED[0], PACKED[1].replace(")\n", ", bias=False)\n        self.q_bias, self.v_bias = (nn.Parameter(torch.zeros(embed_dim)) for _ in range(2))\n")),
+            (QKV, "bias = torch.cat([self.q_bias, 0 * self.q_bias, self.v_bias]); q, k, v = map(self.split, (self.qkv(x) + bias).chunk(3, -1))"),
+        ),
+    )  # fmt: skip
+    assert problem is not None and problem.mistake == "attn_no_qkv_bias"
+    assert f"missing: the bias of keys\n{SOFTMAX_HIDES}" in problem.evidence
+
+
+SHARED_LAYERS = {
+    "the key's layer is the query's": [("self.to_k = nn.Linear(embed_dim, embed_dim)", "self.to_k = self.to_q")],
+    "one layer for queries and keys": [
+        ("        self.to_k = nn.Linear(embed_dim, embed_dim)\n", ""), ("self.to_k(x)", "self.to_q(x)"),
+    ],
+    "one layer for keys and values": [
+        ("        self.to_v = nn.Linear(embed_dim, embed_dim)\n", ""), ("self.to_v(x)", "self.to_k(x)"),
+    ],
+    "one layer without a telling name": [
+        ("        self.to_v = nn.Linear(embed_dim, embed_dim)\n", ""), ("self.to_v", "self.to_k"),
+        ("self.to_q", "self.one"), ("self.to_k", "self.two"),
+    ],
+    "one layer for all": [(LAYERS, "        self.to_qkv = nn.Linear(embed_dim, embed_dim)\n"),
+                          ("self.to_q(", "self.to_qkv("), ("self.to_k(", "self.to_qkv("), ("self.to_v(", "self.to_qkv(")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHARED_LAYERS)
+def test_a_layer_that_is_not_there_since_another_is_used_twice(name: str) -> None:
+    problem = outcome_of(NAME, edited(RIGHT, *SHARED_LAYERS[name]))
+    assert problem is not None and problem.mistake == "attn_layer_used_twice", problem
+    which = "layers for two" if name.endswith("all") else "a layer for one"
+    assert f"it should be 5040; missing: {which} of queries, keys and values" in problem.evidence
+
+
+def test_a_layer_used_twice_beside_another_mistake() -> None:
+    edits = [*SHARED_LAYERS["the key's layer is the query's"], (SCALE, "scores / math.sqrt(d)")]
+    problem = outcome_of(NAME, edited(RIGHT, *edits))
+    assert problem is not None and problem.mistake == "attn_layer_used_twice + attn_scale_embed_dim", problem
+
+
+def test_an_input_in_place_of_a_layer_that_is_not_there() -> None:
+    """No layer is used twice, though one is not there."""
+    edits = [
+        ("        self.to_v = nn.Linear(embed_dim, embed_dim)\n", ""),
+        ("self.split(self.to_v(x))", "self.split(x)"),
+    ]
+    problem = outcome_of(NAME, edited(RIGHT, *edits))
+    assert problem is not None and problem.mistake == "attn_value_is_input", problem
 
 
 # Of NAMED, those that change different lines: the steps in their order.

@@ -334,6 +334,7 @@ PART = Part(
     compute=_compute,
     stages=reference.BLOCK_STAGES,
     missing={
+        "attn.qkv.weight": "attn_layer_used_twice",
         "attn.qkv.bias": "attn_no_qkv_bias",
         "attn.proj.weight": "attn_no_out_proj",
         "attn.proj.bias": "attn_no_out_bias",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vitscratch.exercises.checks.compare import TOLERANCE, difference, draw, explain, same
 from vitscratch.exercises.checks.failing import Place
 from vitscratch.exercises.checks.naming import named_problem
-from vitscratch.exercises.checks.reference import RIGHT, Flags, Parameters, mistake_name
+from vitscratch.exercises.checks.reference import RIGHT, SAME_LAYER, Flags, Parameters, mistake_name
 from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, hidden_in_containers
 from vitscratch.exercises.checks.student import (
     WrongError,
@@ -214,7 +214,7 @@ def _check(part: Part, student: ModuleType) -> Iterator[Outcome]:
     )
     for trial in trials:
         _in_place(trial)
-        flags = [part.missing[name] for name in _missing(trial)]
+        flags = [_flag(trial, name) for name in _missing(trial)]
         if trial.right and trial.role_map.shared:
             flags.append(part.shared)
         if not trial.right or flags:
@@ -263,16 +263,46 @@ def _missing(trial: Trial) -> list[str]:
     ]
 
 
+def _flag(trial: Trial, name: str) -> str:
+    """Of what is missing: of a layer of q, k or v, it tells which of them share one."""
+    return SAME_LAYER.get(trial.role_map.twice(name), trial.part.missing[name])
+
+
 def _missing_words(trial: Trial) -> str:
     """What is not there: a bias by the name that it would have in the student's module, else the library's."""
     there = dict(trial.module.named_parameters())
     words = []
     for name in _missing(trial):
         weight = name.replace("bias", "weight")
-        layers = [piece.name for piece in trial.role_map.pieces if piece.target == weight != name]
-        biases = [f"{layer.removesuffix('weight')}bias" for layer in layers if layer.endswith("weight")]
-        words += [bias for bias in dict.fromkeys(biases) if bias not in there] or [name]
+        of_three = name.endswith(("qkv.weight", "qkv.bias"))
+        without = trial.role_map.without(name) if of_three else []
+        layers = [piece for piece in trial.role_map.pieces if piece.target == weight != name]
+        biases = [f"{piece.name.removesuffix('weight')}bias" for piece in layers if piece.name.endswith("weight")]
+        absent = [bias for bias in dict.fromkeys(biases) if bias not in there]
+        packed = any(not piece.index for piece in layers)
+        if of_three and len(without) < 3 and (packed or len(absent) != len(without)):
+            words.append(_some_of_three(name, without))
+        else:
+            words += absent or [name]
     return ", ".join(words)
+
+
+def _some_of_three(name: str, without: Sequence[int]) -> str:
+    """What of a weight or bias of queries, keys and values (0, 1, 2) is not there."""
+    if name.endswith("weight"):
+        return f"{'a layer for one' if len(without) == 1 else 'layers for two'} of queries, keys and values"
+    return f"the bias of {' and '.join(('queries', 'keys', 'values')[place] for place in without)}"
+
+
+def _hidden(trial: Trial) -> str:
+    """What to say if nothing but the bias of the keys is missing, which no output shows."""
+    keys_alone = [name for name in _missing(trial) if name.endswith("qkv.bias") and trial.role_map.without(name) == [1]]
+    if not trial.right or not keys_alone:
+        return ""
+    return (
+        "the output is right all the same: softmax does not see what is added to all scores of a query, as a bias of "
+        "the keys is; the count does"
+    )
 
 
 def _all_sizes(part: Part) -> str:
@@ -383,9 +413,12 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
     there = counted(trial.built, trial.module, part.count(trial.sizes)) if flags else ""
     there += f"; missing: {_missing_words(trial)}" if _missing(trial) else ""
     names = {mistake_name(flag) for flag in found or ()}
-    flags = [flag for flag in flags if not part.absorbed.get(flag, frozenset()) & names]
+    flags = [flag for flag in flags if not part.absorbed.get(mistake_name(flag), frozenset()) & names]
     every = list(dict.fromkeys([*flags, *(found or ())]))
-    return named_problem(every, part.bank, part.steps, lambda step: _lines(there, trial.evidence(step)), part.special)
+    hidden = _hidden(trial)
+    return named_problem(
+        every, part.bank, part.steps, lambda step: _lines(there, trial.evidence(step), hidden), part.special
+    )
 
 
 def _unknown_layout(trial: Trial) -> Problem:

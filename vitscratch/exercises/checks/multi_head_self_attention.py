@@ -41,7 +41,7 @@ NUDGES = {
 MISTAKES: dict[str, Mistake] = table(
     """
     attn_over_batch | scores | You swap batch and tokens, so that a token looks at the same token of other pictures; it should look at the tokens of its own picture. | The batch comes first here: nn.MultiheadAttention needs to be told (batch_first), and no transposition may be left over.
-    attn_no_qkv_bias | queries, keys and values | Your queries, keys and values have no bias; U_qkv should be a linear layer with one. | Look at the arguments of the layer that makes q, k and v.
+    attn_no_qkv_bias | queries, keys and values | Your queries, keys or values have no bias; U_qkv should be a linear layer with one. | Look at the arguments of the layer that makes q, k and v.
     attn_value_is_input | queries, keys and values | You use the tokens themselves as values; they should have a projection of their own, as queries and keys have. | Which tensor do the weights meet?
     attn_query_is_input | queries, keys and values | You use the tokens themselves as queries; they should have a projection of their own. | Follow q back to x: which layer does it come through?
     attn_key_is_input | queries, keys and values | You use the tokens themselves as keys; they should have a projection of their own. | Follow k back to x: which layer does it come through?
@@ -328,7 +328,7 @@ def _localise(trial: Trial) -> tuple[str, str]:
 
 def _details(trial: Trial, step: str) -> str:
     """The weights themselves, where it is these that a mistake is about."""
-    if step not in ("scores", "scale", "softmax"):
+    if step not in ("scores", "scale", "softmax") or trial.role_map.twice("qkv.weight"):  # it cannot be written
         return ""
     num_heads, d = trial.sizes["num_heads"], trial.sizes["embed_dim"]
     evidence = evidence_of(_reader(trial.probe, trial.parameters, num_heads, d), step)
@@ -375,7 +375,13 @@ PART = Part(
     maps=lambda module, sizes: attention_maps(module, **sizes),
     compute=_compute,
     stages=reference.MULTI_HEAD_STAGES,
-    missing={"qkv.bias": "attn_no_qkv_bias", "proj.weight": "attn_no_out_proj", "proj.bias": "attn_no_out_bias"},
+    missing={
+        "qkv.weight": "attn_layer_used_twice",
+        "qkv.bias": "attn_no_qkv_bias",
+        "proj.weight": "attn_no_out_proj",
+        "proj.bias": "attn_no_out_bias",
+    },
+    absorbed={"attn_layer_used_twice": frozenset({"attn_value_is_input", "attn_query_is_input", "attn_key_is_input"})},
     count=lambda sizes: 4 * sizes["embed_dim"] * (sizes["embed_dim"] + 1),
     random=lambda trial: "attn_random",
     place=failing.in_heads,

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import permutations
+from itertools import permutations, product
 from math import prod
 
 from torch import nn
@@ -65,6 +65,8 @@ def attention_roles(matrices: Sequence[Found], sizes: Mapping[str, int], prefix:
         yield from _paired(ones, pairs[0], weight, with_out)
     elif len(ones) >= 3:
         yield from _separate(ones, weight, out, with_out)
+    elif len(ones) == 2:
+        yield from _one_twice(ones, weight, out)
     elif len(of_size(3 * d * k)) == h > 1:
         per_head = [(one, weight, (slice(None), head)) for head, one in enumerate(of_size(3 * d * k))]
         yield from with_out(list(per_head), ones)
@@ -82,9 +84,21 @@ def _separate(ones: Sequence[Found], weight: str, out: str, with_out: WithOut) -
             [(one, weight, (i,)) for i, one in enumerate(three)], [one for one in ones if one not in three]
         )
         return
+    if len(ones) == 3:
+        yield from _one_twice(ones, weight, out)
     for order in permutations(ones, min(len(ones), 4)):
         roles: list[Role] = [(one, weight, (i,)) for i, one in enumerate(order[:3])]
         yield [*roles, *[(one, out, ()) for one in order[3:]]]
+
+
+def _one_twice(ones: Sequence[Found], weight: str, out: str) -> Iterator[list[Role]]:
+    """The output by name, and fewer than three matrices for q, k and v: one stands for two of them, or for all."""
+    for last in [one for one in ones if one.role == "out"]:
+        rest = [one for one in ones if one is not last]
+        named = {"qkv".index(one.role): one for one in rest if one.role in ("q", "k", "v")}
+        for three in product(rest, repeat=3):
+            if len(set(three)) == len(rest) and all(three[place] is one for place, one in named.items()):
+                yield [*[(one, weight, (place,)) for place, one in enumerate(three)], (last, out, ())]
 
 
 def _paired(ones: Sequence[Found], pair: Found, weight: str, with_out: WithOut) -> Iterator[list[Role]]:
