@@ -291,7 +291,15 @@ def test_known_mistake_is_named(name: str) -> None:
     assert problem.mistake == name.split(",")[0], problem
     assert problem.evidence
     if problem.mistake in MISTAKES:
-        assert problem.step == MISTAKES[problem.mistake].step
+        read = name == "attn_qk_swapped, packed"  # where one layer is unpacked, not where two are multiplied
+        assert problem.step == ("queries, keys and values" if read else MISTAKES[problem.mistake].step)
+
+
+@pytest.mark.parametrize("name", ["attn_qk_swapped, packed", "attn_kv_swapped", "attn_qv_swapped", "attn_qkv_rotated"])
+def test_a_wrong_order_is_in_the_step_that_reads_it(name: str) -> None:
+    problem = outcome_of(NAME, NAMED[name])
+    assert problem is not None and problem.step == "queries, keys and values"
+    assert problem.hints[0].startswith("Eq. 5:")
 
 
 @pytest.mark.parametrize(

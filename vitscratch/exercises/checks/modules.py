@@ -80,6 +80,8 @@ class Part:
     """The flag of one layer in two roles."""
     special: Mapping[str, Mistake] = field(default_factory=dict)
     """Flags of a mistake in another step than the bank has it."""
+    special_of_packed: Mapping[str, Mistake] = field(default_factory=dict)
+    """The same, where one layer makes queries, keys and values."""
     absorbed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """A mistake of missing parameters -> those that explain by themselves why they are missing."""
     probes: tuple[Callable[["Trial"], tuple[str, str] | None], ...] = ()
@@ -415,9 +417,11 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
     names = {mistake_name(flag) for flag in found or ()}
     flags = [flag for flag in flags if not part.absorbed.get(mistake_name(flag), frozenset()) & names]
     every = list(dict.fromkeys([*flags, *(found or ())]))
+    packed = any(piece.target.endswith("qkv.weight") and not piece.index for piece in trial.role_map.pieces)
+    special = {**part.special, **(part.special_of_packed if packed else {})}
     hidden = _hidden(trial)
     return named_problem(
-        every, part.bank, part.steps, lambda step: _lines(there, trial.evidence(step), hidden), part.special
+        every, part.bank, part.steps, lambda step: _lines(there, trial.evidence(step), hidden), special
     )
 
 

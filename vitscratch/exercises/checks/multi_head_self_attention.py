@@ -76,6 +76,16 @@ for _name in ("attn_heads_not_transposed", "attn_packing_per_head"):  # they spl
     MISTAKES[_name] = replace(MISTAKES[_name], hints=MISTAKES[_name].hints[::-1])
 
 
+def _read(name: str) -> Mistake:
+    """A mistake of the scores that is made where queries, keys and values are read."""
+    step, mistake = "queries, keys and values", MISTAKES[name]
+    return replace(mistake, step=step, hints=(NUDGES[step], *mistake.hints[1:]))
+
+
+for _name in ("attn_kv_swapped", "attn_qv_swapped", "attn_qkv_rotated"):
+    MISTAKES[_name] = _read(_name)
+
+
 def check(student: ModuleType) -> Iterator[Outcome]:
     """What is right about the student's `MultiHeadSelfAttention`, then the first thing that is wrong."""
     yield from check_part(PART, student)
@@ -402,6 +412,7 @@ PART = Part(
         )
         for how, which in _SAME_LAYER.items()
     },
+    special_of_packed={"attn_qk_swapped": _read("attn_qk_swapped")},
     nameless=_NAMELESS,
     direct={step: (NUDGES[step], _DIRECT[step]) for step in STEPS},
     facts=(
