@@ -215,3 +215,17 @@ def test_a_mask_is_told() -> None:
     _, *edits = UNKNOWN["neighbours alone"]
     problem = outcome_of("attention", edited(RIGHT, *edits))
     assert problem is not None and problem.evidence.endswith("softmax over the rest of the keys: there is a mask")
+
+
+@pytest.mark.parametrize(
+    ("step", "edit"),
+    [
+        ("scores", (SCORES, "q @ k.detach().mT")),
+        ("softmax", (SOFTMAX, "scores.softmax(dim=-1).detach()")),
+        ("weighted mean", (MIX, "output = weights @ v.detach()")),
+        ("weighted mean", (MIX, "output = (weights @ v).detach()")),
+    ],
+)
+def test_where_the_gradient_is_cut(step: str, edit: tuple[str, str]) -> None:
+    problem = outcome_of("attention", edited(RIGHT, edit))
+    assert problem is not None and problem.what.startswith("You cut the gradient") and problem.step == step, problem

@@ -514,3 +514,26 @@ def test_what_shows_a_mistake_without_a_name(name: str, said: str) -> None:
     _, *edits = UNKNOWN[name]
     problem = outcome_of(NAME, edited(RIGHT, *edits))
     assert problem is not None and said in problem.evidence, problem
+
+
+DETACH_K = "scores = q @ k.detach().transpose(-2, -1)"
+CUT = {
+    "keys": ("scores", "to_k.weight", (SCORES, DETACH_K)),
+    "keys, packed": (
+        "scores", "qkv.weight", PACKED, (QKV, "q, k, v = map(self.split, self.qkv(x).chunk(3, -1))"), (SCORES, DETACH_K)
+    ),
+    "weights": ("softmax", "to_q.weight", (MIX, "z = weights.detach() @ v")),
+    "values": ("weighted mean", "to_v.weight", (MIX, "z = weights @ v.detach()")),
+    "heads": ("merging heads", "to_q.weight", (MERGE, "z.detach().transpose(1, 2).reshape(b, n, d)")),
+    "projection": ("output projection", "out.weight", (OUT, "return F.linear(merged, self.out.weight.detach(), self.out.bias)")),
+    "output": ("output projection", "to_q.weight", (OUT, "return self.out(merged).detach()")),
+    "input": ("queries, keys and values", "the input", ("b, n, d = x.shape", "b, n, d = x.shape; x = x.detach()")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_where_the_gradient_is_cut(name: str) -> None:
+    step, first, *edits = CUT[name]
+    problem = outcome_of(NAME, edited(RIGHT, *edits))
+    assert problem is not None and problem.mistake == "gradient_cut" and problem.step == step, problem
+    assert problem.what.startswith(f"You cut the gradient of {first} off")

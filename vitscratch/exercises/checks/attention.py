@@ -1,7 +1,7 @@
 """Exercise 4: attention(q, k, v) -> (output, weights)."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -268,22 +268,31 @@ def _gradients(attention: Any) -> None:
     found: Any = [None] * 3
     if output.requires_grad:
         found = torch.autograd.grad((output * loss).sum(), tensors, allow_unused=True)
-    for name, mine, its, step in zip("qkv", found, right, ("scores", "scores", "weighted mean"), strict=True):
-        if mine is None or not same(mine, its):
-            evidence = _gradient(name, _code(SQUARE[0], attention, output.shape), output, mine, its)
-            hints = ("Which call takes a tensor out of the graph?", "No detach, .data, no_grad or numpy in attention.")
-            what = f"You cut the gradient off before it reaches {name}; it should flow back to q, k and v."
-            raise WrongError(Problem(what, evidence, step, hints))
+    lost = {name: (mine, its) for name, mine, its in zip("qkv", found, right, strict=True) if not _alike(mine, its)}
+    if lost:
+        name, (mine, its) = next(iter(lost.items()))
+        evidence = _gradient(name, _code(SQUARE[0], attention, output.shape), output, mine, its)
+        hints = ("Which call takes a tensor out of the graph?", "No detach, .data, no_grad or numpy in attention.")
+        what = f"You cut the gradient off before it reaches {name}; it should flow back to q, k and v."
+        raise WrongError(Problem(what, evidence, cut(lost), hints))
+
+
+def _alike(mine: Tensor | None, its: Tensor) -> bool:
+    return mine is not None and same(mine, its)
+
+
+def cut(lost: Collection[str]) -> str:
+    """The step in which a gradient is cut off that does not reach these of q, k and v."""
+    return "weighted mean" if "v" in lost else "softmax" if len(lost) > 1 else "scores"
 
 
 def _gradient(name: str, code: str, output: Tensor, mine: Tensor | None, its: Tensor) -> str:
     """Numbers that show which gradient is wrong; `code` computes the output."""
     one = dict(zip("qkv", re.findall(r"(?:1.5 \* )?draw\(.*?\)", code), strict=True))[name]
     start, called = f"{name} = ({one}).requires_grad_()", code.replace(one, name)
-    if not output.requires_grad:
+    if mine is None:  # nothing else asks for a gradient here
         return f"{start}; {called}.requires_grad is False; it should be True"
-    grad = f"{start}; ({called} * {drawn(output.shape, seed=4)}).sum().backward(); {name}.grad"
-    return f"{grad} is None; it should be a tensor" if mine is None else difference(mine, its, grad)
+    return difference(mine, its, f"{start}; ({called} * {drawn(output.shape, seed=4)}).sum().backward(); {name}.grad")
 
 
 def _shape(shape: tuple[int, int, int, int, int]) -> str:

@@ -1,6 +1,6 @@
 """How a module that a student wrote is checked: built, awakened, matched with the reference, and explained."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -74,6 +74,8 @@ class Part:
     """Step -> two hints for it."""
     facts: tuple[str, ...]
     """What is true of a right solution, in the order of the computation."""
+    cut: Callable[[Collection[str]], str] = field(default=lambda roles: "parameters")
+    """Roles whose gradients are wrong ("k.weight", "proj.bias") -> the step in which they are cut off."""
     linked: Callable[["Trial"], None] = field(default=lambda trial: None)
     """Raises WrongError for what a right output does not show."""
     shared: str = ""
@@ -466,15 +468,36 @@ def _gradients(trial: Trial) -> None:
             code = f"{trial.code()}.sum().backward()"
             raise WrongError(in_place(raised(code, error), trial.part.ends[0][1])) from None
     largest = max(float(gradient.abs().max()) for gradient in right if gradient is not None)
-    for name, mine, its in zip(named, found, right, strict=True):
-        zero = torch.zeros_like(named[name])
-        seen, its = zero if mine is None else mine, zero if its is None else its
-        if bool((seen - its).abs().max() > TOLERANCE * largest):
-            flows = output is not None and output.requires_grad
-            raise WrongError(_cut_gradient(trial, name, mine, its, flows))
+    off = {
+        name: _or_zero(mine, tensor) - _or_zero(its, tensor)
+        for (name, tensor), mine, its in zip(named.items(), found, right, strict=True)
+    }
+    wrong = [name for name, gap in off.items() if bool(gap.abs().max() > TOLERANCE * largest)]
+    if wrong:
+        gaps = trial.role_map.laid_out(off)
+        roles = {name for name, gap in _by_role(gaps).items() if bool(gap.abs().max() > TOLERANCE * largest)}
+        name = next((name for name in wrong if name != "the input"), wrong[0])
+        mine, its = (gradients[list(named).index(name)] for gradients in (found, right))
+        flows = output is not None and output.requires_grad
+        raise WrongError(_cut_gradient(trial, name, mine, _or_zero(its, named[name]), flows, trial.part.cut(roles)))
 
 
-def _cut_gradient(trial: Trial, name: str, mine: Tensor | None, its: Tensor, flows: bool) -> Problem:
+def _or_zero(gradient: Tensor | None, tensor: Tensor) -> Tensor:
+    return torch.zeros_like(tensor) if gradient is None else gradient
+
+
+def _by_role(parameters: Parameters) -> dict[str, Tensor]:
+    """With those of queries, keys and values apart: "q.weight" and so on for "qkv.weight"."""
+    found = {}
+    for name, value in parameters.items():
+        layer, _, kind = name.rpartition(".")
+        packed = layer.endswith("qkv")
+        parts = zip("qkv", value.chunk(3), strict=True) if packed else [(layer, value)]
+        found.update({f"{part}.{kind}": one for part, one in parts})
+    return found
+
+
+def _cut_gradient(trial: Trial, name: str, mine: Tensor | None, its: Tensor, flows: bool, step: str) -> Problem:
     x = _drawn(0, trial.sizes)
     called = trial.code(model="m").replace(x, "x")
     grad = "x.grad" if name == "the input" else f"m.get_parameter({name!r}).grad"
@@ -486,7 +509,7 @@ def _cut_gradient(trial: Trial, name: str, mine: Tensor | None, its: Tensor, flo
     return Problem(
         f"You cut the gradient of {name} off, or change it; it should flow as the equations say.",
         evidence,
-        "parameters",
+        step,
         ("Which call takes a tensor out of the graph?", "No detach, .data, no_grad, .item() or numpy in forward."),
         "gradient_cut",
     )

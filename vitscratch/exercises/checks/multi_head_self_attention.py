@@ -1,6 +1,6 @@
 """Exercise 5: MultiHeadSelfAttention(embed_dim, num_heads)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from types import ModuleType
 
@@ -336,6 +336,16 @@ def _localise(trial: Trial) -> tuple[str, str]:
     return _step_of(trial.probe, trial.parameters, trial.sizes["num_heads"])
 
 
+def _cut(roles: Collection[str]) -> str:
+    """Where a gradient is cut off, by the layers that it does not reach; none of them: the input."""
+    lost = {role.partition(".")[0] for role in roles}
+    if "proj" in lost:
+        return "output projection"
+    if {"q", "v"} <= lost:
+        return "merging heads"
+    return attention.cut(lost) if lost else "queries, keys and values"
+
+
 def _details(trial: Trial, step: str) -> str:
     """The weights themselves, where it is these that a mistake is about."""
     if step not in ("scores", "scale", "softmax") or trial.role_map.twice("qkv.weight"):  # it cannot be written
@@ -405,6 +415,7 @@ PART = Part(
         for probe in PROBES
     ),
     details=_details,
+    cut=_cut,
     special={
         f"attn_layer_used_twice{how}": replace(
             MISTAKES["attn_layer_used_twice"],

@@ -74,7 +74,10 @@ class RoleMap:
 
     def read(self, module: nn.Module) -> dict[str, Tensor]:
         """The library's parameters made of the student's; gradients flow back to these."""
-        parameters = dict(module.named_parameters())
+        return self.laid_out(dict(module.named_parameters()))
+
+    def laid_out(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The student's parameters, or their gradients, in the library's layout."""
         found: dict[str, Tensor] = {}
         for piece in self.pieces:
             tensor = parameters[piece.name]
