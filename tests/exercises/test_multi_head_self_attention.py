@@ -4,7 +4,8 @@ from itertools import combinations
 
 import pytest
 
-from tests.exercises.students import edited, outcome_of
+from tests.exercises.students import edited, outcome_of, outcomes
+from vitscratch.exercises import Problem
 from vitscratch.exercises.checks.multi_head_self_attention import MISTAKES
 
 NAME = "multi_head_self_attention"
@@ -126,11 +127,31 @@ class MultiHeadSelfAttention(nn.Module):
         return rearrange(z, "b h n k -> b n (h k)") @ self.last + self.last_bias
 """
 )
+SUMMED = edited(
+    HEADS_ONE_BY_ONE,
+    ("nn.Linear(d, k), nn.Linear(d, k), nn.Linear(d, k)\n", "nn.Linear(d, k), nn.Linear(d, k), nn.Linear(d, k)\n"
+     "        self.out = nn.Linear(k, d, bias=False)\n"),
+    ("return F.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1) @ v",
+     "return self.out(F.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1) @ v)"),
+    ("self.proj = nn.Linear(embed_dim, embed_dim)", "self.bias = nn.Parameter(torch.zeros(embed_dim))"),
+    ("self.proj(torch.cat([head(x) for head in self.heads], dim=-1))", "sum(head(x) for head in self.heads) + self.bias"),
+)  # fmt: skip
 
 RIGHT_VARIANTS = {
     "as it stands": RIGHT,
     "the library's": "from vitscratch import MultiHeadSelfAttention",
     "heads one by one": HEADS_ONE_BY_ONE,
+    "heads one by one, each with its part of the projection": SUMMED,
+    "the same, without telling names": edited(
+        SUMMED, ("self.out", "self.d"), ("self.key", "self.b"), ("self.query", "self.a"), ("self.value", "self.c"),
+        ("self.b, self.a, self.c =", "self.a, self.b, self.c ="),
+    ),
+    "the same, packed": edited(
+        SUMMED,
+        ("self.key, self.query, self.value = nn.Linear(d, k), nn.Linear(d, k), nn.Linear(d, k)", (
+            "self.qkv = nn.Linear(d, 3 * k)")),
+        ("self.query(x), self.key(x), self.value(x)", "self.qkv(x).chunk(3, -1)"),
+    ),
     "torch's, returning a tuple": TORCH,
     "bare parameters, exp over its sum": BARE,
     "one transposed packed parameter, fused": TRANSPOSED,
@@ -537,3 +558,27 @@ def test_where_the_gradient_is_cut(name: str) -> None:
     problem = outcome_of(NAME, edited(RIGHT, *edits))
     assert problem is not None and problem.mistake == "gradient_cut" and problem.step == step, problem
     assert problem.what.startswith(f"You cut the gradient of {first} off")
+
+
+def test_a_mistake_in_heads_that_are_summed_is_named() -> None:
+    problem = outcome_of(NAME, edited(SUMMED, ("** -0.5, dim=-1", "** -0.5, dim=-2")))
+    assert problem is not None and problem.mistake == "attn_softmax_queries", problem
+
+
+def test_an_unknown_layout_is_not_called_wrong() -> None:
+    """As many numbers as there should be, in tensors that no layer of the equations is cut into."""
+    rows = "self.rows = nn.ParameterList(nn.Parameter(torch.randn(embed_dim)) for _ in range(4 * embed_dim + 4))"
+    *_, problem = outcomes(
+        NAME,
+        edited(
+            RIGHT,
+            (LAYERS, ""),
+            (OUT_LAYER, rows),
+            ("b, n, d = x.shape", "b, n, d = x.shape; w = torch.stack(list(self.rows)); w, c = w[:-4], w[-4:]"),
+            (QKV, "q, k, v = (self.split(x @ w[i * d : i * d + d] + c[i]) for i in range(3))"),
+            (OUT, "return merged @ w[3 * d :] + c[3]"),
+        ),
+    )
+    assert isinstance(problem, Problem) and problem.mistake is None and problem.step == "parameters"
+    assert problem.what.startswith("Your parameters could not all be matched with those of the equations"), problem
+    assert "has rows.0 (35,)" in problem.evidence

@@ -385,6 +385,8 @@ def _unmatched(part: Part, sizes: Sizes, module: nn.Module, message: str) -> Pro
             ),
             "layers_in_plain_list",
         )
+    if sum(parameter.numel() for parameter in module.parameters()) == part.count(sizes):
+        return _unknown_layout(f"{numbers}\n{message}")
     return Problem(
         "Your parameters are not those that this computation needs; there should be one for each matrix and vector of "
         "the equations.",
@@ -413,7 +415,8 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
         step, evidence = part.localise(trial)
         return Problem(part.nameless[step], _lines(trial.evidence(""), evidence), step, part.direct[step])
     if found is None and trial.role_map.surplus:
-        return _unknown_layout(trial)
+        told = f"no role was found for {', '.join(trial.role_map.surplus)}, nothing for {_missing_words(trial)}"
+        return _unknown_layout(f"{trial.built} has {describe(trial.module)}\n{told}")
     there = counted(trial.built, trial.module, part.count(trial.sizes)) if flags else ""
     there += f"; missing: {_missing_words(trial)}" if _missing(trial) else ""
     names = {mistake_name(flag) for flag in found or ()}
@@ -427,13 +430,12 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
     )
 
 
-def _unknown_layout(trial: Trial) -> Problem:
+def _unknown_layout(evidence: str) -> Problem:
     """Some parameters have no role, and some roles no parameter: it may be right, but nobody can tell."""
-    names, missing = ", ".join(trial.role_map.surplus), _missing_words(trial)
     return Problem(
         "Your parameters could not all be matched with those of the equations, so that nothing can be compared; each "
         "weight and bias should be one by itself.",
-        f"{trial.built} has {describe(trial.module)}\nno role was found for {names}, nothing for {missing}",
+        evidence,
         "parameters",
         (
             "Is each weight and each bias of the equations a parameter by itself, or rows of one for q, k and v?",

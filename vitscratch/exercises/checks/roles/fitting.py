@@ -63,7 +63,8 @@ def with_biases(
     for one, target, index in roles:  # the vector of the same layer
         alone = one.owner and sum(other.owner == one.owner for other in matrices) == 1
         for vector in [vector for vector in vectors if alone and vector.owner == one.owner]:
-            readings = readings_of(vector, target.replace("weight", "bias"), index, sizes)
+            bias = target.replace("weight", "bias")
+            readings = readings_of(vector, bias, index, sizes) if len(index) <= len(axes_of(bias)) else []
             if readings:
                 choices.append(readings)
                 left = [other for other in left if other is not vector]
@@ -72,6 +73,7 @@ def with_biases(
     for vector, target, index in _bare_biases(left, roles, prefix, sizes):
         if (target, index) not in taken:
             choices.append(readings_of(vector, target, index, sizes))
+            taken.append((target, index))
     yield from sorted((list(pieces) for pieces in product(*choices)), key=is_mixed)
 
 

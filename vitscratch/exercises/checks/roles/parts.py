@@ -52,12 +52,18 @@ def attention_roles(matrices: Sequence[Found], sizes: Mapping[str, int], prefix:
         return [one for one in matrices if prod(one.shape) == size]
 
     def with_out(roles: list[Role], rest: Sequence[Found]) -> Iterator[list[Role]]:
-        """The projection of the output is one of the rest, by name first; without any, it is not there."""
+        """The projection of the output is cut into heads, or one of the rest, by name first, or not there."""
+        if cut:
+            yield [*roles, *cut]
+            return
         for one in sorted(rest, key=lambda one: one.role != "out"):
             yield [*roles, (one, out, ())]
         if not rest:
             yield roles
 
+    slices = of_size(d * k)
+    cut = _out_per_head(slices, out, h, d)
+    slices = [one for one in slices if one not in [role[0] for role in cut]]
     packed, pairs, ones = of_size(3 * d * d), of_size(2 * d * d), of_size(d * d)
     if packed:
         yield from with_out([(packed[0], weight, ())], ones)
@@ -70,8 +76,8 @@ def attention_roles(matrices: Sequence[Found], sizes: Mapping[str, int], prefix:
     elif len(of_size(3 * d * k)) == h > 1:
         per_head = [(one, weight, (slice(None), head)) for head, one in enumerate(of_size(3 * d * k))]
         yield from with_out(list(per_head), ones)
-    elif len(of_size(d * k)) == 3 * h > 3:
-        for order in _per_head(of_size(d * k), h):
+    elif len(slices) == 3 * h > 3:
+        for order in _per_head(slices, h):
             yield from with_out([(one, weight, place) for one, place in order], ones)
 
 
@@ -118,6 +124,13 @@ def _per_head(ones: Sequence[Found], h: int) -> Iterator[list[tuple[Found, tuple
         return
     yield [(one, (place % 3, place // 3)) for place, one in enumerate(ones)]
     yield [(one, (place // h, place % h)) for place, one in enumerate(ones)]
+
+
+def _out_per_head(slices: Sequence[Found], out: str, h: int, d: int) -> list[Role]:
+    """The projections of the heads' outputs, which are summed, by name, else by their shape; [] if there are none."""
+    last = [one for one in slices if one.role == "out"]
+    last = last or [one for one in slices if one.kind == "linear" and one.shape[0] == d]
+    return [(one, out, (slice(None), head)) for head, one in enumerate(last)] if len(last) == h > 1 else []
 
 
 def ways_of_mlp(
