@@ -216,7 +216,7 @@ def _values(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[s
         told = f"one token alone must give its value, {say(projected[0, 0, :3])}, ...; "
         told += f"yours gives {say(single[0, 0, :3])}; "
         if not bool(torch.isfinite(single).all()):  # the one key is masked
-            return localise(_reader(run, parameters, num_heads, d))
+            return _shown(_reader(run, parameters, num_heads, d))
         if same(single.sort().values, projected[:1, :1].sort().values):
             return ("merging heads" if _heads_of(run, d, num_heads) else "heads"), told
         return _before_or_after(run, parameters, d), told
@@ -229,7 +229,7 @@ def _values(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[s
         return "scores", told
     if not all_equal and _scrambled(run, d):
         return "heads", told
-    return localise(_reader(run, parameters, num_heads, d))
+    return _shown(_reader(run, parameters, num_heads, d))
 
 
 def _scrambled(run: Run, d: int) -> bool:
@@ -304,10 +304,15 @@ def _reader(run: Run, parameters: Parameters, num_heads: int, d: int, tokens: in
 
 def _weights(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[str, str]:
     few, many = (_reader(run, parameters, num_heads, d, tokens) for tokens in (4, 13))
-    step, evidence = localise(many if _is_right(few) else few)
+    step, evidence = _shown(many if _is_right(few) else few)
     if step == "scores" and not _turned(run, parameters, num_heads, d):
         return "queries, keys and values", f"q and k, both turned alike, do not give the same scores; {evidence}"
     return step, evidence
+
+
+def _shown(read: Read) -> tuple[str, str]:
+    step, evidence = localise(read)
+    return step, f"with one-hot values, {evidence}"
 
 
 def _is_right(read: Read) -> bool:
