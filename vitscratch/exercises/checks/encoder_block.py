@@ -363,5 +363,8 @@ PART = Part(
     ),
     linked=_dead_residual,
     shared="enc_shared_norm",
-    absorbed={"enc_norm_no_affine": frozenset({"enc_no_norm", "enc_rms_norm", "enc_half_unused"})},
+    absorbed={
+        **multi_head_self_attention.PART.absorbed,
+        "enc_norm_no_affine": frozenset({"enc_no_norm", "enc_rms_norm", "enc_half_unused"}),
+    },
 )
