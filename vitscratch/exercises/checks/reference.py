@@ -143,6 +143,14 @@ PROJECTED: dict[str, Function] = {
     "attn_activation_on_qkv:tanh": lambda x, qkv: qkv.tanh(),
 }
 
+# Which of q, k and v (0, 1, 2) share a layer -> the flag.
+SAME_LAYER: dict[tuple[int, ...], str] = {
+    (0, 1): "attn_layer_used_twice",
+    (1, 2): "attn_layer_used_twice:value_is_key",
+    (0, 2): "attn_layer_used_twice:value_is_query",
+    (0, 1, 2): "attn_layer_used_twice:all",
+}
+
 
 def _split(pattern: str) -> Function:
     return lambda qkv, h: rearrange(qkv, f"b n {pattern} -> three b h n k", three=3, h=h)
