@@ -276,6 +276,7 @@ NAMED = {
         RIGHT, ("num_heads, embed_dim // num_heads", "embed_dim // num_heads, num_heads")
     ),
     "attn_over_features": edited(RIGHT, (SCORES, "scores = q.mT @ k"), (MIX, "z = v @ weights.mT")),
+    "attn_over_features, straight": edited(RIGHT, (SCORES, "scores = q.mT @ k"), (MIX, "z = v @ weights")),
     "attn_scale_num_tokens": edited(RIGHT, (SCALE, "scores / math.sqrt(n)")),
     "attn_scale_fourth_root": edited(RIGHT, (SCALE, "scores / self.k ** 0.25")),
     "attn_softmax_all": edited(RIGHT, (SOFTMAX, "scores.flatten(-2).softmax(dim=-1).view_as(scores)")),
@@ -638,3 +639,14 @@ def test_three_layers_whose_names_tell_nothing(mistake: str, three: str, out: st
     )  # fmt: skip
     problem = outcome_of(NAME, text)
     assert problem is not None and problem.mistake == mistake, problem
+
+
+def test_queries_and_keys_alone_have_layers() -> None:
+    layers = "self.a, self.b = (nn.Linear(embed_dim, embed_dim) for _ in range(2))"
+    text = edited(
+        PAIR, ("self.two = nn.Linear(embed_dim, 2 * embed_dim)", layers), ("        self.one = nn.Linear(embed_dim, embed_dim)\n", ""),
+        ("        y, z = self.two(x).chunk(2, dim=-1)\n", ""), ("y, z, self.one(x)", "self.a(x), self.b(x), x"),
+    )  # fmt: skip
+    problem = outcome_of(NAME, text)
+    assert problem is not None
+    assert set(str(problem.mistake).split(" + ")) == {"attn_value_is_input", "attn_no_out_proj"}, problem

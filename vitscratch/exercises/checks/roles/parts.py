@@ -73,6 +73,8 @@ def attention_roles(matrices: Sequence[Found], sizes: Mapping[str, int], prefix:
         yield from _separate(ones, weight, out, with_out)
     elif len(ones) == 2:
         yield from _one_twice(ones, weight, out)
+        for places in permutations(range(3), 2):  # and no output
+            yield [(one, weight, (place,)) for one, place in zip(ones, places, strict=True)]
     elif len(of_size(3 * d * k)) == h > 1:
         per_head = [(one, weight, (slice(None), head)) for head, one in enumerate(of_size(3 * d * k))]
         yield from with_out(list(per_head), ones)
