@@ -276,6 +276,7 @@ NAMED = {
         RIGHT, ("num_heads, embed_dim // num_heads", "embed_dim // num_heads, num_heads")
     ),
     "attn_over_features": edited(RIGHT, (SCORES, "scores = q.mT @ k"), (MIX, "z = v @ weights.mT")),
+    "attn_over_features, straight": edited(RIGHT, (SCORES, "scores = q.mT @ k"), (MIX, "z = v @ weights")),
     "attn_scale_num_tokens": edited(RIGHT, (SCALE, "scores / math.sqrt(n)")),
     "attn_scale_fourth_root": edited(RIGHT, (SCALE, "scores / self.k ** 0.25")),
     "attn_softmax_all": edited(RIGHT, (SOFTMAX, "scores.flatten(-2).softmax(dim=-1).view_as(scores)")),
@@ -582,3 +583,70 @@ def test_an_unknown_layout_is_not_called_wrong() -> None:
     assert isinstance(problem, Problem) and problem.mistake is None and problem.step == "parameters"
     assert problem.what.startswith("Your parameters could not all be matched with those of the equations"), problem
     assert "has rows.0 (35,)" in problem.evidence
+
+
+PAIR = """
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class MultiHeadSelfAttention(nn.Module):
+    def __init__(self, embed_dim, num_heads):
+        super().__init__()
+        self.h = num_heads
+        self.two = nn.Linear(embed_dim, 2 * embed_dim)
+        self.one = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, x):
+        y, z = self.two(x).chunk(2, dim=-1)
+        q, k, v = (t.unflatten(-1, (self.h, -1)).transpose(1, 2) for t in (y, z, self.one(x)))
+        return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mistake", "three", "out"),
+    [
+        ("attn_no_out_proj", "y, z, self.one(x)", ""),
+        ("attn_no_out_proj", "self.one(x), y, z", ""),
+        ("attn_value_is_input", "y, z, x", "self.one"),
+        ("attn_query_is_input", "x, y, z", "self.one"),
+        ("attn_layer_used_twice", "y, z, z", "self.one"),
+        ("attn_layer_used_twice", "y, y, z", "self.one"),
+    ],
+)
+def test_a_layer_for_two_and_one_more(mistake: str, three: str, out: str) -> None:
+    """The one more is the output, or it is not: what it computes tells."""
+    edits = ("y, z, self.one(x)", three), ("return scaled", f"return {out}(scaled"), (".flatten(2)", ".flatten(2))")
+    problem = outcome_of(NAME, edited(PAIR, *edits))
+    assert problem is not None and problem.mistake == mistake, problem
+
+
+@pytest.mark.parametrize(
+    ("mistake", "three", "out"),
+    [
+        ("attn_no_out_proj", "self.a(x), self.b(x), self.c(x)", ""),
+        ("attn_value_is_input", "self.a(x), self.b(x), x", "self.c"),
+        ("attn_layer_used_twice", "self.a(x), self.b(x), self.b(x)", "self.c"),
+    ],
+)
+def test_three_layers_whose_names_tell_nothing(mistake: str, three: str, out: str) -> None:
+    layers = "self.a, self.b, self.c = (nn.Linear(embed_dim, embed_dim) for _ in range(3))"
+    text = edited(
+        PAIR, ("self.two = nn.Linear(embed_dim, 2 * embed_dim)", layers), ("        self.one = nn.Linear(embed_dim, embed_dim)\n", ""),
+        ("        y, z = self.two(x).chunk(2, dim=-1)\n", ""), ("y, z, self.one(x)", three),
+        ("return scaled", f"return {out}(scaled"), (".flatten(2)", ".flatten(2))"),
+    )  # fmt: skip
+    problem = outcome_of(NAME, text)
+    assert problem is not None and problem.mistake == mistake, problem
+
+
+def test_queries_and_keys_alone_have_layers() -> None:
+    layers = "self.a, self.b = (nn.Linear(embed_dim, embed_dim) for _ in range(2))"
+    text = edited(
+        PAIR, ("self.two = nn.Linear(embed_dim, 2 * embed_dim)", layers), ("        self.one = nn.Linear(embed_dim, embed_dim)\n", ""),
+        ("        y, z = self.two(x).chunk(2, dim=-1)\n", ""), ("y, z, self.one(x)", "self.a(x), self.b(x), x"),
+    )  # fmt: skip
+    problem = outcome_of(NAME, text)
+    assert problem is not None
+    assert set(str(problem.mistake).split(" + ")) == {"attn_value_is_input", "attn_no_out_proj"}, problem

@@ -409,6 +409,8 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
     found: tuple[str, ...] | None = ()
     if not trial.right:
         found = trial.explain(pairs=not (flags and trial.role_map.surplus))  # else the reading is to blame, not two
+        if found is not None:  # with another reading, perhaps, under which other layers are missing
+            flags = [_flag(trial, name) for name in _missing(trial)]
     if found is None and not flags:
         if trial.role_map.surplus:
             return _surplus(trial, "and the output depends on them")

@@ -68,11 +68,13 @@ def attention_roles(matrices: Sequence[Found], sizes: Mapping[str, int], prefix:
     if packed:
         yield from with_out([(packed[0], weight, ())], ones)
     elif pairs and ones:
-        yield from _paired(ones, pairs[0], weight, with_out)
+        yield from _paired(ones, pairs[0], weight, out, with_out)
     elif len(ones) >= 3:
         yield from _separate(ones, weight, out, with_out)
     elif len(ones) == 2:
         yield from _one_twice(ones, weight, out)
+        for places in permutations(range(3), 2):  # and no output
+            yield [(one, weight, (place,)) for one, place in zip(ones, places, strict=True)]
     elif len(of_size(3 * d * k)) == h > 1:
         per_head = [(one, weight, (slice(None), head)) for head, one in enumerate(of_size(3 * d * k))]
         yield from with_out(list(per_head), ones)
@@ -98,8 +100,11 @@ def _separate(ones: Sequence[Found], weight: str, out: str, with_out: WithOut) -
 
 
 def _one_twice(ones: Sequence[Found], weight: str, out: str) -> Iterator[list[Role]]:
-    """The output by name, and fewer than three matrices for q, k and v: one stands for two of them, or for all."""
-    for last in [one for one in ones if one.role == "out"]:
+    """The output, and fewer than three matrices for q, k and v: one stands for two of them, or for all.
+
+    The output is the one that is named so, else each of those without a name that says more.
+    """
+    for last in [one for one in ones if one.role == "out"] or [one for one in ones if one.role not in ("q", "k", "v")]:
         rest = [one for one in ones if one is not last]
         named = {"qkv".index(one.role): one for one in rest if one.role in ("q", "k", "v")}
         for three in product(rest, repeat=3):
@@ -107,13 +112,19 @@ def _one_twice(ones: Sequence[Found], weight: str, out: str) -> Iterator[list[Ro
                 yield [*[(one, weight, (place,)) for place, one in enumerate(three)], (last, out, ())]
 
 
-def _paired(ones: Sequence[Found], pair: Found, weight: str, with_out: WithOut) -> Iterator[list[Role]]:
-    """Queries beside keys and values in one, or queries and keys in one beside the values: by name first."""
+def _paired(ones: Sequence[Found], pair: Found, weight: str, out: str, with_out: WithOut) -> Iterator[list[Role]]:
+    """Queries beside keys and values in one, or queries and keys in one beside the values: by name first.
+
+    If one matrix alone is there, it may be the output, and queries or values have none.
+    """
     named = [(one, one.role) for one in ones if one.role in ("q", "v")]
     for one, role in [*named, (ones[0], "q"), (ones[0], "v")]:
         alone, both = (0, slice(1, 3)) if role == "q" else (2, slice(0, 2))
         roles: list[Role] = [(one, weight, (alone,)), (pair, weight, (both,))]
         yield from with_out(roles, [other for other in ones if other is not one])
+    if len(ones) == 1:
+        for both in (slice(0, 2), slice(1, 3)):
+            yield [(pair, weight, (both,)), (ones[0], out, ())]
 
 
 def _per_head(ones: Sequence[Found], h: int) -> Iterator[list[tuple[Found, tuple[int | slice, ...]]]]:
