@@ -271,6 +271,24 @@ def test_blocks_that_are_no_modules_are_compared_as_a_whole(name: str) -> None:
     named_as(name, edited(RIGHT["lists of parts"], *INLINE[name]))
 
 
+PARTS = RIGHT["lists of parts"]
+OF_PARTS = {  # in a model without modules to listen to: mistake, step; edits of PARTS
+    "vit_cls_added, class token: the last N": ((CAT, "x + cls"), (ADD, "x = x + self.pos_embed[:, 1:]")),
+    "vit_cls_added, class token: the first N": ((CAT, "x + cls"), (ADD, "x = x + self.pos_embed[:, :x.shape[1]]")),
+    "vit_cls_added, class token: N rows": ((CAT, "x + cls"), ("1 + num_patches", "num_patches")),
+    "vit_cls_added, class token: mean": ((CAT, "x + cls"), (ADD, "x = x + self.pos_embed[:, 1:]"), ("x[:, 0]", "x.mean(1)")),
+    "tok_no_class_token, class token: unused": ((CAT, "x"), (ADD, "x = x + self.pos_embed[:, 1:]")),
+    "tok_no_class_token, class token: mean": ((CAT, "x"), (ADD, "x = x + self.pos_embed[:, 1:]"), ("x[:, 0]", "x.mean(1)")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_PARTS)
+def test_mistakes_of_a_model_without_block_modules_are_named(name: str) -> None:
+    mistake, step = name.partition(":")[0].split(", ")
+    problem = outcome_of("vision_transformer", edited(PARTS, *OF_PARTS[name]))
+    assert problem and (problem.mistake or "none", problem.step) == (mistake, step), problem
+
+
 UNKNOWN = {  # step: what
     "patch embedding: blurred": (LIBRARY, ("self.patch_embed(images)", "self.patch_embed(images + images.roll(1, 3))")),
     "class token: cubed": (LIBRARY, ("self.cls_token.expand(", "(self.cls_token ** 3).expand(")),

@@ -70,6 +70,12 @@ def wrong_tails() -> Iterator[tuple[tuple[str, ...], Tail]]:
     yield from (pair for pair in composed if len(pair[0]) == 2)
 
 
+def tails_of_few() -> Iterator[Tail]:
+    """How the head may read where there is no class token: the first patch, or the mean of all."""
+    yield tail
+    yield from (compute for names, compute in wrong_tails() if names == ("vit_mean_with_cls",))
+
+
 def _composed(norm: Tail, pool: Callable[[Tensor], Tensor], head: Tail) -> Tail:
     return lambda x, numbers: head(pool(norm(x, numbers)), numbers)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vitscratch.exercises.checks import assembling, projecting, reference
+from vitscratch.exercises.checks import assembling, prepending, projecting, reference
 from vitscratch.exercises.checks.compare import difference, same
 from vitscratch.exercises.checks.model.bank import BLOCKS, CLASS_TOKEN, MISTAKES, NUDGES, POOLING, of_the_norm
 from vitscratch.exercises.checks.model.embedding import right_starts, start_under
@@ -24,6 +24,9 @@ def by_hypotheses(wrong: list[Trial]) -> Problem | None:
     found = [trial.logits[1] for trial in wrong]
     trial = wrong[0]
     evidence = trial.evidence()
+    for name, compute in _too_few(trial.projection):
+        if all_same(wrong, found, compute):
+            return named(MISTAKES, name, evidence)
     if trial.anatomy.table.rows == trial.patches:
         return named(MISTAKES, "vit_pos_not_on_cls", evidence)
     for names, in_tail, compute in _whole(trial.projection):
@@ -36,6 +39,19 @@ def by_hypotheses(wrong: list[Trial]) -> Problem | None:
 def _blocks(t: Trial) -> list[assembling.Block]:
     heads = t.sizes["num_heads"]
     return [partial(reference.encoder_block, parameters=block, num_heads=heads) for block in t.numbers().blocks]
+
+
+def _too_few(projection: Projection) -> Iterator[tuple[str, Any]]:
+    """Names, and functions from a trial to its logits, where no class token stands in front of the patches."""
+    for (name, join), project, tail in product(
+        prepending.too_few(), projecting.rights(projection), assembling.tails_of_few()
+    ):
+        yield (
+            name,
+            lambda t, f=(project, join), tail=tail: tail(
+                assembling.encoded(start_under(t, *f), t.numbers(), t.sizes["num_heads"]), t.numbers()
+            ),
+        )
 
 
 def _whole(projection: Projection) -> Iterator[tuple[tuple[str, ...], bool, Any]]:
