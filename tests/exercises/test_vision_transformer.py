@@ -81,6 +81,36 @@ OWN = edited(
     ),
     ("self.patch_embed(images)", "self.patch_embed(images).flatten(2).transpose(1, 2)"),
 )
+ONE = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+class VisionTransformer(nn.Module):
+    def __init__(self, image_size, patch_size, in_channels, num_classes, embed_dim, depth, num_heads, mlp_dim):
+        super().__init__()
+        self.heads, self.side = num_heads, patch_size
+        self.projection = nn.Linear(in_channels * patch_size**2, embed_dim)
+        self.cls = nn.Parameter(torch.zeros(embed_dim))
+        self.pos = nn.Parameter(torch.randn((image_size // patch_size) ** 2 + 1, embed_dim) * 0.02)
+        for name, make in dict(
+            norm1=lambda: nn.LayerNorm(embed_dim, eps=1e-6), norm2=lambda: nn.LayerNorm(embed_dim, eps=1e-6),
+            qkv=lambda: nn.Linear(embed_dim, 3 * embed_dim), out=lambda: nn.Linear(embed_dim, embed_dim),
+            up=lambda: nn.Linear(embed_dim, mlp_dim), down=lambda: nn.Linear(mlp_dim, embed_dim),
+        ).items():
+            setattr(self, name, nn.ModuleList(make() for _ in range(depth)))
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.head = nn.Linear(embed_dim, num_classes)
+
+    def forward(self, images):
+        x = self.projection(F.unfold(images, self.side, stride=self.side).mT)
+        x = torch.cat([self.cls.expand(len(x), 1, -1), x], dim=1) + self.pos
+        for norm1, qkv, out, norm2, up, down in zip(self.norm1, self.qkv, self.out, self.norm2, self.up, self.down):
+            q, k, v = qkv(norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            x = x + out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+            x = x + down(F.gelu(up(norm2(x))))
+        return self.head(self.norm(x)[:, 0])
+"""
 NORM = "self.norm = nn.LayerNorm(embed_dim, eps=1e-6)"
 BLOCKS = "self.blocks = nn.ModuleList(EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth))"
 LOOP = "for block in self.blocks:\n            x = block(x)"
@@ -129,6 +159,7 @@ class VisionTransformer'''), ("        " + CLS, "        self.embed = Embed(num_
     "square only": edited(OWN, ("sides = image_size if isinstance(image_size, tuple) else (image_size, image_size)", "sides = (image_size // 1,) * 2")),
     "lazy head": edited(LIBRARY, ("nn.Linear(embed_dim, num_classes)", "nn.LazyLinear(num_classes)")),
     "lazy convolution": edited(OWN, ("nn.Conv2d(in_channels, embed_dim,", "nn.LazyConv2d(embed_dim,")),
+    "all in one class": ONE,
     "the library": "from vitscratch import VisionTransformer",
 }  # fmt: skip
 
@@ -272,20 +303,33 @@ def test_blocks_that_are_no_modules_are_compared_as_a_whole(name: str) -> None:
 
 
 PARTS = RIGHT["lists of parts"]
-OF_PARTS = {  # in a model without modules to listen to: mistake, step; edits of PARTS
+OF_ONE = {  # mistake, step; edits of ONE
+    "enc_eps_1e-5, final norm": ((NORM, "self.norm = nn.LayerNorm(embed_dim)"),),
+}  # fmt: skip
+OF_PARTS = {  # mistake, step; edits of PARTS
     "vit_cls_added, class token: the last N": ((CAT, "x + cls"), (ADD, "x = x + self.pos_embed[:, 1:]")),
     "vit_cls_added, class token: the first N": ((CAT, "x + cls"), (ADD, "x = x + self.pos_embed[:, :x.shape[1]]")),
     "vit_cls_added, class token: N rows": ((CAT, "x + cls"), ("1 + num_patches", "num_patches")),
     "vit_cls_added, class token: mean": ((CAT, "x + cls"), (ADD, "x = x + self.pos_embed[:, 1:]"), ("x[:, 0]", "x.mean(1)")),
     "tok_no_class_token, class token: unused": ((CAT, "x"), (ADD, "x = x + self.pos_embed[:, 1:]")),
     "tok_no_class_token, class token: mean": ((CAT, "x"), (ADD, "x = x + self.pos_embed[:, 1:]"), ("x[:, 0]", "x.mean(1)")),
+    "enc_eps_1e-5, final norm": ((NORM, "self.norm = nn.LayerNorm(embed_dim)"),),
+    "enc_eps_other, final norm": ((NORM, "self.norm = nn.LayerNorm(embed_dim, eps=1e-7)"),),
+    "none, final norm: eps": ((NORM, "self.norm = nn.LayerNorm(embed_dim, eps=9e-7)"),),
+    "enc_eps_other, encoder blocks: all": (("eps=1e-6", "eps=1e-7"),),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", OF_PARTS)
-def test_mistakes_of_a_model_without_block_modules_are_named(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "right", "edits"),
+    [(name, right, edits) for right, table in ((ONE, OF_ONE), (PARTS, OF_PARTS)) for name, edits in table.items()],
+    ids=[*OF_ONE, *OF_PARTS],
+)
+def test_mistakes_of_a_model_without_block_modules_are_named(
+    name: str, right: str, edits: tuple[tuple[str, str], ...]
+) -> None:
     mistake, step = name.partition(":")[0].split(", ")
-    problem = outcome_of("vision_transformer", edited(PARTS, *OF_PARTS[name]))
+    problem = outcome_of("vision_transformer", edited(right, *edits))
     assert problem and (problem.mistake or "none", problem.step) == (mistake, step), problem
 
 

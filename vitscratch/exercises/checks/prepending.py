@@ -266,8 +266,14 @@ def too_few() -> Iterator[tuple[str, Callable[[Tensor, Tensor, Tensor], Tensor]]
         lambda pos, n: pos[-n:] + pos[:1],  # the class token's, with it
     ]
     for of in rows:
-        yield "vit_cls_added", lambda patches, cls, pos, of=of: patches + cls + of(pos, patches.shape[1])
-        yield "tok_no_class_token", lambda patches, cls, pos, of=of: patches + of(pos, patches.shape[1])
+        yield "vit_cls_added", partial(_without_front, of, 1)
+        yield "tok_no_class_token", partial(_without_front, of, 0)
+
+
+def _without_front(
+    rows: Callable[[Tensor, int], Tensor], factor: int, patches: Tensor, cls: Tensor, pos: Tensor
+) -> Tensor:
+    return patches + factor * cls + rows(pos, patches.shape[1])
 
 
 Change = Callable[[State], State]
