@@ -185,6 +185,7 @@ MODEL = {  # mistakes of the model; edits of LIBRARY
     "vit_cls_appended": ((CAT, "torch.cat([x, cls], dim=1)"),),
     "tok_no_position": ((ADD, ""), (POS, "")),
     "tok_no_position: unused": ((ADD, ""),),
+    "tok_pos_twice: in every block": (("x = block(x)", f"x = block(x)\n            {ADD}"),),
     "tok_pos_twice: after the blocks": ((LOOP, f"{LOOP}\n        {ADD}"),),
     "vit_pos_after_blocks: and the norm": ((ADD, ""), ("x = self.norm(x)", f"x = self.norm(x)\n        {ADD}")),
     "vit_pos_after_blocks": ((ADD, ""), (LOOP, f"{LOOP}\n        {ADD}")),
@@ -315,6 +316,10 @@ OF_PARTS = {  # mistake, step; edits of PARTS
     "tok_no_class_token, class token: mean": ((CAT, "x"), (ADD, "x = x + self.pos_embed[:, 1:]"), ("x[:, 0]", "x.mean(1)")),
     "enc_eps_1e-5, final norm": ((NORM, "self.norm = nn.LayerNorm(embed_dim)"),),
     "enc_eps_other, final norm": ((NORM, "self.norm = nn.LayerNorm(embed_dim, eps=1e-7)"),),
+    "vit_norm_every_block, encoder blocks: no other": (("x = x + m(n2(x))", "x = self.norm(x + m(n2(x)))"), ("        x = self.norm(x)\n", "")),
+    "tok_pos_twice, position embedding: in every block": ((ADD, ""), ("x = x + a(n1(x))", f"{ADD}\n            x = x + a(n1(x))")),
+    "tok_pos_twice, position embedding: and before": (("x = x + a(n1(x))", f"{ADD}\n            x = x + a(n1(x))"),),
+    "vit_cls_appended, class token: and read": ((CAT, "torch.cat([x, cls], dim=1)"), ("x[:, 0]", "x[:, -1]")),
     "none, final norm: eps": ((NORM, "self.norm = nn.LayerNorm(embed_dim, eps=9e-7)"),),
     "enc_eps_other, encoder blocks: all": (("eps=1e-6", "eps=1e-7"),),
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """Models without blocks to listen to: one mistake anywhere, by hypotheses of the whole, then by probes."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -32,8 +33,25 @@ def by_hypotheses(wrong: list[Trial]) -> Problem | None:
     for names, in_tail, compute in _whole(trial.projection):
         if all_same(wrong, found, compute):
             problem = projecting.hinted(named(MISTAKES, names, evidence), trial.projection)
+            if names == ("tok_pos_shifted",) and any(
+                all_same(wrong, found, partial(_appended, i)) for i in trial.orders
+            ):
+                problem = replace(named(MISTAKES, "vit_cls_appended", evidence), what=_APPENDED)
             return of_the_norm(problem) if in_tail else problem
     return None
+
+
+# Blocks do not see which token is which: in the logits both are the same.
+_APPENDED = (
+    "You put the class token at the end and read it there (or shift the positions by one); it should be the first "
+    "token, index 0, with the first position."
+)
+
+
+def _appended(order: int, t: Trial) -> Tensor:
+    """The logits if the class token stands behind the patches when positions are added, and the head reads the last."""
+    start, pos = right_starts(t)[order], t.numbers().pos
+    return t.logits_of(start - pos + pos.roll(1, 0), t.numbers())
 
 
 def _blocks(t: Trial) -> list[assembling.Block]:
@@ -78,12 +96,8 @@ def _whole(projection: Projection) -> Iterator[tuple[tuple[str, ...], bool, Any]
     for (names, tail), i in product(assembling.wrong_tails(), orders):
         if len(names) == 1:
             yield names, True, lambda t, tail=tail, i=i: tail(encoded(t, i), t.numbers())
-    for (name, loop), i in product(assembling.LOOPS, orders):
-        yield (
-            (name,),
-            False,
-            lambda t, loop=loop, i=i: assembling.tail(loop(start(t, i), _blocks(t), t.numbers()), t.numbers()),
-        )
+    for (name, loop), i in product(assembling.loops(), orders):
+        yield (name,), False, lambda t, loop=loop, i=i: loop(start(t, i), _blocks(t), t.numbers())
     for flag, i in product((flag for stage in reference.BLOCK_STAGES for flag in stage), orders):
         yield (
             (reference.mistake_name(flag),),
