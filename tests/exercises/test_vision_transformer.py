@@ -305,9 +305,13 @@ def test_blocks_that_are_no_modules_are_compared_as_a_whole(name: str) -> None:
 
 PARTS = RIGHT["lists of parts"]
 OF_ONE = {  # mistake, step; edits of ONE
+    "attn_causal, encoder blocks": (("attention(q, k, v)", "attention(q, k, v, is_causal=True)"),),
+    "attn_over_batch, encoder blocks": (("permute(2, 0, 3, 1, 4)", "permute(2, 1, 3, 0, 4)"), (".transpose(1, 2).flatten(2))", ".permute(2, 0, 1, 3).flatten(2))")),
     "enc_eps_1e-5, final norm": ((NORM, "self.norm = nn.LayerNorm(embed_dim)"),),
 }  # fmt: skip
 OF_PARTS = {  # mistake, step; edits of PARTS
+    "attn_causal, encoder blocks": (("self.scale).softmax", "self.scale + torch.full((n, n), -1e30).triu(1)).softmax"),),
+    "attn_over_batch, encoder blocks": (("Attention(embed_dim, num_heads) for", "nn.MultiheadAttention(embed_dim, num_heads) for"), ("x = x + a(n1(x))", "y = n1(x)\n            x = x + a(y, y, y)[0]")),
     "vit_cls_added, class token: the last N": ((CAT, "x + cls"), (ADD, "x = x + self.pos_embed[:, 1:]")),
     "vit_cls_added, class token: the first N": ((CAT, "x + cls"), (ADD, "x = x + self.pos_embed[:, :x.shape[1]]")),
     "vit_cls_added, class token: N rows": ((CAT, "x + cls"), ("1 + num_patches", "num_patches")),

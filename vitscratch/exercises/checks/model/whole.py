@@ -6,10 +6,12 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from vitscratch.exercises.checks import assembling, prepending, projecting, reference
-from vitscratch.exercises.checks.compare import difference, same
+from vitscratch.exercises.checks.compare import difference, draw, same
 from vitscratch.exercises.checks.model.bank import BLOCKS, CLASS_TOKEN, MISTAKES, NUDGES, POOLING, of_the_norm
 from vitscratch.exercises.checks.model.embedding import right_starts, start_under
 from vitscratch.exercises.checks.model.surplus import surplus_problem
@@ -17,6 +19,7 @@ from vitscratch.exercises.checks.model.tail import NEIGHBOURS, unknown_tail
 from vitscratch.exercises.checks.model.trial import Trial, all_same, restored
 from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.projecting import Projection
+from vitscratch.exercises.checks.student import pick_tensor
 from vitscratch.exercises.exercise import Problem
 
 
@@ -37,8 +40,31 @@ def by_hypotheses(wrong: list[Trial]) -> Problem | None:
                 all_same(wrong, found, partial(_appended, i)) for i in trial.orders
             ):
                 problem = replace(named(MISTAKES, "vit_cls_appended", evidence), what=_APPENDED)
+            if names == ("attn_over_batch",) and _keeps_pictures_apart(trial):
+                return named(MISTAKES, "attn_causal", evidence)
             return of_the_norm(problem) if in_tail else problem
     return None
+
+
+def _keeps_pictures_apart(trial: Trial) -> bool:
+    """Whether no picture sees another, if the positions, or the class tokens, of all pictures differ.
+
+    In attention over the batch, as under a mask, a class token sees class tokens alone, and these are all the same.
+    """
+    images, parameters = trial.images[1], dict(trial.model.named_parameters())
+    for name in (trial.anatomy.table.pos, trial.anatomy.table.cls):
+        shape = parameters[name].shape
+        one, other = (draw(len(images), *shape[-2:] if len(shape) > 1 else (1, *shape), seed=seed) for seed in (10, 11))
+        other[0] = one[0]
+        try:
+            with torch.no_grad():
+                seen = [functional_call(trial.model, {name: each}, (images.clone(),)) for each in (one, other)]
+            first, second = (pick_tensor(each, trial.logits[1].shape) for each in seen)
+        except Exception:  # the student's code does not take one for each picture
+            continue
+        if first is not None and second is not None:
+            return same(first[0], second[0])
+    return False
 
 
 # Blocks do not see which token is which: in the logits both are the same.
