@@ -305,11 +305,19 @@ def test_blocks_that_are_no_modules_are_compared_as_a_whole(name: str) -> None:
 
 PARTS = RIGHT["lists of parts"]
 OF_ONE = {  # mistake, step; edits of ONE
+    "none, patch embedding: BGR": (("F.unfold(images", "F.unfold(images.flip(1)"),),
     "attn_causal, encoder blocks": (("attention(q, k, v)", "attention(q, k, v, is_causal=True)"),),
     "attn_over_batch, encoder blocks": (("permute(2, 0, 3, 1, 4)", "permute(2, 1, 3, 0, 4)"), (".transpose(1, 2).flatten(2))", ".permute(2, 0, 1, 3).flatten(2))")),
     "enc_eps_1e-5, final norm": ((NORM, "self.norm = nn.LayerNorm(embed_dim)"),),
 }  # fmt: skip
 OF_PARTS = {  # mistake, step; edits of PARTS
+    "none, patch embedding: flipped": (("self.patch_embed(images)", "self.patch_embed(images.flip(-1))"),),
+    "none, patch embedding: reversed": (("flatten(2).transpose(1, 2)", "flatten(2).transpose(1, 2).flip(1)"),),
+    "none, patch embedding: bent": (("flatten(2).transpose(1, 2)", "flatten(2).transpose(1, 2).sin()"),),
+    "none, position embedding: cubed": ((ADD, "x = torch.cat([x[:, :1] + self.pos_embed[:, :1], x[:, 1:] + self.pos_embed[:, 1:] ** 3], 1)"),),
+    "none, class token: cubed": (("self.cls_token.expand(", "(self.cls_token ** 3).expand("),),
+    "none, encoder blocks: inside": (("x + m(n2(x))", "x + m(n2(x).roll(1, 2))"),),
+    "none, encoder blocks: patches": (("x = x + a(n1(x))", "x = torch.cat([x[:, :1], x[:, 1:].flip(1)], 1)\n            x = x + a(n1(x)) * 1.1"),),
     "attn_causal, encoder blocks": (("self.scale).softmax", "self.scale + torch.full((n, n), -1e30).triu(1)).softmax"),),
     "attn_over_batch, encoder blocks": (("Attention(embed_dim, num_heads) for", "nn.MultiheadAttention(embed_dim, num_heads) for"), ("x = x + a(n1(x))", "y = n1(x)\n            x = x + a(y, y, y)[0]")),
     "vit_cls_added, class token: the last N": ((CAT, "x + cls"), (ADD, "x = x + self.pos_embed[:, 1:]")),

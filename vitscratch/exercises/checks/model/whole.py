@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from vitscratch.exercises.checks import assembling, prepending, projecting, reference
+from vitscratch.exercises.checks import assembling, prepending, projecting, reference, tokens
 from vitscratch.exercises.checks.compare import difference, draw, same
 from vitscratch.exercises.checks.model.bank import BLOCKS, CLASS_TOKEN, MISTAKES, NUDGES, POOLING, of_the_norm
-from vitscratch.exercises.checks.model.embedding import right_starts, start_under
+from vitscratch.exercises.checks.model.embedding import right_starts, start_under, unknown_patches
 from vitscratch.exercises.checks.model.surplus import surplus_problem
 from vitscratch.exercises.checks.model.tail import NEIGHBOURS, unknown_tail
 from vitscratch.exercises.checks.model.trial import Trial, all_same, restored
@@ -158,10 +158,31 @@ def by_probes(trial: Trial) -> Problem:
             CLASS_TOKEN,
             hints,
         )
-    what = "Your blocks add something else (all around them is right); they should compute Eq. 2 and Eq. 3."
+    if problem := _before_the_blocks(trial, evidence):
+        return problem
+    what = "Your blocks add something else; they should compute Eq. 2 and Eq. 3."
     return Problem(
         what, evidence, BLOCKS, (NUDGES[BLOCKS], "Check the block by itself (exercise 7), and the patches (2).")
     )
+
+
+def _before_the_blocks(trial: Trial, evidence: str) -> Problem | None:
+    """The logits are right as soon as a part of what the first block gets is 0: the blocks are right, this part not."""
+
+    def right_without(*names: str) -> bool:
+        with restored(trial.model) as parameters:
+            for name in filter(None, names):
+                parameters[name].zero_()
+            seen, numbers = trial.run(trial.images[1]), trial.read(trial.way)
+        starts = (trial.start(order, numbers=numbers) for order in trial.orders)
+        return any(same(seen, trial.logits_of(start, numbers)) for start in starts)
+
+    projection, table = trial.projection, trial.anatomy.table
+    if right_without(projection.weight, projection.bias):
+        return unknown_patches(f"{evidence}\nwith the projection's weight and bias at 0 the logits are right")
+    if right_without(table.pos, table.cls_pos):
+        return tokens.unknown_positions(f"{evidence}\nwith the positions at 0 the logits are right")
+    return None
 
 
 def _silenced(trial: Trial) -> tuple[Tensor, Tensor]:
