@@ -350,6 +350,32 @@ def test_mistakes_of_a_model_without_block_modules_are_named(
     assert problem and (problem.mistake or "none", problem.step) == (mistake, step), problem
 
 
+RARELY = "next(CALLS) % 7"
+SKIPPED = "import itertools\nCALLS = itertools.count()\n"
+BY_CHANCE = {  # mistake, step: right file, edits
+    "vit_dropout, encoder blocks: a block skipped": (SKIPPED + LIBRARY, ("x = block(x)", f"x = block(x) if {RARELY} else x")),
+    "vit_dropout, encoder blocks: half of them": (LIBRARY, ("x = block(x)", "x = block(x) if torch.rand(()) < 0.5 else x")),
+    "vit_dropout, encoder blocks: a half skipped": (SKIPPED + PARTS, ("x = x + m(n2(x))", f"x = x + m(n2(x)) if {RARELY} else x")),
+    "vit_dropout, encoder blocks: dropout": (ONE, ("attention(q, k, v)", "attention(q, k, v, dropout_p=0.1)")),
+    "vit_dropout, head: dropout": (ONE, ("(x)[:, 0])", "(x)[:, 0] * torch.rand(()))")),
+    "vit_pos_random_each_forward, position embedding: beside": (ONE, ("+ self.pos", "+ self.pos + torch.randn_like(self.pos)")),
+    "tok_dropout, position embedding: all": (PARTS, (ADD, "x = F.dropout(x + self.pos_embed, 0.1)")),
+    "none, patch embedding: dropout": (LIBRARY, ("self.patch_embed(images)", "F.dropout(self.patch_embed(images), 0.1)")),
+    "none, patch embedding: shuffled": (LIBRARY, ("self.patch_embed(images)", "self.patch_embed(images)[:, torch.randperm(self.pos_embed.shape[1] - 1)]")),
+    "none, patch embedding: shuffled, to no blocks": (PARTS, (CAT, "torch.cat([cls, x[:, torch.randperm(x.shape[1])]], dim=1)")),
+    "none, position embedding: some left out": (LIBRARY, (ADD, f"{ADD}\n        x = torch.cat([x[:, :1], x[:, 1 + torch.randperm(x.shape[1] - 1)[:3]]], dim=1)")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_CHANCE)
+def test_chance_in_eval_mode_is_placed(name: str) -> None:
+    mistake, step = name.partition(":")[0].split(", ")
+    source, *edits = BY_CHANCE[name]
+    problem = outcomes("vision_transformer", edited(source, *edits))[-1]
+    assert isinstance(problem, Problem) and (problem.mistake or "none", problem.step) == (mistake, step), problem
+    assert problem.what.startswith("You ") and problem.what.endswith(".") and " the first time and " in problem.evidence
+
+
 UNKNOWN = {  # step: what
     "patch embedding: blurred": (LIBRARY, ("self.patch_embed(images)", "self.patch_embed(images + images.roll(1, 3))")),
     "class token: cubed": (LIBRARY, ("self.cls_token.expand(", "(self.cls_token ** 3).expand(")),
@@ -358,6 +384,8 @@ UNKNOWN = {  # step: what
     "encoder blocks: between": (LIBRARY, ("x = block(x)", "x = block(x) ** 3")),
     "encoder blocks: inside": (OWN, ("x + self.mlp(", "x + self.mlp(x.roll(1, 2) + ")),
     "final norm: scaled": (LIBRARY, ("x = self.norm(x)", "x = self.norm(x) ** 3")),
+    "final norm: of the last two": (LIBRARY, (LOOP, "for block in self.blocks:\n            y, x = x, block(x)\n        x = 0.5 * (x + y)")),
+    "pooling: without the mean": (LIBRARY, ("x[:, 0]", "x[:, 0] - x.mean(1)")),
     "pooling: second and first": (LIBRARY, ("x[:, 0]", "0.3 * x[:, 0] + 0.7 * x[:, 1]")),
     "head: squared": (LIBRARY, (RETURN, f"{RETURN} ** 2")),
     "parameters: more": (LIBRARY, (NORM, f"{NORM}\n        self.more = nn.Linear(3, 5)")),
