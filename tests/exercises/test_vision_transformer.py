@@ -350,6 +350,46 @@ def test_mistakes_of_a_model_without_block_modules_are_named(
     assert problem and (problem.mistake or "none", problem.step) == (mistake, step), problem
 
 
+STACKED = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+class VisionTransformer(nn.Module):
+    def __init__(self, image_size, patch_size, in_channels, num_classes, embed_dim, depth, num_heads, mlp_dim):
+        super().__init__()
+        self.heads, d = num_heads, embed_dim
+        self.projection = nn.Conv2d(in_channels, d, patch_size, patch_size)
+        self.cls = nn.Parameter(torch.zeros(d))
+        self.pos = nn.Parameter(torch.randn((image_size // patch_size) ** 2 + 1, d))
+        self.scale, self.shift = nn.Parameter(torch.ones(depth, 2, d)), nn.Parameter(torch.zeros(depth, 2, d))
+        self.w_qkv, self.b_qkv = nn.Parameter(torch.randn(depth, 3 * d, d)), nn.Parameter(torch.zeros(depth, 3 * d))
+        self.w_out, self.b_out = nn.Parameter(torch.randn(depth, d, d)), nn.Parameter(torch.zeros(depth, d))
+        self.w_up, self.b_up = nn.Parameter(torch.randn(depth, mlp_dim, d)), nn.Parameter(torch.zeros(depth, mlp_dim))
+        self.w_down, self.b_down = nn.Parameter(torch.randn(depth, d, mlp_dim)), nn.Parameter(torch.zeros(depth, d))
+        self.norm, self.head = nn.LayerNorm(d, eps=1e-6), nn.Linear(d, num_classes)
+
+    def forward(self, images):
+        x = self.projection(images).flatten(2).mT
+        x = torch.cat([self.cls.expand(len(x), 1, -1), x], dim=1) + self.pos
+        for i in range(len(self.scale)):
+            y = F.layer_norm(x, x.shape[-1:], self.scale[i, 0], self.shift[i, 0], 1e-6)
+            q, k, v = F.linear(y, self.w_qkv[i], self.b_qkv[i]).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+            x = x + F.linear(y, self.w_out[i], self.b_out[i])
+            y = F.layer_norm(x, x.shape[-1:], self.scale[i, 1], self.shift[i, 1], 1e-6)
+            x = x + F.linear(F.gelu(F.linear(y, self.w_up[i], self.b_up[i])), self.w_down[i], self.b_down[i])
+        return self.head(self.norm(x)[:, 0])
+"""
+
+
+def test_parameters_of_all_blocks_in_one_tensor_cannot_be_compared() -> None:
+    problem = outcomes("vision_transformer", STACKED)[-1]
+    assert isinstance(problem, Problem) and (problem.mistake, problem.step) == (None, "parameters")
+    assert "nothing could be compared (your model may well be right)" in problem.what
+    assert "w_qkv (3, 42, 14), w_out (3, 14, 14)" in problem.evidence and "scale" not in problem.evidence
+
+
 RARELY = "next(CALLS) % 7"
 SKIPPED = "import itertools\nCALLS = itertools.count()\n"
 BY_CHANCE = {  # mistake, step: right file, edits

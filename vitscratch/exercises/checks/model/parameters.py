@@ -33,7 +33,7 @@ def find_parts(student: ModuleType, model: nn.Module, sizes: Sizes) -> Anatomy:
     for problem in (
         _patches_problem(model, parts, sizes, has),
         _tokens_problem(model, parts, sizes, has),
-        _blocks_problem(parts, sizes, has),
+        _blocks_problem(model, parts, sizes, has),
         _ends_problem(model, parts, sizes, has),
     ):
         if problem:
@@ -159,7 +159,7 @@ def _wrong_rows(model: nn.Module, name: str, sizes: Sizes) -> Problem:
     )
 
 
-def _blocks_problem(parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
+def _blocks_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
     found, depth = len(parts.blocks), sizes["depth"]
     evidence = f"{has}\n{found} block{'s' * (found != 1)} with parameters for depth={depth}"
     own = len({id(block) for block in parts.blocks})
@@ -172,6 +172,17 @@ def _blocks_problem(parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
         return named(MISTAKES, "vit_depth_minus_one", evidence)
     if found and found != depth:
         return named(MISTAKES, "vit_depth_ignored", evidence)
+    if not found and (stacked := _of_all_blocks(model, sizes)):
+        return Problem(
+            "You keep the parameters of all blocks in common tensors, a layout that the checker does not know, so that "
+            "nothing could be compared (your model may well be right); each block should have parameters of its own.",
+            f"{has}\nof all blocks at once: {', '.join(stacked[:4])}{', ...' if len(stacked) > 4 else ''}",
+            "parameters",
+            (
+                "Which tensors have depth as an axis? Of those, each block can have its own slice as a parameter.",
+                "Make the layers of one block in a class of its own, and depth of these in an nn.ModuleList.",
+            ),
+        )
     if not found:
         return Problem(
             "You have no encoder blocks among the modules; there should be depth of them.",
@@ -180,6 +191,17 @@ def _blocks_problem(parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
             (NUDGES["parameters"], "depth blocks, in an nn.ModuleList or nn.Sequential, each made by its own call."),
         )
     return None
+
+
+def _of_all_blocks(model: nn.Module, sizes: Sizes) -> list[str]:
+    """Names and shapes of parameters that hold a matrix of every block, if they are enough for attention and MLP."""
+    depth, width, hidden = sizes["depth"], sizes["embed_dim"], sizes["mlp_dim"]
+    matrices = {
+        f"{name} {tuple(tensor.shape)}": tensor.numel()
+        for name, tensor in model.named_parameters()
+        if tensor.ndim > 1 and tensor.numel() >= depth * width * min(width, hidden) and depth in tensor.shape
+    }
+    return list(matrices) if sum(matrices.values()) >= depth * width * (3 * width + 2 * hidden) else []
 
 
 def _ends_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
