@@ -123,10 +123,12 @@ def _around_the_norm(trial: Trial, last: Tensor | None) -> tuple[str, str, str] 
         hook.remove()
     if len(given) != 1:
         return None
-    came = [last, last[:, 0], last[:, :1], last.transpose(0, 1)]
+    came = [last, last.transpose(0, 1), last[:, 0], last[:, :1]]
     if not any(same(given[0], tokens) for tokens in came):
-        what = "You give the final norm something else; it should get what the last block returned."
-        return NORM, what, "what goes into the final norm is not what comes out of the last block"
+        why = "what goes into the final norm is not what comes out of the last block"
+        if given[0].shape not in (tokens.shape for tokens in came[:2]):  # not all tokens
+            return POOLING, _NAMELESS[POOLING], why
+        return NORM, "You give the final norm something else; it should get what the last block returned.", why
     if not same(logits, trial.logits[1]):
         return POOLING, _NAMELESS[POOLING], "if the final norm returns 0 for the patches' tokens, the logits change"
     return None

@@ -1,7 +1,6 @@
 """Models without blocks to listen to: one mistake anywhere, by hypotheses of the whole, then by probes."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 
 from vitscratch.exercises.checks import assembling, prepending, projecting, reference, tokens
 from vitscratch.exercises.checks.compare import difference, draw, same
@@ -36,10 +36,8 @@ def by_hypotheses(wrong: list[Trial]) -> Problem | None:
     for names, in_tail, compute in _whole(trial.projection):
         if all_same(wrong, found, compute):
             problem = projecting.hinted(named(MISTAKES, names, evidence), trial.projection)
-            if names == ("tok_pos_shifted",) and any(
-                all_same(wrong, found, partial(_appended, i)) for i in trial.orders
-            ):
-                problem = replace(named(MISTAKES, "vit_cls_appended", evidence), what=_APPENDED)
+            if names == ("tok_pos_shifted",) and _appends(trial):  # and reads it there: blocks do not see the order
+                problem = named(MISTAKES, "vit_cls_appended", evidence)
             if names == ("attn_over_batch",) and _keeps_pictures_apart(trial):
                 return named(MISTAKES, "attn_causal", evidence)
             return of_the_norm(problem) if in_tail else problem
@@ -67,17 +65,19 @@ def _keeps_pictures_apart(trial: Trial) -> bool:
     return False
 
 
-# Blocks do not see which token is which: in the logits both are the same.
-_APPENDED = (
-    "You put the class token at the end and read it there (or shift the positions by one); it should be the first "
-    "token, index 0, with the first position."
-)
+def _appends(trial: Trial) -> bool:
+    """Whether one token is joined behind those of all patches."""
+    seen: list[list[int]] = []
 
+    class Joined(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if getattr(func, "__name__", "") in ("cat", "concat", "concatenate") and args:
+                seen.append([tensor.shape[1] for tensor in args[0] if tensor.ndim == 3])
+            return func(*args, **(kwargs or {}))
 
-def _appended(order: int, t: Trial) -> Tensor:
-    """The logits if the class token stands behind the patches when positions are added, and the head reads the last."""
-    start, pos = right_starts(t)[order], t.numbers().pos
-    return t.logits_of(start - pos + pos.roll(1, 0), t.numbers())
+    with Joined():
+        trial.run(trial.images[1])
+    return [trial.patches, 1] in seen
 
 
 def _blocks(t: Trial) -> list[assembling.Block]:
