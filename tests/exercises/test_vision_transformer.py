@@ -391,6 +391,16 @@ def test_parameters_of_all_blocks_in_one_tensor_cannot_be_compared() -> None:
     assert "at once: w_qkv (3, 42, 14), w_out (3, 14, 14)" in problem.evidence
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [("self.side).mT)", "self.side).mT).flip(1)"), ("+ self.pos", "+ self.pos[[0, 2, 1, *range(3, len(self.pos))]]")],
+)
+def test_another_order_of_patches_is_one_of_positions_too(edit: tuple[str, str]) -> None:
+    problem = outcome_of("vision_transformer", edited(ONE, edit))
+    assert problem and (problem.mistake, problem.step) == (None, "patch embedding")
+    assert problem.what.startswith("You give patches the positions of others, or put them into another order; ")
+
+
 RARELY = "next(CALLS) % 7"
 SKIPPED = "import itertools\nCALLS = itertools.count()\n"
 BY_CHANCE = {  # mistake, step: right file, edits
@@ -399,6 +409,8 @@ BY_CHANCE = {  # mistake, step: right file, edits
     "vit_dropout, encoder blocks: a half skipped": (SKIPPED + PARTS, ("x = x + m(n2(x))", f"x = x + m(n2(x)) if {RARELY} else x")),
     "vit_dropout, encoder blocks: dropout": (ONE, ("attention(q, k, v)", "attention(q, k, v, dropout_p=0.1)")),
     "vit_dropout, head: dropout": (ONE, ("(x)[:, 0])", "(x)[:, 0] * torch.rand(()))")),
+    "vit_dropout, head: before the norm": (ONE, ("self.norm(x)", "self.norm(x + torch.randn_like(x))")),
+    "none, patch embedding: positions shuffled": (ONE, ("+ self.pos", "+ torch.cat([self.pos[:1], self.pos[1:][torch.randperm(x.shape[1])]])")),
     "vit_pos_random_each_forward, position embedding: beside": (ONE, ("+ self.pos", "+ self.pos + torch.randn_like(self.pos)")),
     "tok_dropout, position embedding: all": (PARTS, (ADD, "x = F.dropout(x + self.pos_embed, 0.1)")),
     "none, patch embedding: dropout": (LIBRARY, ("self.patch_embed(images)", "F.dropout(self.patch_embed(images), 0.1)")),

@@ -1,6 +1,9 @@
 """Models whose logits differ from call to call in eval mode: where chance comes in."""
 
 from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
 
 from vitscratch.exercises.checks.compare import same
 from vitscratch.exercises.checks.model.bank import BLOCKS, MISTAKES, PATCHES, POSITION
@@ -57,10 +60,31 @@ def _probed(trial: Trial) -> str:
         return step
     if _agree(trial, silent=True):
         return BLOCKS
-    if not _agree(trial, trial.anatomy.norm[0]):
+    if not _agree(trial, trial.anatomy.norm[0]) or _first_layer_agrees(trial):
         return "vit_dropout"
     drawn = not _agree(trial, *_of_tokens(trial), silent=True)
     return "vit_pos_random_each_forward" if drawn else "tok_dropout"
+
+
+def _first_layer_agrees(trial: Trial) -> bool:
+    """Whether the layer of the first block that is called first, if it is a module, always gets the same."""
+    given: list[Tensor] = []
+    layers = [layer for layer in trial.anatomy.blocks[0].modules() if not any(layer.children())]
+
+    def listen(layer: nn.Module, args: tuple[Any, ...]) -> None:
+        given.extend(one for one in args[:1] if isinstance(one, Tensor))
+
+    hooks = [layer.register_forward_pre_hook(listen) for layer in layers]
+    try:
+        firsts = []
+        for _ in range(CALLS):
+            trial.run(trial.images[1])
+            firsts += given[:1]
+            given.clear()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return len(firsts) == CALLS and all(same(one, firsts[0]) for one in firsts)
 
 
 def _place_of_tokens(trial: Trial) -> str:
@@ -94,8 +118,8 @@ def _drawn(step: str, evidence: str) -> Problem:
 
 _WHAT = {
     PATCHES: (
-        "You let chance shuffle, drop or change patches in eval mode, too, so that calls differ; there every patch "
-        "should become a token, in its place.",
+        "You let chance shuffle, drop or change patches, or shuffle their positions, in eval mode, too, so that calls "
+        "differ; there patch i should always become a token, with position i.",
         "Which line draws random numbers (randperm, rand, dropout) between the picture and the tokens?",
     ),
     POSITION: (

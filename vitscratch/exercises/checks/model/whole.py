@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from vitscratch.exercises.checks import assembling, prepending, projecting, reference, tokens
 from vitscratch.exercises.checks.compare import difference, draw, same
-from vitscratch.exercises.checks.model.bank import BLOCKS, CLASS_TOKEN, MISTAKES, NUDGES, POOLING, of_the_norm
+from vitscratch.exercises.checks.model.bank import BLOCKS, CLASS_TOKEN, MISTAKES, NUDGES, PATCHES, POOLING, of_the_norm
 from vitscratch.exercises.checks.model.embedding import right_starts, start_under, unknown_patches
 from vitscratch.exercises.checks.model.surplus import surplus_problem
 from vitscratch.exercises.checks.model.tail import NEIGHBOURS, unknown_tail
@@ -178,9 +178,22 @@ def _before_the_blocks(trial: Trial, evidence: str) -> Problem | None:
         return any(same(seen, trial.logits_of(start, numbers)) for start in starts)
 
     projection, table = trial.projection, trial.anatomy.table
-    if right_without(projection.weight, projection.bias):
+    without_patches = right_without(projection.weight, projection.bias)
+    without_positions = right_without(table.pos, table.cls_pos)
+    if without_patches and without_positions:
+        return Problem(
+            "You give patches the positions of others, or put them into another order; token i should be made of patch "
+            "i, row by row through the picture, and of position i.",
+            f"{evidence}\nwith the positions at 0 the logits are right, and with the projection's weight and bias at 0",
+            PATCHES,
+            (
+                "In which order do patches come out, and rows of the table? A flip or an index changes it.",
+                "Patches go row by row, from the upper left to the lower right; the table is added as it is.",
+            ),
+        )
+    if without_patches:
         return unknown_patches(f"{evidence}\nwith the projection's weight and bias at 0 the logits are right")
-    if right_without(table.pos, table.cls_pos):
+    if without_positions:
         return tokens.unknown_positions(f"{evidence}\nwith the positions at 0 the logits are right")
     return None
 
