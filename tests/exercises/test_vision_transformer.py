@@ -388,7 +388,15 @@ def test_parameters_of_all_blocks_in_one_tensor_cannot_be_compared() -> None:
     problem = outcomes("vision_transformer", STACKED)[-1]
     assert isinstance(problem, Problem) and (problem.mistake, problem.step) == (None, "parameters")
     assert "nothing could be compared (your model may well be right)" in problem.what
-    assert "at once: w_qkv (3, 42, 14), w_out (3, 14, 14)" in problem.evidence
+    assert "\nno block was found in w_qkv (3, 42, 14), " in problem.evidence
+
+
+def test_blocks_that_are_not_there_are_no_unknown_layout() -> None:
+    nothing = edited(
+        LIBRARY, (BLOCKS, "self.more = nn.Linear(embed_dim, 40)"), (LOOP, "x = x + 0 * self.more(x).sum()")
+    )
+    problem = outcome_of("vision_transformer", nothing)
+    assert problem and problem.step == "encoder blocks" and problem.what.startswith("You have no encoder blocks")
 
 
 @pytest.mark.parametrize(

@@ -172,15 +172,15 @@ def _blocks_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) ->
         return named(MISTAKES, "vit_depth_minus_one", evidence)
     if found and found != depth:
         return named(MISTAKES, "vit_depth_ignored", evidence)
-    if not found and (stacked := _of_all_blocks(model, sizes)):
+    if not found and (matrices := _of_all_blocks(model, parts, sizes)):
         return Problem(
-            "You keep the parameters of all blocks in common tensors, a layout that the checker does not know, so that "
-            "nothing could be compared (your model may well be right); each block should have parameters of its own.",
-            f"{has}\nof all blocks at once: {', '.join(stacked[:4])}{', ...' if len(stacked) > 4 else ''}",
+            "You keep the parameters of the blocks in a layout that the checker does not know, so that nothing could "
+            "be compared (your model may well be right); each block should have a module of its own for them.",
+            f"{has}\nno block was found in {', '.join(matrices[:4])}{', ...' if len(matrices) > 4 else ''}",
             "parameters",
             (
-                "Which tensors have depth as an axis? Of those, each block can have its own slice as a parameter.",
-                "Make the layers of one block in a class of its own, and depth of these in an nn.ModuleList.",
+                "Does one tensor hold something of every block, or one module all of them, side by side?",
+                "Make the parameters of one block in a class of its own, and depth of these in an nn.ModuleList.",
             ),
         )
     if not found:
@@ -193,13 +193,14 @@ def _blocks_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) ->
     return None
 
 
-def _of_all_blocks(model: nn.Module, sizes: Sizes) -> list[str]:
-    """Names and shapes of parameters that hold a matrix of every block, if they are enough for attention and MLP."""
+def _of_all_blocks(model: nn.Module, parts: Anatomy, sizes: Sizes) -> list[str]:
+    """Names and shapes of the matrices that have no other role, if they are enough for all blocks."""
     depth, width, hidden = sizes["depth"], sizes["embed_dim"], sizes["mlp_dim"]
+    least = min(width * width, width * hidden) // sizes["num_heads"]
     matrices = {
         f"{name} {tuple(tensor.shape)}": tensor.numel()
         for name, tensor in model.named_parameters()
-        if tensor.ndim > 1 and tensor.numel() >= depth * width * min(width, hidden) and depth in tensor.shape
+        if name in parts.surplus and tensor.ndim > 1 and tensor.numel() >= least
     }
     return list(matrices) if sum(matrices.values()) >= depth * width * (3 * width + 2 * hidden) else []
 
