@@ -39,6 +39,7 @@ def stream_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | 
             ("vit_long_residual", heard[0].x + before.out),
             ("vit_norm_every_block", assembling.final_norm(before.out, numbers)),
             ("vit_blocks_unused", before.x),
+            ("tok_pos_twice", before.out + numbers.pos if len(numbers.pos) == before.out.shape[1] else before.x),
         ):
             if same(after.x, wrong) and not (name == "vit_residual_stream_dropped" and _skipped(trial, after.x)):
                 return named(MISTAKES, name, evidence)
