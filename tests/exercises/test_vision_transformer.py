@@ -615,3 +615,12 @@ def test_a_wrong_number_of_positions_is_no_number_from_elsewhere(rows: str) -> N
     problem = outcome_of("vision_transformer", edited(LIBRARY, ("1 + self.patch_embed.num_patches", f"1 + {rows}")))
     assert problem and (problem.mistake, problem.step) == (None, "position embedding")
     assert problem.what.startswith("You make another number of positions")
+
+
+def test_a_return_inside_the_loop() -> None:
+    edit = (f"{LOOP}\n        x = self.norm(x)\n        {RETURN}", f"{LOOP}\n            return self.head(self.norm(x)[:, 0])")
+    problem = outcome_of("vision_transformer", edited(LIBRARY, edit))
+    assert problem and (problem.mistake, problem.what) == (
+        "vit_depth_ignored", "You run 1 of 3 blocks; all should run, one after the other."
+    )  # fmt: skip
+    assert "return" in problem.hints[1]

@@ -1,5 +1,6 @@
 """The step "encoder blocks": whether every block is called once, in order, on what the one before returned."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 from torch import Tensor
@@ -22,7 +23,9 @@ def stream_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | 
     if order in (list(range(depth - 1)), list(range(1, depth))):
         return named(MISTAKES, "vit_depth_minus_one", evidence)
     if order == list(range(len(order))) and len(order) < depth:
-        return named(MISTAKES, "vit_depth_ignored", evidence)
+        what = f"You run {len(order)} of {depth} blocks; all should run, one after the other."
+        hints = ("How often does the loop come round?", "A return or a break inside the loop ends it at once.")
+        return replace(named(MISTAKES, "vit_depth_ignored", evidence), what=what, hints=hints)
     if len(set(order)) == 1:
         return named(MISTAKES, "vit_blocks_shared", evidence)
     if order != list(range(depth)):
