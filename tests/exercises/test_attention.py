@@ -1,10 +1,12 @@
 """The check of exercise 4 accepts what is right, however written, and names or places what is wrong."""
 
+import re
 from itertools import combinations
 
 import pytest
 
-from tests.exercises.students import edited, outcome_of
+from tests.exercises.students import edited, module, outcome_of
+from vitscratch.exercises import draw
 from vitscratch.exercises.checks.attention import MISTAKES
 
 RIGHT = """
@@ -176,6 +178,15 @@ UNKNOWN = {
     "output normed": ("weighted mean", (MIX, f"{MIX}; output = F.normalize(output, dim=-1)")),
     "query added": ("weighted mean", (MIX, f"{MIX} + q")),
     "merged": ("weighted mean", (MIX, f"{MIX}; output = output.transpose(1, 2).flatten(2)")),
+    "over the keys": ("weighted mean", (MIX, f"{MIX} / k.shape[-2]")),
+    "the last query's": ("weighted mean", (MIX, f"{MIX}; output[:, :, -1] = v.mean(-2)")),
+    "half of it its own value": ("weighted mean", (MIX, f"{MIX} / 2 + v / 2"), (RETURN, "return output")),
+    "half of every weight": ("softmax", (SOFTMAX, f"({SOFTMAX} + 1 / k.shape[-2]) / 2")),
+    "neighbours alone": (
+        "softmax",
+        (SOFTMAX, ("scores.masked_fill(torch.ones_like(scores).tril(-6).bool(), -math.inf).softmax(-1)")),
+        (RETURN, "return output"),
+    ),
 }
 
 
@@ -184,3 +195,46 @@ def test_unknown_mistake_is_placed(name: str) -> None:
     step, *edits = UNKNOWN[name]
     problem = outcome_of("attention", edited(RIGHT, *edits))
     assert problem is not None and problem.step == step, problem
+
+
+@pytest.mark.parametrize("name", ["over the keys", "the last query's"])
+def test_right_weights_are_not_said_to_be_wrong(name: str) -> None:
+    """The output is shown, and what the weights, which are returned, make of the values."""
+    _, *edits = UNKNOWN[name]
+    text = edited(RIGHT, *edits)
+    problem = outcome_of("attention", text)
+    assert problem is not None
+    first, second = problem.evidence.splitlines()
+    code, said = re.fullmatch(r"the weights that you return are right: (.*) is (.*)", second).groups()  # type: ignore[union-attr]
+    names = {**module(text).__dict__, "draw": draw}
+    assert float(eval(code, names)) == pytest.approx(float(said), rel=1e-6)
+    assert first.endswith(f"it should be {said}")
+
+
+def test_weights_that_are_read_off_are_said_to_be_so() -> None:
+    """They are neither returned nor those of the values that are shown."""
+    _, *edits = UNKNOWN["position added"]
+    problem = outcome_of("attention", edited(RIGHT, *edits, (RETURN, "return output")))
+    assert problem is not None and "\nwith one-hot values, weights[" in problem.evidence
+    returned = outcome_of("attention", edited(RIGHT, *edits))
+    assert returned is not None and "\nweights[" in returned.evidence
+
+
+def test_a_mask_is_told() -> None:
+    _, *edits = UNKNOWN["neighbours alone"]
+    problem = outcome_of("attention", edited(RIGHT, *edits))
+    assert problem is not None and problem.evidence.endswith("softmax over the rest of the keys: there is a mask")
+
+
+@pytest.mark.parametrize(
+    ("step", "edit"),
+    [
+        ("scores", (SCORES, "q @ k.detach().mT")),
+        ("softmax", (SOFTMAX, "scores.softmax(dim=-1).detach()")),
+        ("weighted mean", (MIX, "output = weights @ v.detach()")),
+        ("weighted mean", (MIX, "output = (weights @ v).detach()")),
+    ],
+)
+def test_where_the_gradient_is_cut(step: str, edit: tuple[str, str]) -> None:
+    problem = outcome_of("attention", edited(RIGHT, edit))
+    assert problem is not None and problem.what.startswith("You cut the gradient") and problem.step == step, problem

@@ -306,3 +306,25 @@ def test_unknown_mistake_is_placed(name: str) -> None:
 def test_unread_copies() -> None:
     source = "def forward(self, x):\n    residual = x\n    kept = x.clone()\n    _ = x\n    b, n, d = x.shape\n    y = x\n    return y"
     assert unread_copies(source) == [("residual", 2), ("kept", 3)]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "edit", "says"),
+    [
+        (
+            "attn_no_qkv_bias",
+            ("self.to_k = nn.Linear(embed_dim, embed_dim)", "self.to_k = nn.Linear(embed_dim, embed_dim, bias=False)"),
+            "missing: attention.to_k.bias\nthe output is right all the same",
+        ),
+        (
+            "attn_layer_used_twice",
+            ("self.to_k = nn.Linear(embed_dim, embed_dim)", "self.to_k = self.to_q"),
+            "missing: a layer for one of queries, keys and values",
+        ),
+        ("attn_value_is_input", ("self.to_v(x)", "x"), "it should be"),
+    ],
+)
+def test_what_attention_lacks_is_told_in_a_block_too(mistake: str, edit: tuple[str, str], says: str) -> None:
+    without = [("        self.to_v = nn.Linear(embed_dim, embed_dim)\n", "")] if "to_v" in edit[0] else []
+    problem = outcome_of("encoder_block", edited(RIGHT, edit, *without))
+    assert problem is not None and problem.mistake == mistake and says in problem.evidence, problem

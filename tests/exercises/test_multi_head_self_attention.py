@@ -4,7 +4,8 @@ from itertools import combinations
 
 import pytest
 
-from tests.exercises.students import edited, outcome_of
+from tests.exercises.students import edited, outcome_of, outcomes
+from vitscratch.exercises import Problem
 from vitscratch.exercises.checks.multi_head_self_attention import MISTAKES
 
 NAME = "multi_head_self_attention"
@@ -126,11 +127,31 @@ class MultiHeadSelfAttention(nn.Module):
         return rearrange(z, "b h n k -> b n (h k)") @ self.last + self.last_bias
 """
 )
+SUMMED = edited(
+    HEADS_ONE_BY_ONE,
+    ("nn.Linear(d, k), nn.Linear(d, k), nn.Linear(d, k)\n", "nn.Linear(d, k), nn.Linear(d, k), nn.Linear(d, k)\n"
+     "        self.out = nn.Linear(k, d, bias=False)\n"),
+    ("return F.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1) @ v",
+     "return self.out(F.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1) @ v)"),
+    ("self.proj = nn.Linear(embed_dim, embed_dim)", "self.bias = nn.Parameter(torch.zeros(embed_dim))"),
+    ("self.proj(torch.cat([head(x) for head in self.heads], dim=-1))", "sum(head(x) for head in self.heads) + self.bias"),
+)  # fmt: skip
 
 RIGHT_VARIANTS = {
     "as it stands": RIGHT,
     "the library's": "from vitscratch import MultiHeadSelfAttention",
     "heads one by one": HEADS_ONE_BY_ONE,
+    "heads one by one, each with its part of the projection": SUMMED,
+    "the same, without telling names": edited(
+        SUMMED, ("self.out", "self.d"), ("self.key", "self.b"), ("self.query", "self.a"), ("self.value", "self.c"),
+        ("self.b, self.a, self.c =", "self.a, self.b, self.c ="),
+    ),
+    "the same, packed": edited(
+        SUMMED,
+        ("self.key, self.query, self.value = nn.Linear(d, k), nn.Linear(d, k), nn.Linear(d, k)", (
+            "self.qkv = nn.Linear(d, 3 * k)")),
+        ("self.query(x), self.key(x), self.value(x)", "self.qkv(x).chunk(3, -1)"),
+    ),
     "torch's, returning a tuple": TORCH,
     "bare parameters, exp over its sum": BARE,
     "one transposed packed parameter, fused": TRANSPOSED,
@@ -255,6 +276,7 @@ NAMED = {
         RIGHT, ("num_heads, embed_dim // num_heads", "embed_dim // num_heads, num_heads")
     ),
     "attn_over_features": edited(RIGHT, (SCORES, "scores = q.mT @ k"), (MIX, "z = v @ weights.mT")),
+    "attn_over_features, straight": edited(RIGHT, (SCORES, "scores = q.mT @ k"), (MIX, "z = v @ weights")),
     "attn_scale_num_tokens": edited(RIGHT, (SCALE, "scores / math.sqrt(n)")),
     "attn_scale_fourth_root": edited(RIGHT, (SCALE, "scores / self.k ** 0.25")),
     "attn_softmax_all": edited(RIGHT, (SOFTMAX, "scores.flatten(-2).softmax(dim=-1).view_as(scores)")),
@@ -291,7 +313,15 @@ def test_known_mistake_is_named(name: str) -> None:
     assert problem.mistake == name.split(",")[0], problem
     assert problem.evidence
     if problem.mistake in MISTAKES:
-        assert problem.step == MISTAKES[problem.mistake].step
+        read = name == "attn_qk_swapped, packed"  # where one layer is unpacked, not where two are multiplied
+        assert problem.step == ("queries, keys and values" if read else MISTAKES[problem.mistake].step)
+
+
+@pytest.mark.parametrize("name", ["attn_qk_swapped, packed", "attn_kv_swapped", "attn_qv_swapped", "attn_qkv_rotated"])
+def test_a_wrong_order_is_in_the_step_that_reads_it(name: str) -> None:
+    problem = outcome_of(NAME, NAMED[name])
+    assert problem is not None and problem.step == "queries, keys and values"
+    assert problem.hints[0].startswith("Eq. 5:")
 
 
 @pytest.mark.parametrize(
@@ -309,16 +339,72 @@ def test_which_of_three_share_a_layer(layers: str, which: str) -> None:
     assert problem.what == f"You make {which} with the same layer; there should be three layers, one for each."
 
 
-def test_a_bias_is_missed_where_it_changes_something() -> None:
-    problems = {}
-    for layer in ("to_q", "to_k", "to_v"):
-        line = f"self.{layer} = nn.Linear(embed_dim, embed_dim"
-        problems[layer] = outcome_of(NAME, edited(RIGHT, (f"{line})", f"{line}, bias=False)")))
-    assert problems["to_k"] is None  # it adds the same to all scores of a query, and softmax does not see it
-    for layer in ("to_q", "to_v"):
-        problem = problems[layer]
-        assert problem is not None and problem.mistake == "attn_no_qkv_bias"
-        assert f"missing: {layer}.bias" in problem.evidence, problem.evidence
+SOFTMAX_HIDES = "the output is right all the same: softmax does not see what is added to all scores of a query"
+
+
+@pytest.mark.parametrize("layer", ["to_q", "to_k", "to_v"])
+def test_one_missing_bias_is_missed(layer: str) -> None:
+    line = f"self.{layer} = nn.Linear(embed_dim, embed_dim"
+    problem = outcome_of(NAME, edited(RIGHT, (f"{line})", f"{line}, bias=False)")))
+    assert problem is not None and problem.mistake == "attn_no_qkv_bias"
+    first, second, *_ = [*problem.evidence.splitlines(), ""]
+    assert first.endswith(f"is 5005; it should be 5040; missing: {layer}.bias")
+    assert second.startswith(SOFTMAX_HIDES) == (layer == "to_k")
+
+
+def test_a_missing_part_of_a_packed_bias_is_told() -> None:
+    """As in BEiT: queries and values have a bias of their own, keys have none."""
+    problem = outcome_of(
+        NAME,
+        edited(
+            RIGHT,
+            (PACKED[0], PACKED[1].replace(")\n", ", bias=False)\n        self.q_bias, self.v_bias = (nn.Parameter(torch.zeros(embed_dim)) for _ in range(2))\n")),
+            (QKV, "bias = torch.cat([self.q_bias, 0 * self.q_bias, self.v_bias]); q, k, v = map(self.split, (self.qkv(x) + bias).chunk(3, -1))"),
+        ),
+    )  # fmt: skip
+    assert problem is not None and problem.mistake == "attn_no_qkv_bias"
+    assert f"missing: the bias of keys\n{SOFTMAX_HIDES}" in problem.evidence
+
+
+SHARED_LAYERS = {
+    "the key's layer is the query's": [("self.to_k = nn.Linear(embed_dim, embed_dim)", "self.to_k = self.to_q")],
+    "one layer for queries and keys": [
+        ("        self.to_k = nn.Linear(embed_dim, embed_dim)\n", ""), ("self.to_k(x)", "self.to_q(x)"),
+    ],
+    "one layer for keys and values": [
+        ("        self.to_v = nn.Linear(embed_dim, embed_dim)\n", ""), ("self.to_v(x)", "self.to_k(x)"),
+    ],
+    "one layer without a telling name": [
+        ("        self.to_v = nn.Linear(embed_dim, embed_dim)\n", ""), ("self.to_v", "self.to_k"),
+        ("self.to_q", "self.one"), ("self.to_k", "self.two"),
+    ],
+    "one layer for all": [(LAYERS, "        self.to_qkv = nn.Linear(embed_dim, embed_dim)\n"),
+                          ("self.to_q(", "self.to_qkv("), ("self.to_k(", "self.to_qkv("), ("self.to_v(", "self.to_qkv(")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHARED_LAYERS)
+def test_a_layer_that_is_not_there_since_another_is_used_twice(name: str) -> None:
+    problem = outcome_of(NAME, edited(RIGHT, *SHARED_LAYERS[name]))
+    assert problem is not None and problem.mistake == "attn_layer_used_twice", problem
+    which = "layers for two" if name.endswith("all") else "a layer for one"
+    assert f"it should be 5040; missing: {which} of queries, keys and values" in problem.evidence
+
+
+def test_a_layer_used_twice_beside_another_mistake() -> None:
+    edits = [*SHARED_LAYERS["the key's layer is the query's"], (SCALE, "scores / math.sqrt(d)")]
+    problem = outcome_of(NAME, edited(RIGHT, *edits))
+    assert problem is not None and problem.mistake == "attn_layer_used_twice + attn_scale_embed_dim", problem
+
+
+def test_an_input_in_place_of_a_layer_that_is_not_there() -> None:
+    """No layer is used twice, though one is not there."""
+    edits = [
+        ("        self.to_v = nn.Linear(embed_dim, embed_dim)\n", ""),
+        ("self.split(self.to_v(x))", "self.split(x)"),
+    ]
+    problem = outcome_of(NAME, edited(RIGHT, *edits))
+    assert problem is not None and problem.mistake == "attn_value_is_input", problem
 
 
 # Of NAMED, those that change different lines: the steps in their order.
@@ -406,6 +492,19 @@ UNKNOWN = {
     "tanh at the end": ("output projection", (OUT, "return self.out(merged).tanh()")),
     "norm at the end": ("output projection", (OUT, "return F.layer_norm(self.out(merged), (d,))")),
     "half the output": ("output projection", (OUT, "return self.out(merged) / 2")),
+    "half of it its own value": ("weighted mean", (MIX, "z = (weights @ v + v) / 2")),
+    "neighbours alone": (
+        "softmax",
+        (
+            SCALE,
+            SCALE
+            + """
+        place = torch.arange(n)
+        scores = scores.masked_fill((place[:, None] - place).abs() > 3, -math.inf)""",
+        ),
+    ),
+    "no token at itself in the corner": ("softmax", (SCALE, SCALE + "; scores[..., 0, 0] = -math.inf")),
+    "weights averaged over heads": ("softmax", (MIX, "z = weights.mean(1, keepdim=True) @ v")),
     "norm before the projection": ("weighted mean", (MERGE, MERGE + "; merged = F.layer_norm(merged, (d,))")),
 }
 
@@ -422,3 +521,132 @@ def test_the_first_hint_on_batch_and_tokens_is_on_the_axes() -> None:
     problem = outcome_of("multi_head_self_attention", edited(TORCH, (", batch_first=True", ""), ("x, x)", "x, x)[0]")))
     assert problem and problem.mistake == "attn_over_batch"
     assert "take for the batch" in problem.hints[0] and "nn.MultiheadAttention" in problem.hints[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("half of it its own value", "the output is 0.5 times what the weights make, and something that no score"),
+        ("neighbours alone", "weights[0, 0, 0, 4] is 0; softmax never gives 0 or less; the others are softmax over"),
+        ("no token at itself in the corner", "weights[0, 0, 0, 0] is 0; softmax never gives 0 or less; the others are"),
+        ("weights averaged over heads", "the weights of head 0 are 0.2, 0.2, 0.2, 0.2, 0.2 times those of heads 0, 1"),
+    ],
+)
+def test_what_shows_a_mistake_without_a_name(name: str, said: str) -> None:
+    _, *edits = UNKNOWN[name]
+    problem = outcome_of(NAME, edited(RIGHT, *edits))
+    assert problem is not None and said in problem.evidence, problem
+
+
+DETACH_K = "scores = q @ k.detach().transpose(-2, -1)"
+CUT = {
+    "keys": ("scores", "to_k.weight", (SCORES, DETACH_K)),
+    "keys, packed": (
+        "scores", "qkv.weight", PACKED, (QKV, "q, k, v = map(self.split, self.qkv(x).chunk(3, -1))"), (SCORES, DETACH_K)
+    ),
+    "weights": ("softmax", "to_q.weight", (MIX, "z = weights.detach() @ v")),
+    "values": ("weighted mean", "to_v.weight", (MIX, "z = weights @ v.detach()")),
+    "heads": ("merging heads", "to_q.weight", (MERGE, "z.detach().transpose(1, 2).reshape(b, n, d)")),
+    "projection": ("output projection", "out.weight", (OUT, "return F.linear(merged, self.out.weight.detach(), self.out.bias)")),
+    "output": ("output projection", "to_q.weight", (OUT, "return self.out(merged).detach()")),
+    "input": ("queries, keys and values", "the input", ("b, n, d = x.shape", "b, n, d = x.shape; x = x.detach()")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_where_the_gradient_is_cut(name: str) -> None:
+    step, first, *edits = CUT[name]
+    problem = outcome_of(NAME, edited(RIGHT, *edits))
+    assert problem is not None and problem.mistake == "gradient_cut" and problem.step == step, problem
+    assert problem.what.startswith(f"You cut the gradient of {first} off")
+
+
+def test_a_mistake_in_heads_that_are_summed_is_named() -> None:
+    problem = outcome_of(NAME, edited(SUMMED, ("** -0.5, dim=-1", "** -0.5, dim=-2")))
+    assert problem is not None and problem.mistake == "attn_softmax_queries", problem
+
+
+def test_an_unknown_layout_is_not_called_wrong() -> None:
+    """As many numbers as there should be, in tensors that no layer of the equations is cut into."""
+    rows = "self.rows = nn.ParameterList(nn.Parameter(torch.randn(embed_dim)) for _ in range(4 * embed_dim + 4))"
+    *_, problem = outcomes(
+        NAME,
+        edited(
+            RIGHT,
+            (LAYERS, ""),
+            (OUT_LAYER, rows),
+            ("b, n, d = x.shape", "b, n, d = x.shape; w = torch.stack(list(self.rows)); w, c = w[:-4], w[-4:]"),
+            (QKV, "q, k, v = (self.split(x @ w[i * d : i * d + d] + c[i]) for i in range(3))"),
+            (OUT, "return merged @ w[3 * d :] + c[3]"),
+        ),
+    )
+    assert isinstance(problem, Problem) and problem.mistake is None and problem.step == "parameters"
+    assert problem.what.startswith("Your parameters could not all be matched with those of the equations"), problem
+    assert "has rows.0 (35,)" in problem.evidence
+
+
+PAIR = """
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class MultiHeadSelfAttention(nn.Module):
+    def __init__(self, embed_dim, num_heads):
+        super().__init__()
+        self.h = num_heads
+        self.two = nn.Linear(embed_dim, 2 * embed_dim)
+        self.one = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, x):
+        y, z = self.two(x).chunk(2, dim=-1)
+        q, k, v = (t.unflatten(-1, (self.h, -1)).transpose(1, 2) for t in (y, z, self.one(x)))
+        return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mistake", "three", "out"),
+    [
+        ("attn_no_out_proj", "y, z, self.one(x)", ""),
+        ("attn_no_out_proj", "self.one(x), y, z", ""),
+        ("attn_value_is_input", "y, z, x", "self.one"),
+        ("attn_query_is_input", "x, y, z", "self.one"),
+        ("attn_layer_used_twice", "y, z, z", "self.one"),
+        ("attn_layer_used_twice", "y, y, z", "self.one"),
+    ],
+)
+def test_a_layer_for_two_and_one_more(mistake: str, three: str, out: str) -> None:
+    """The one more is the output, or it is not: what it computes tells."""
+    edits = ("y, z, self.one(x)", three), ("return scaled", f"return {out}(scaled"), (".flatten(2)", ".flatten(2))")
+    problem = outcome_of(NAME, edited(PAIR, *edits))
+    assert problem is not None and problem.mistake == mistake, problem
+
+
+@pytest.mark.parametrize(
+    ("mistake", "three", "out"),
+    [
+        ("attn_no_out_proj", "self.a(x), self.b(x), self.c(x)", ""),
+        ("attn_value_is_input", "self.a(x), self.b(x), x", "self.c"),
+        ("attn_layer_used_twice", "self.a(x), self.b(x), self.b(x)", "self.c"),
+    ],
+)
+def test_three_layers_whose_names_tell_nothing(mistake: str, three: str, out: str) -> None:
+    layers = "self.a, self.b, self.c = (nn.Linear(embed_dim, embed_dim) for _ in range(3))"
+    text = edited(
+        PAIR, ("self.two = nn.Linear(embed_dim, 2 * embed_dim)", layers), ("        self.one = nn.Linear(embed_dim, embed_dim)\n", ""),
+        ("        y, z = self.two(x).chunk(2, dim=-1)\n", ""), ("y, z, self.one(x)", three),
+        ("return scaled", f"return {out}(scaled"), (".flatten(2)", ".flatten(2))"),
+    )  # fmt: skip
+    problem = outcome_of(NAME, text)
+    assert problem is not None and problem.mistake == mistake, problem
+
+
+def test_queries_and_keys_alone_have_layers() -> None:
+    layers = "self.a, self.b = (nn.Linear(embed_dim, embed_dim) for _ in range(2))"
+    text = edited(
+        PAIR, ("self.two = nn.Linear(embed_dim, 2 * embed_dim)", layers), ("        self.one = nn.Linear(embed_dim, embed_dim)\n", ""),
+        ("        y, z = self.two(x).chunk(2, dim=-1)\n", ""), ("y, z, self.one(x)", "self.a(x), self.b(x), x"),
+    )  # fmt: skip
+    problem = outcome_of(NAME, text)
+    assert problem is not None
+    assert set(str(problem.mistake).split(" + ")) == {"attn_value_is_input", "attn_no_out_proj"}, problem

@@ -81,6 +81,36 @@ OWN = edited(
     ),
     ("self.patch_embed(images)", "self.patch_embed(images).flatten(2).transpose(1, 2)"),
 )
+ONE = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+class VisionTransformer(nn.Module):
+    def __init__(self, image_size, patch_size, in_channels, num_classes, embed_dim, depth, num_heads, mlp_dim):
+        super().__init__()
+        self.heads, self.side = num_heads, patch_size
+        self.projection = nn.Linear(in_channels * patch_size**2, embed_dim)
+        self.cls = nn.Parameter(torch.zeros(embed_dim))
+        self.pos = nn.Parameter(torch.randn((image_size // patch_size) ** 2 + 1, embed_dim) * 0.02)
+        for name, make in dict(
+            norm1=lambda: nn.LayerNorm(embed_dim, eps=1e-6), norm2=lambda: nn.LayerNorm(embed_dim, eps=1e-6),
+            qkv=lambda: nn.Linear(embed_dim, 3 * embed_dim), out=lambda: nn.Linear(embed_dim, embed_dim),
+            up=lambda: nn.Linear(embed_dim, mlp_dim), down=lambda: nn.Linear(mlp_dim, embed_dim),
+        ).items():
+            setattr(self, name, nn.ModuleList(make() for _ in range(depth)))
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.head = nn.Linear(embed_dim, num_classes)
+
+    def forward(self, images):
+        x = self.projection(F.unfold(images, self.side, stride=self.side).mT)
+        x = torch.cat([self.cls.expand(len(x), 1, -1), x], dim=1) + self.pos
+        for norm1, qkv, out, norm2, up, down in zip(self.norm1, self.qkv, self.out, self.norm2, self.up, self.down):
+            q, k, v = qkv(norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            x = x + out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+            x = x + down(F.gelu(up(norm2(x))))
+        return self.head(self.norm(x)[:, 0])
+"""
 NORM = "self.norm = nn.LayerNorm(embed_dim, eps=1e-6)"
 BLOCKS = "self.blocks = nn.ModuleList(EncoderBlock(embed_dim, num_heads, mlp_dim) for _ in range(depth))"
 LOOP = "for block in self.blocks:\n            x = block(x)"
@@ -129,6 +159,7 @@ class VisionTransformer'''), ("        " + CLS, "        self.embed = Embed(num_
     "square only": edited(OWN, ("sides = image_size if isinstance(image_size, tuple) else (image_size, image_size)", "sides = (image_size // 1,) * 2")),
     "lazy head": edited(LIBRARY, ("nn.Linear(embed_dim, num_classes)", "nn.LazyLinear(num_classes)")),
     "lazy convolution": edited(OWN, ("nn.Conv2d(in_channels, embed_dim,", "nn.LazyConv2d(embed_dim,")),
+    "all in one class": ONE,
     "the library": "from vitscratch import VisionTransformer",
 }  # fmt: skip
 
@@ -154,6 +185,7 @@ MODEL = {  # mistakes of the model; edits of LIBRARY
     "vit_cls_appended": ((CAT, "torch.cat([x, cls], dim=1)"),),
     "tok_no_position": ((ADD, ""), (POS, "")),
     "tok_no_position: unused": ((ADD, ""),),
+    "tok_pos_twice: in every block": (("x = block(x)", f"x = block(x)\n            {ADD}"),),
     "tok_pos_twice: after the blocks": ((LOOP, f"{LOOP}\n        {ADD}"),),
     "vit_pos_after_blocks: and the norm": ((ADD, ""), ("x = self.norm(x)", f"x = self.norm(x)\n        {ADD}")),
     "vit_pos_after_blocks": ((ADD, ""), (LOOP, f"{LOOP}\n        {ADD}")),
@@ -271,6 +303,140 @@ def test_blocks_that_are_no_modules_are_compared_as_a_whole(name: str) -> None:
     named_as(name, edited(RIGHT["lists of parts"], *INLINE[name]))
 
 
+PARTS = RIGHT["lists of parts"]
+OF_ONE = {  # mistake, step; edits of ONE
+    "none, patch embedding: BGR": (("F.unfold(images", "F.unfold(images.flip(1)"),),
+    "attn_causal, encoder blocks": (("attention(q, k, v)", "attention(q, k, v, is_causal=True)"),),
+    "attn_over_batch, encoder blocks": (("permute(2, 0, 3, 1, 4)", "permute(2, 1, 3, 0, 4)"), (".transpose(1, 2).flatten(2))", ".permute(2, 0, 1, 3).flatten(2))")),
+    "enc_eps_1e-5, final norm": ((NORM, "self.norm = nn.LayerNorm(embed_dim)"),),
+}  # fmt: skip
+OF_PARTS = {  # mistake, step; edits of PARTS
+    "none, patch embedding: flipped": (("self.patch_embed(images)", "self.patch_embed(images.flip(-1))"),),
+    "none, patch embedding: reversed": (("flatten(2).transpose(1, 2)", "flatten(2).transpose(1, 2).flip(1)"),),
+    "none, patch embedding: bent": (("flatten(2).transpose(1, 2)", "flatten(2).transpose(1, 2).sin()"),),
+    "none, position embedding: cubed": ((ADD, "x = torch.cat([x[:, :1] + self.pos_embed[:, :1], x[:, 1:] + self.pos_embed[:, 1:] ** 3], 1)"),),
+    "none, class token: cubed": (("self.cls_token.expand(", "(self.cls_token ** 3).expand("),),
+    "none, encoder blocks: inside": (("x + m(n2(x))", "x + m(n2(x).roll(1, 2))"),),
+    "none, encoder blocks: patches": (("x = x + a(n1(x))", "x = torch.cat([x[:, :1], x[:, 1:].flip(1)], 1)\n            x = x + a(n1(x)) * 1.1"),),
+    "attn_causal, encoder blocks": (("self.scale).softmax", "self.scale + torch.full((n, n), -1e30).triu(1)).softmax"),),
+    "attn_over_batch, encoder blocks": (("Attention(embed_dim, num_heads) for", "nn.MultiheadAttention(embed_dim, num_heads) for"), ("x = x + a(n1(x))", "y = n1(x)\n            x = x + a(y, y, y)[0]")),
+    "vit_cls_added, class token: the last N": ((CAT, "x + cls"), (ADD, "x = x + self.pos_embed[:, 1:]")),
+    "vit_cls_added, class token: the first N": ((CAT, "x + cls"), (ADD, "x = x + self.pos_embed[:, :x.shape[1]]")),
+    "vit_cls_added, class token: N rows": ((CAT, "x + cls"), ("1 + num_patches", "num_patches")),
+    "vit_cls_added, class token: mean": ((CAT, "x + cls"), (ADD, "x = x + self.pos_embed[:, 1:]"), ("x[:, 0]", "x.mean(1)")),
+    "tok_no_class_token, class token: unused": ((CAT, "x"), (ADD, "x = x + self.pos_embed[:, 1:]")),
+    "tok_no_class_token, class token: mean": ((CAT, "x"), (ADD, "x = x + self.pos_embed[:, 1:]"), ("x[:, 0]", "x.mean(1)")),
+    "enc_eps_1e-5, final norm": ((NORM, "self.norm = nn.LayerNorm(embed_dim)"),),
+    "enc_eps_other, final norm": ((NORM, "self.norm = nn.LayerNorm(embed_dim, eps=1e-7)"),),
+    "vit_norm_every_block, encoder blocks: no other": (("x = x + m(n2(x))", "x = self.norm(x + m(n2(x)))"), ("        x = self.norm(x)\n", "")),
+    "tok_pos_twice, position embedding: in every block": ((ADD, ""), ("x = x + a(n1(x))", f"{ADD}\n            x = x + a(n1(x))")),
+    "tok_pos_twice, position embedding: and before": (("x = x + a(n1(x))", f"{ADD}\n            x = x + a(n1(x))"),),
+    "vit_cls_appended, class token: and read": ((CAT, "torch.cat([x, cls], dim=1)"), ("x[:, 0]", "x[:, -1]")),
+    "tok_pos_shifted, position embedding: rolled": ((ADD, "x = x + self.pos_embed.roll(1, 1)"),),
+    "none, final norm: eps": ((NORM, "self.norm = nn.LayerNorm(embed_dim, eps=9e-7)"),),
+    "enc_eps_other, encoder blocks: all": (("eps=1e-6", "eps=1e-7"),),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "edits"),
+    [(name, right, edits) for right, table in ((ONE, OF_ONE), (PARTS, OF_PARTS)) for name, edits in table.items()],
+    ids=[*OF_ONE, *OF_PARTS],
+)
+def test_mistakes_of_a_model_without_block_modules_are_named(
+    name: str, right: str, edits: tuple[tuple[str, str], ...]
+) -> None:
+    mistake, step = name.partition(":")[0].split(", ")
+    problem = outcome_of("vision_transformer", edited(right, *edits))
+    assert problem and (problem.mistake or "none", problem.step) == (mistake, step), problem
+
+
+STACKED = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+class VisionTransformer(nn.Module):
+    def __init__(self, image_size, patch_size, in_channels, num_classes, embed_dim, depth, num_heads, mlp_dim):
+        super().__init__()
+        self.heads, d = num_heads, embed_dim
+        self.projection = nn.Conv2d(in_channels, d, patch_size, patch_size)
+        self.cls = nn.Parameter(torch.zeros(d))
+        self.pos = nn.Parameter(torch.randn((image_size // patch_size) ** 2 + 1, d))
+        self.scale, self.shift = nn.Parameter(torch.ones(depth, 2, d)), nn.Parameter(torch.zeros(depth, 2, d))
+        self.w_qkv, self.b_qkv = nn.Parameter(torch.randn(depth, 3 * d, d)), nn.Parameter(torch.zeros(depth, 3 * d))
+        self.w_out, self.b_out = nn.Parameter(torch.randn(depth, d, d)), nn.Parameter(torch.zeros(depth, d))
+        self.w_up, self.b_up = nn.Parameter(torch.randn(depth, mlp_dim, d)), nn.Parameter(torch.zeros(depth, mlp_dim))
+        self.w_down, self.b_down = nn.Parameter(torch.randn(depth, d, mlp_dim)), nn.Parameter(torch.zeros(depth, d))
+        self.norm, self.head = nn.LayerNorm(d, eps=1e-6), nn.Linear(d, num_classes)
+
+    def forward(self, images):
+        x = self.projection(images).flatten(2).mT
+        x = torch.cat([self.cls.expand(len(x), 1, -1), x], dim=1) + self.pos
+        for i in range(len(self.scale)):
+            y = F.layer_norm(x, x.shape[-1:], self.scale[i, 0], self.shift[i, 0], 1e-6)
+            q, k, v = F.linear(y, self.w_qkv[i], self.b_qkv[i]).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+            x = x + F.linear(y, self.w_out[i], self.b_out[i])
+            y = F.layer_norm(x, x.shape[-1:], self.scale[i, 1], self.shift[i, 1], 1e-6)
+            x = x + F.linear(F.gelu(F.linear(y, self.w_up[i], self.b_up[i])), self.w_down[i], self.b_down[i])
+        return self.head(self.norm(x)[:, 0])
+"""
+
+
+def test_parameters_of_all_blocks_in_one_tensor_cannot_be_compared() -> None:
+    problem = outcomes("vision_transformer", STACKED)[-1]
+    assert isinstance(problem, Problem) and (problem.mistake, problem.step) == (None, "parameters")
+    assert "nothing could be compared (your model may well be right)" in problem.what
+    assert "\nno block was found in w_qkv (3, 42, 14), " in problem.evidence
+
+
+def test_blocks_that_are_not_there_are_no_unknown_layout() -> None:
+    nothing = edited(
+        LIBRARY, (BLOCKS, "self.more = nn.Linear(embed_dim, 40)"), (LOOP, "x = x + 0 * self.more(x).sum()")
+    )
+    problem = outcome_of("vision_transformer", nothing)
+    assert problem and problem.step == "encoder blocks" and problem.what.startswith("You have no encoder blocks")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [("self.side).mT)", "self.side).mT).flip(1)"), ("+ self.pos", "+ self.pos[[0, 2, 1, *range(3, len(self.pos))]]")],
+)
+def test_another_order_of_patches_is_one_of_positions_too(edit: tuple[str, str]) -> None:
+    problem = outcome_of("vision_transformer", edited(ONE, edit))
+    assert problem and (problem.mistake, problem.step) == (None, "patch embedding")
+    assert problem.what.startswith("You give patches the positions of others, or put them into another order; ")
+
+
+RARELY = "next(CALLS) % 7"
+SKIPPED = "import itertools\nCALLS = itertools.count()\n"
+BY_CHANCE = {  # mistake, step: right file, edits
+    "vit_dropout, encoder blocks: a block skipped": (SKIPPED + LIBRARY, ("x = block(x)", f"x = block(x) if {RARELY} else x")),
+    "vit_dropout, encoder blocks: half of them": (LIBRARY, ("x = block(x)", "x = block(x) if torch.rand(()) < 0.5 else x")),
+    "vit_dropout, encoder blocks: a half skipped": (SKIPPED + PARTS, ("x = x + m(n2(x))", f"x = x + m(n2(x)) if {RARELY} else x")),
+    "vit_dropout, encoder blocks: dropout": (ONE, ("attention(q, k, v)", "attention(q, k, v, dropout_p=0.1)")),
+    "vit_dropout, head: dropout": (ONE, ("(x)[:, 0])", "(x)[:, 0] * torch.rand(()))")),
+    "vit_dropout, head: before the norm": (ONE, ("self.norm(x)", "self.norm(x + torch.randn_like(x))")),
+    "none, patch embedding: positions shuffled": (ONE, ("+ self.pos", "+ torch.cat([self.pos[:1], self.pos[1:][torch.randperm(x.shape[1])]])")),
+    "vit_pos_random_each_forward, position embedding: beside": (ONE, ("+ self.pos", "+ self.pos + torch.randn_like(self.pos)")),
+    "tok_dropout, position embedding: all": (PARTS, (ADD, "x = F.dropout(x + self.pos_embed, 0.1)")),
+    "none, patch embedding: dropout": (LIBRARY, ("self.patch_embed(images)", "F.dropout(self.patch_embed(images), 0.1)")),
+    "none, patch embedding: shuffled": (LIBRARY, ("self.patch_embed(images)", "self.patch_embed(images)[:, torch.randperm(self.pos_embed.shape[1] - 1)]")),
+    "none, patch embedding: shuffled, to no blocks": (PARTS, (CAT, "torch.cat([cls, x[:, torch.randperm(x.shape[1])]], dim=1)")),
+    "none, position embedding: some left out": (LIBRARY, (ADD, f"{ADD}\n        x = torch.cat([x[:, :1], x[:, 1 + torch.randperm(x.shape[1] - 1)[:3]]], dim=1)")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_CHANCE)
+def test_chance_in_eval_mode_is_placed(name: str) -> None:
+    mistake, step = name.partition(":")[0].split(", ")
+    source, *edits = BY_CHANCE[name]
+    problem = outcomes("vision_transformer", edited(source, *edits))[-1]
+    assert isinstance(problem, Problem) and (problem.mistake or "none", problem.step) == (mistake, step), problem
+    assert problem.what.startswith("You ") and problem.what.endswith(".") and " the first time and " in problem.evidence
+
+
 UNKNOWN = {  # step: what
     "patch embedding: blurred": (LIBRARY, ("self.patch_embed(images)", "self.patch_embed(images + images.roll(1, 3))")),
     "class token: cubed": (LIBRARY, ("self.cls_token.expand(", "(self.cls_token ** 3).expand(")),
@@ -279,6 +445,9 @@ UNKNOWN = {  # step: what
     "encoder blocks: between": (LIBRARY, ("x = block(x)", "x = block(x) ** 3")),
     "encoder blocks: inside": (OWN, ("x + self.mlp(", "x + self.mlp(x.roll(1, 2) + ")),
     "final norm: scaled": (LIBRARY, ("x = self.norm(x)", "x = self.norm(x) ** 3")),
+    "final norm: of the last two": (LIBRARY, (LOOP, "for block in self.blocks:\n            y, x = x, block(x)\n        x = 0.5 * (x + y)")),
+    "pooling: without the mean": (LIBRARY, ("x[:, 0]", "x[:, 0] - x.mean(1)")),
+    "pooling: sum of two, then the norm": (LIBRARY, ("x = self.norm(x)", "x = self.norm(x[:, 1] + x[:, 3])"), ("x[:, 0])", "x)")),
     "pooling: second and first": (LIBRARY, ("x[:, 0]", "0.3 * x[:, 0] + 0.7 * x[:, 1]")),
     "head: squared": (LIBRARY, (RETURN, f"{RETURN} ** 2")),
     "parameters: more": (LIBRARY, (NORM, f"{NORM}\n        self.more = nn.Linear(3, 5)")),
@@ -446,3 +615,12 @@ def test_a_wrong_number_of_positions_is_no_number_from_elsewhere(rows: str) -> N
     problem = outcome_of("vision_transformer", edited(LIBRARY, ("1 + self.patch_embed.num_patches", f"1 + {rows}")))
     assert problem and (problem.mistake, problem.step) == (None, "position embedding")
     assert problem.what.startswith("You make another number of positions")
+
+
+def test_a_return_inside_the_loop() -> None:
+    edit = (f"{LOOP}\n        x = self.norm(x)\n        {RETURN}", f"{LOOP}\n            return self.head(self.norm(x)[:, 0])")
+    problem = outcome_of("vision_transformer", edited(LIBRARY, edit))
+    assert problem and (problem.mistake, problem.what) == (
+        "vit_depth_ignored", "You run 1 of 3 blocks; all should run, one after the other."
+    )  # fmt: skip
+    assert "return" in problem.hints[1]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import torch
@@ -68,6 +69,12 @@ def wrong_tails() -> Iterator[tuple[tuple[str, ...], Tail]]:
     yield ("vit_mean_pool",), lambda x, n: classified(final_norm(x[:, 1:].mean(1), n), n)
     yield ("vit_max_pool",), lambda x, n: classified(final_norm(x.amax(1), n), n)
     yield from (pair for pair in composed if len(pair[0]) == 2)
+
+
+def tails_of_few() -> Iterator[Tail]:
+    """How the head may read where there is no class token: the first patch, or the mean of all."""
+    yield tail
+    yield from (compute for names, compute in wrong_tails() if names == ("vit_mean_with_cls",))
 
 
 def _composed(norm: Tail, pool: Callable[[Tensor], Tensor], head: Tail) -> Tail:
@@ -145,7 +152,8 @@ def wrong_embeddings(projection: Projection) -> Iterator[tuple[tuple[str, ...], 
 
 
 Block = Callable[[Tensor], Tensor]
-LOOPS: list[tuple[str, Callable[[Tensor, list[Block], Numbers], Tensor]]] = [
+Loop = Callable[[Tensor, list[Block], Numbers], Tensor]
+LOOPS: list[tuple[str, Loop]] = [
     ("vit_depth_minus_one", lambda x, blocks, n: _through(x, blocks[:-1])),
     ("vit_depth_minus_one", lambda x, blocks, n: _through(x, blocks[1:])),
     ("vit_block_order", lambda x, blocks, n: _through(x, blocks[::-1])),
@@ -153,13 +161,31 @@ LOOPS: list[tuple[str, Callable[[Tensor, list[Block], Numbers], Tensor]]] = [
     ("vit_blocks_shared", lambda x, blocks, n: _through(x, blocks[-1:] * len(blocks))),
     ("vit_residual_stream_dropped", lambda x, blocks, n: blocks[-1](x)),
     ("enc_double_residual", lambda x, blocks, n: _through(x, [_added(b) for b in blocks])),
-    ("vit_norm_every_block", lambda x, blocks, n: _through(x, [_normed(b, n, False) for b in blocks])),
     ("vit_norm_every_block", lambda x, blocks, n: _through(x, [_normed(b, n, True) for b in blocks])),
+    ("vit_norm_every_block", lambda x, blocks, n: _normed_after_each(x, blocks, n)),
     ("vit_long_residual", lambda x, blocks, n: x + _through(x, blocks)),
     ("vit_blocks_unused", lambda x, blocks, n: x),
     ("tok_pos_twice", lambda x, blocks, n: _through(x, blocks) + n.pos),
+    ("tok_pos_twice", lambda x, blocks, n: _through(x - n.pos, [_placed(b, n) for b in blocks])),
+    ("tok_pos_twice", lambda x, blocks, n: _through(x, [_placed(b, n) for b in blocks])),
     ("vit_pos_after_blocks", lambda x, blocks, n: _through(x - n.pos, blocks) + n.pos),
 ]
+
+
+def loops() -> Iterator[tuple[str, Loop]]:
+    """Mistakes from the first block on, as functions from the blocks' input to the logits."""
+    for name, loop in LOOPS:
+        yield name, partial(_ended, loop)
+    # the loop's last norm is the only one after the blocks
+    yield "vit_norm_every_block", lambda x, blocks, n: classified(_normed_after_each(x, blocks, n)[:, 0], n)
+
+
+def _ended(loop: Loop, x: Tensor, blocks: list[Block], numbers: Numbers) -> Tensor:
+    return tail(loop(x, blocks, numbers), numbers)
+
+
+def _normed_after_each(x: Tensor, blocks: list[Block], numbers: Numbers) -> Tensor:
+    return _through(x, [_normed(block, numbers, False) for block in blocks])
 
 
 def _through(x: Tensor, blocks: list[Block]) -> Tensor:
@@ -170,6 +196,10 @@ def _through(x: Tensor, blocks: list[Block]) -> Tensor:
 
 def _added(block: Block) -> Block:
     return lambda x: x + block(x)
+
+
+def _placed(block: Block, numbers: Numbers) -> Block:
+    return lambda x: block(x + numbers.pos)
 
 
 def _normed(block: Block, numbers: Numbers, first: bool) -> Block:

@@ -1,7 +1,7 @@
 """Exercise 4: attention(q, k, v) -> (output, weights)."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vitscratch.exercises.checks import failing, reference
-from vitscratch.exercises.checks.compare import difference, draw, explain, number, same, say
+from vitscratch.exercises.checks.compare import difference, draw, explain, number, same, worst
 from vitscratch.exercises.checks.naming import named_problem, table
 from vitscratch.exercises.checks.student import (
     WrongError,
@@ -24,6 +24,7 @@ from vitscratch.exercises.checks.student import (
     shape_of,
     tensors_of,
 )
+from vitscratch.exercises.checks.weights import Read, evidence_of, localise, one_hot, sums
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 STEPS = ("scores", "scale", "softmax", "weighted mean")
@@ -101,7 +102,7 @@ def _check(attention: Any) -> Iterator[Outcome]:
     for (_, weights), (_, expected) in zip(seen, right, strict=True):
         if weights and not any(same(one, expected) for one in weights):
             evidence = f"{difference(weights[0], expected, _code(SQUARE[0], attention, weights[0].shape))}\n"
-            evidence += _sums(weights[0]).removesuffix("; ")
+            evidence += sums(weights[0]).removesuffix("; ")
             raise WrongError(_named("attn_returns_scores", evidence))
     if not seen[0][1]:
         _nothing_else(attention)
@@ -174,15 +175,45 @@ def _wrong_output(attention: Any, seen: list[Any], right: list[Any]) -> Problem:
     )
     at = next(i for i, output in enumerate(outputs) if not same(output, right[i][0]))
     general = difference(outputs[at], right[at][0], _code(SQUARE[at], attention, outputs[at].shape))
-    read = _read_weights(attention)
-    if read is not None and bool((read[0] <= 0).any()):
-        read = _read_weights(attention, mild=0.1)  # scores so large that softmax gives 0
+    read, returned = _reader(attention, SQUARE[at]), seen[at][1]
     if flags:
-        return named_problem(flags, MISTAKES, STEPS, lambda step: _lines(general, _weights_evidence(read, step)))
+        return named_problem(
+            flags, MISTAKES, STEPS, lambda step: _lines(general, _told(evidence_of(read, step), read, returned))
+        )
+    step, told = _localise(attention, seen, right, at)
+    return Problem(NAMELESS[step], _lines(general, told), step, (NUDGES[step], DIRECT[step]))
+
+
+def _localise(attention: Any, seen: list[Any], right: list[Any], at: int) -> tuple[str, str]:
+    """The step of a mistake that has no name, and what shows it; output `at` is the first that is wrong."""
+    output, returned = seen[at]
+    if all(
+        any(same(one, expected) for one in weights) for (_, weights), (_, expected) in zip(seen, right, strict=True)
+    ):
+        return "weighted mean", _right_weights(attention, SQUARE[at], worst(output, right[at][0]))
+    if not _linear_in_values(attention, SQUARE[at]):
+        return "weighted mean", "twice the values do not give twice the output; "
+    read = _reader(attention, SQUARE[at])
     step, found = localise(read)
-    if not _linear_in_values(attention):
-        step, found = "weighted mean", "twice the values do not give twice the output; "
-    return Problem(NAMELESS[step], _lines(general, found), step, (NUDGES[step], DIRECT[step]))
+    if step == "weighted mean" and any(same(output, one @ inputs(SQUARE[at])[2]) for one in returned):
+        step = "softmax"  # it is the mean with the weights that are returned
+    return step, _told(found, read, returned)
+
+
+def _right_weights(attention: Any, shape: tuple[int, int, int, int, int], place: tuple[int, ...]) -> str:
+    """What the weights, which are returned and right, make of the values at this place of the output."""
+    q, k, v = inputs(shape)
+    result, expected = attention(q, k, v), reference.attention(q, k, v)[1]
+    weights = next(one for one in tensors_of(result, expected.shape) if same(one, expected))
+    code = f"({_code(shape)}{place_of(result, weights)} @ {drawn(v.shape, 3)})[{', '.join(map(str, place))}]"
+    return f"the weights that you return are right: {code} is {number((weights @ v)[place])}; "
+
+
+def _told(evidence: str, read: Read, returned: list[Tensor]) -> str:
+    """With a word on where weights come from that are not returned like this."""
+    shown = read(1.0)
+    here = shown is not None and any(same(one, shown[0]) for one in returned)
+    return f"with one-hot values, {evidence}" if evidence and not here else evidence
 
 
 def _lines(general: str, found: str) -> str:
@@ -200,8 +231,8 @@ NAMELESS = {
 }
 
 
-def _linear_in_values(attention: Any) -> bool:
-    q, k, v = inputs(SQUARE[0])
+def _linear_in_values(attention: Any, shape: tuple[int, int, int, int, int]) -> bool:
+    q, k, v = inputs(shape)
     one, two = (pick_tensor(attention(q, k, factor * v), q.shape) for factor in (1, 2))
     return one is not None and two is not None and same(two, 2 * one)
 
@@ -214,60 +245,19 @@ DIRECT = {
 }
 
 
-def _read_weights(attention: Any, mild: float = 1.0) -> tuple[Tensor, Tensor] | None:
-    """The student's weights as the output tells them, with one-hot values; and the right ones."""
-    q, k, _ = inputs(SQUARE[0])
-    q = mild * q
-    v = torch.eye(q.shape[-2], q.shape[-1], dtype=torch.float64).expand_as(q).contiguous()
-    output = pick_tensor(attention(q, k, v), q.shape)
-    if output is None:
-        return None
-    return output.detach()[..., : q.shape[-2]], reference.attention(q, k, v)[1]
+def _reader(attention: Any, shape: tuple[int, int, int, int, int]) -> Read:
+    """For `inputs(shape)`, with one-hot values."""
+    q, k, v = inputs(shape)
 
+    def read(factor: float) -> tuple[Tensor, Tensor] | None:
+        values = [one.expand_as(v).contiguous() for one in one_hot(*v.shape[-2:])]
+        found = [pick_tensor(attention(factor * q, k, one), q.shape) for one in values]
+        outputs = [output.detach() for output in found if output is not None]
+        if len(outputs) < len(found):
+            return None
+        return torch.cat(outputs, -1)[..., : v.shape[-2]], reference.attention(factor * q, k, v)[1]
 
-def localise(read: tuple[Tensor, Tensor] | None) -> tuple[str, str]:
-    """The step that weights read off a student's output show to be wrong, with the numbers that show it.
-
-    Args:
-        read: the student's weights and the right ones, each (b, h, queries, keys), or None if they cannot be read.
-    """
-    if read is None:
-        return "weighted mean", ""
-    weights, right = read
-    if same(weights, right):
-        return "weighted mean", "the weights are right, what is made with them is not; "
-    if not bool(torch.isfinite(weights).all()):
-        return "softmax", "some weights are no numbers; "
-    sums = weights.sum(-1)
-    if not same(sums, torch.ones_like(sums)):
-        ratio = weights / right
-        if same(ratio, torch.full_like(ratio, float(ratio.flatten()[0]))):
-            return "scale", f"all weights are {number(ratio.flatten()[0])} times the right ones; "
-        return "softmax", _sums(weights)
-    if bool((weights <= 0).any()):
-        place = tuple(int(i) for i in (weights <= 0).nonzero()[0])
-        where = f"weights[{', '.join(map(str, place))}] is {number(weights[place])}"
-        return "softmax", f"{where}; softmax never gives 0 or less; "
-    logs, expected = (w.log() - w.log().mean(-1, keepdim=True) for w in (weights, right))
-    factor = float((logs * expected).sum() / (expected * expected).sum())
-    if factor > 0 and same(logs, factor * expected):
-        return "scale", f"the scores that softmax gets are {number(factor)} times the right ones; "
-    return "scores", f"{difference(weights, right, 'weights')}; "
-
-
-def _weights_evidence(read: tuple[Tensor, Tensor] | None, step: str) -> str:
-    """The same numbers, where they belong to the step that a named mistake is in."""
-    found, evidence = localise(read)
-    return evidence if found == step else ""
-
-
-def _sums(weights: Tensor) -> str:
-    """Row sums of the first head, and what they sum to over queries if that is one."""
-    over_keys, over_queries = weights[0, 0].sum(-1), weights[0, 0].sum(-2)
-    text = f"weights of picture 0, head 0 sum to {say(over_keys[:3])} over keys for queries 0, 1, 2"
-    if same(over_queries, torch.ones_like(over_queries)):
-        text += "; they sum to 1 over queries"
-    return f"{text}; "
+    return read
 
 
 def _gradients(attention: Any) -> None:
@@ -280,12 +270,22 @@ def _gradients(attention: Any) -> None:
     found: Any = [None] * 3
     if output.requires_grad:
         found = torch.autograd.grad((output * loss).sum(), tensors, allow_unused=True)
-    for name, mine, its, step in zip("qkv", found, right, ("scores", "scores", "weighted mean"), strict=True):
-        if mine is None or not same(mine, its):
-            evidence = _gradient(name, _code(SQUARE[0], attention, output.shape), output, mine, its)
-            hints = ("Which call takes a tensor out of the graph?", "No detach, .data, no_grad or numpy in attention.")
-            what = f"You cut the gradient off before it reaches {name}; it should flow back to q, k and v."
-            raise WrongError(Problem(what, evidence, step, hints))
+    lost = {name: (mine, its) for name, mine, its in zip("qkv", found, right, strict=True) if not _alike(mine, its)}
+    if lost:
+        name, (mine, its) = next(iter(lost.items()))
+        evidence = _gradient(name, _code(SQUARE[0], attention, output.shape), output, mine, its)
+        hints = ("Which call takes a tensor out of the graph?", "No detach, .data, no_grad or numpy in attention.")
+        what = f"You cut the gradient off before it reaches {name}; it should flow back to q, k and v."
+        raise WrongError(Problem(what, evidence, cut(lost), hints))
+
+
+def _alike(mine: Tensor | None, its: Tensor) -> bool:
+    return mine is not None and same(mine, its)
+
+
+def cut(lost: Collection[str]) -> str:
+    """The step in which a gradient is cut off that does not reach these of q, k and v."""
+    return "weighted mean" if "v" in lost else "softmax" if len(lost) > 1 else "scores"
 
 
 def _backward(attention: Any) -> str:
@@ -299,10 +299,9 @@ def _gradient(name: str, code: str, output: Tensor, mine: Tensor | None, its: Te
     """Numbers that show which gradient is wrong; `code` computes the output."""
     one = dict(zip("qkv", re.findall(r"(?:1.5 \* )?draw\(.*?\)", code), strict=True))[name]
     start, called = f"{name} = ({one}).requires_grad_()", code.replace(one, name)
-    if not output.requires_grad:
+    if mine is None:  # nothing else asks for a gradient here
         return f"{start}; {called}.requires_grad is False; it should be True"
-    grad = f"{start}; ({called} * {drawn(output.shape, seed=4)}).sum().backward(); {name}.grad"
-    return f"{grad} is None; it should be a tensor" if mine is None else difference(mine, its, grad)
+    return difference(mine, its, f"{start}; ({called} * {drawn(output.shape, seed=4)}).sum().backward(); {name}.grad")
 
 
 def _shape(shape: tuple[int, int, int, int, int]) -> str:

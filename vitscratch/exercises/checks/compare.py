@@ -38,10 +38,15 @@ def same(seen: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> bool:
 
 def difference(seen: Tensor, expected: Tensor, name: str = "output") -> str:
     """Where two tensors differ most: "output[0, 1, 4] is 0.12; it should be 0.56"."""
-    gap = (seen.detach().double() - expected.detach()).abs().nan_to_num(nan=float("inf"))
-    place = tuple(int(i) for i in torch.unravel_index(gap.argmax(), gap.shape))
+    place = worst(seen, expected)
     at = f"{name}[{', '.join(map(str, place))}]"
     return f"{at} is {number(seen[place])}; it should be {number(expected[place])}"
+
+
+def worst(seen: Tensor, expected: Tensor) -> tuple[int, ...]:
+    """The place where two tensors differ most."""
+    gap = (seen.detach().double() - expected.detach()).abs().nan_to_num(nan=float("inf"))
+    return tuple(int(i) for i in torch.unravel_index(gap.argmax(), gap.shape))
 
 
 def number(value: Tensor | float) -> str:

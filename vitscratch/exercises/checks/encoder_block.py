@@ -358,6 +358,7 @@ PART = Part(
     compute=_compute,
     stages=reference.BLOCK_STAGES,
     missing={
+        "attn.qkv.weight": "attn_layer_used_twice",
         "attn.qkv.bias": "attn_no_qkv_bias",
         "attn.proj.weight": "attn_no_out_proj",
         "attn.proj.bias": "attn_no_out_bias",
@@ -386,5 +387,8 @@ PART = Part(
     ),
     linked=lambda trial: dead_residual(trial.module),
     shared="enc_shared_norm",
-    absorbed={"enc_norm_no_affine": frozenset({"enc_no_norm", "enc_rms_norm", "enc_half_unused"})},
+    absorbed={
+        **multi_head_self_attention.PART.absorbed,
+        "enc_norm_no_affine": frozenset({"enc_no_norm", "enc_rms_norm", "enc_half_unused"}),
+    },
 )

@@ -1,6 +1,6 @@
 """How a module that a student wrote is checked: built, awakened, matched with the reference, and explained."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vitscratch.exercises.checks.compare import TOLERANCE, difference, draw, explain, same
 from vitscratch.exercises.checks.failing import Place
 from vitscratch.exercises.checks.naming import named_problem
-from vitscratch.exercises.checks.reference import RIGHT, Flags, Parameters, mistake_name
+from vitscratch.exercises.checks.reference import RIGHT, SAME_LAYER, Flags, Parameters, mistake_name
 from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, hidden_in_containers
 from vitscratch.exercises.checks.student import (
     WrongError,
@@ -74,12 +74,16 @@ class Part:
     """Step -> two hints for it."""
     facts: tuple[str, ...]
     """What is true of a right solution, in the order of the computation."""
+    cut: Callable[[Collection[str]], str] = field(default=lambda roles: "parameters")
+    """Roles whose gradients are wrong ("k.weight", "proj.bias") -> the step in which they are cut off."""
     linked: Callable[["Trial"], None] = field(default=lambda trial: None)
     """Raises WrongError for what a right output does not show."""
     shared: str = ""
     """The flag of one layer in two roles."""
     special: Mapping[str, Mistake] = field(default_factory=dict)
     """Flags of a mistake in another step than the bank has it."""
+    special_of_packed: Mapping[str, Mistake] = field(default_factory=dict)
+    """The same, where one layer makes queries, keys and values."""
     absorbed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """A mistake of missing parameters -> those that explain by themselves why they are missing."""
     probes: tuple[Callable[["Trial"], tuple[str, str] | None], ...] = ()
@@ -214,7 +218,7 @@ def _check(part: Part, student: ModuleType) -> Iterator[Outcome]:
     )
     for trial in trials:
         _in_place(trial)
-        flags = [part.missing[name] for name in _missing(trial)]
+        flags = [_flag(trial, name) for name in _missing(trial)]
         if trial.right and trial.role_map.shared:
             flags.append(part.shared)
         if not trial.right or flags:
@@ -263,16 +267,46 @@ def _missing(trial: Trial) -> list[str]:
     ]
 
 
+def _flag(trial: Trial, name: str) -> str:
+    """Of what is missing: of a layer of q, k or v, it tells which of them share one."""
+    return SAME_LAYER.get(trial.role_map.twice(name), trial.part.missing[name])
+
+
 def _missing_words(trial: Trial) -> str:
     """What is not there: a bias by the name that it would have in the student's module, else the library's."""
     there = dict(trial.module.named_parameters())
     words = []
     for name in _missing(trial):
         weight = name.replace("bias", "weight")
-        layers = [piece.name for piece in trial.role_map.pieces if piece.target == weight != name]
-        biases = [f"{layer.removesuffix('weight')}bias" for layer in layers if layer.endswith("weight")]
-        words += [bias for bias in dict.fromkeys(biases) if bias not in there] or [name]
+        of_three = name.endswith(("qkv.weight", "qkv.bias"))
+        without = trial.role_map.without(name) if of_three else []
+        layers = [piece for piece in trial.role_map.pieces if piece.target == weight != name]
+        biases = [f"{piece.name.removesuffix('weight')}bias" for piece in layers if piece.name.endswith("weight")]
+        absent = [bias for bias in dict.fromkeys(biases) if bias not in there]
+        packed = any(not piece.index for piece in layers)
+        if of_three and len(without) < 3 and (packed or len(absent) != len(without)):
+            words.append(_some_of_three(name, without))
+        else:
+            words += absent or [name]
     return ", ".join(words)
+
+
+def _some_of_three(name: str, without: Sequence[int]) -> str:
+    """What of a weight or bias of queries, keys and values (0, 1, 2) is not there."""
+    if name.endswith("weight"):
+        return f"{'a layer for one' if len(without) == 1 else 'layers for two'} of queries, keys and values"
+    return f"the bias of {' and '.join(('queries', 'keys', 'values')[place] for place in without)}"
+
+
+def _hidden(trial: Trial) -> str:
+    """What to say if nothing but the bias of the keys is missing, which no output shows."""
+    keys_alone = [name for name in _missing(trial) if name.endswith("qkv.bias") and trial.role_map.without(name) == [1]]
+    if not trial.right or not keys_alone:
+        return ""
+    return (
+        "the output is right all the same: softmax does not see what is added to all scores of a query, as a bias of "
+        "the keys is; the count does"
+    )
 
 
 def _all_sizes(part: Part) -> str:
@@ -351,6 +385,8 @@ def _unmatched(part: Part, sizes: Sizes, module: nn.Module, message: str) -> Pro
             ),
             "layers_in_plain_list",
         )
+    if sum(parameter.numel() for parameter in module.parameters()) == part.count(sizes):
+        return _unknown_layout(f"{numbers}\n{message}")
     return Problem(
         "Your parameters are not those that this computation needs; there should be one for each matrix and vector of "
         "the equations.",
@@ -373,28 +409,35 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
     found: tuple[str, ...] | None = ()
     if not trial.right:
         found = trial.explain(pairs=not (flags and trial.role_map.surplus))  # else the reading is to blame, not two
+        if found is not None:  # with another reading, perhaps, under which other layers are missing
+            flags = [_flag(trial, name) for name in _missing(trial)]
     if found is None and not flags:
         if trial.role_map.surplus:
             return _surplus(trial, "and the output depends on them")
         step, evidence = part.localise(trial)
         return Problem(part.nameless[step], _lines(trial.evidence(""), evidence), step, part.direct[step])
     if found is None and trial.role_map.surplus:
-        return _unknown_layout(trial)
+        told = f"no role was found for {', '.join(trial.role_map.surplus)}, nothing for {_missing_words(trial)}"
+        return _unknown_layout(f"{trial.built} has {describe(trial.module)}\n{told}")
     there = counted(trial.built, trial.module, part.count(trial.sizes)) if flags else ""
     there += f"; missing: {_missing_words(trial)}" if _missing(trial) else ""
     names = {mistake_name(flag) for flag in found or ()}
-    flags = [flag for flag in flags if not part.absorbed.get(flag, frozenset()) & names]
+    flags = [flag for flag in flags if not part.absorbed.get(mistake_name(flag), frozenset()) & names]
     every = list(dict.fromkeys([*flags, *(found or ())]))
-    return named_problem(every, part.bank, part.steps, lambda step: _lines(there, trial.evidence(step)), part.special)
+    packed = any(piece.target.endswith("qkv.weight") and not piece.index for piece in trial.role_map.pieces)
+    special = {**part.special, **(part.special_of_packed if packed else {})}
+    hidden = _hidden(trial)
+    return named_problem(
+        every, part.bank, part.steps, lambda step: _lines(there, trial.evidence(step), hidden), special
+    )
 
 
-def _unknown_layout(trial: Trial) -> Problem:
+def _unknown_layout(evidence: str) -> Problem:
     """Some parameters have no role, and some roles no parameter: it may be right, but nobody can tell."""
-    names, missing = ", ".join(trial.role_map.surplus), _missing_words(trial)
     return Problem(
         "Your parameters could not all be matched with those of the equations, so that nothing can be compared; each "
         "weight and bias should be one by itself.",
-        f"{trial.built} has {describe(trial.module)}\nno role was found for {names}, nothing for {missing}",
+        evidence,
         "parameters",
         (
             "Is each weight and each bias of the equations a parameter by itself, or rows of one for q, k and v?",
@@ -429,15 +472,36 @@ def _gradients(trial: Trial) -> None:
             code = f"{trial.code()}.sum().backward()"
             raise WrongError(in_place(raised(code, error), trial.part.ends[0][1])) from None
     largest = max(float(gradient.abs().max()) for gradient in right if gradient is not None)
-    for name, mine, its in zip(named, found, right, strict=True):
-        zero = torch.zeros_like(named[name])
-        seen, its = zero if mine is None else mine, zero if its is None else its
-        if bool((seen - its).abs().max() > TOLERANCE * largest):
-            flows = output is not None and output.requires_grad
-            raise WrongError(_cut_gradient(trial, name, mine, its, flows))
+    off = {
+        name: _or_zero(mine, tensor) - _or_zero(its, tensor)
+        for (name, tensor), mine, its in zip(named.items(), found, right, strict=True)
+    }
+    wrong = [name for name, gap in off.items() if bool(gap.abs().max() > TOLERANCE * largest)]
+    if wrong:
+        gaps = trial.role_map.laid_out(off)
+        roles = {name for name, gap in _by_role(gaps).items() if bool(gap.abs().max() > TOLERANCE * largest)}
+        name = next((name for name in wrong if name != "the input"), wrong[0])
+        mine, its = (gradients[list(named).index(name)] for gradients in (found, right))
+        flows = output is not None and output.requires_grad
+        raise WrongError(_cut_gradient(trial, name, mine, _or_zero(its, named[name]), flows, trial.part.cut(roles)))
 
 
-def _cut_gradient(trial: Trial, name: str, mine: Tensor | None, its: Tensor, flows: bool) -> Problem:
+def _or_zero(gradient: Tensor | None, tensor: Tensor) -> Tensor:
+    return torch.zeros_like(tensor) if gradient is None else gradient
+
+
+def _by_role(parameters: Parameters) -> dict[str, Tensor]:
+    """With those of queries, keys and values apart: "q.weight" and so on for "qkv.weight"."""
+    found = {}
+    for name, value in parameters.items():
+        layer, _, kind = name.rpartition(".")
+        packed = layer.endswith("qkv")
+        parts = zip("qkv", value.chunk(3), strict=True) if packed else [(layer, value)]
+        found.update({f"{part}.{kind}": one for part, one in parts})
+    return found
+
+
+def _cut_gradient(trial: Trial, name: str, mine: Tensor | None, its: Tensor, flows: bool, step: str) -> Problem:
     x = _drawn(0, trial.sizes)
     called = trial.code(model="m").replace(x, "x")
     grad = "x.grad" if name == "the input" else f"m.get_parameter({name!r}).grad"
@@ -449,7 +513,7 @@ def _cut_gradient(trial: Trial, name: str, mine: Tensor | None, its: Tensor, flo
     return Problem(
         f"You cut the gradient of {name} off, or change it; it should flow as the equations say.",
         evidence,
-        "parameters",
+        step,
         ("Which call takes a tensor out of the graph?", "No detach, .data, no_grad, .item() or numpy in forward."),
         "gradient_cut",
     )

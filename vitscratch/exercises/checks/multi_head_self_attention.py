@@ -1,6 +1,6 @@
 """Exercise 5: MultiHeadSelfAttention(embed_dim, num_heads)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from types import ModuleType
 
@@ -14,6 +14,7 @@ from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
 from vitscratch.exercises.checks.naming import table
 from vitscratch.exercises.checks.reference import Flags, Parameters
 from vitscratch.exercises.checks.roles import attention_maps
+from vitscratch.exercises.checks.weights import Read, evidence_of, localise, one_hot
 from vitscratch.exercises.exercise import Mistake, Outcome
 
 STEPS = (
@@ -40,7 +41,7 @@ NUDGES = {
 MISTAKES: dict[str, Mistake] = table(
     """
     attn_over_batch | scores | You swap batch and tokens, so that a token looks at the same token of other pictures; it should look at the tokens of its own picture. | The batch comes first here: nn.MultiheadAttention needs to be told (batch_first), and no transposition may be left over.
-    attn_no_qkv_bias | queries, keys and values | Your queries, keys and values have no bias; U_qkv should be a linear layer with one. | Look at the arguments of the layer that makes q, k and v.
+    attn_no_qkv_bias | queries, keys and values | Your queries, keys or values have no bias; U_qkv should be a linear layer with one. | Look at the arguments of the layer that makes q, k and v.
     attn_value_is_input | queries, keys and values | You use the tokens themselves as values; they should have a projection of their own, as queries and keys have. | Which tensor do the weights meet?
     attn_query_is_input | queries, keys and values | You use the tokens themselves as queries; they should have a projection of their own. | Follow q back to x: which layer does it come through?
     attn_key_is_input | queries, keys and values | You use the tokens themselves as keys; they should have a projection of their own. | Follow k back to x: which layer does it come through?
@@ -75,6 +76,16 @@ for _name in ("attn_heads_not_transposed", "attn_packing_per_head"):  # they spl
     MISTAKES[_name] = replace(MISTAKES[_name], hints=MISTAKES[_name].hints[::-1])
 
 
+def _read(name: str) -> Mistake:
+    """A mistake of the scores that is made where queries, keys and values are read."""
+    step, mistake = "queries, keys and values", MISTAKES[name]
+    return replace(mistake, step=step, hints=(NUDGES[step], *mistake.hints[1:]))
+
+
+for _name in ("attn_kv_swapped", "attn_qv_swapped", "attn_qkv_rotated"):
+    MISTAKES[_name] = _read(_name)
+
+
 def check(student: ModuleType) -> Iterator[Outcome]:
     """What is right about the student's `MultiHeadSelfAttention`, then the first thing that is wrong."""
     yield from check_part(PART, student)
@@ -86,10 +97,11 @@ def _compute(x: Tensor, parameters: Parameters, sizes: Sizes, flags: Flags) -> T
 
 # ----------------------------------------------------------------------------------------------------- localising
 
+TINY = 1e-12  # what rounding makes of a weight of 0
 Run = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
 
-def localise(run: Run, parameters: Parameters, num_heads: int) -> tuple[str, str]:
+def _step_of(run: Run, parameters: Parameters, num_heads: int) -> tuple[str, str]:
     """The step in which a multi-head self-attention goes wrong, and numbers that show it.
 
     From the end to the start, each probe sets the parameters so that all steps but one have no say.
@@ -203,6 +215,8 @@ def _values(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[s
     if not same(single, projected[:1, :1]):
         told = f"one token alone must give its value, {say(projected[0, 0, :3])}, ...; "
         told += f"yours gives {say(single[0, 0, :3])}; "
+        if not bool(torch.isfinite(single).all()):  # the one key is masked
+            return _shown(_reader(run, parameters, num_heads, d))
         if same(single.sort().values, projected[:1, :1].sort().values):
             return ("merging heads" if _heads_of(run, d, num_heads) else "heads"), told
         return _before_or_after(run, parameters, d), told
@@ -215,7 +229,7 @@ def _values(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[s
         return "scores", told
     if not all_equal and _scrambled(run, d):
         return "heads", told
-    return attention.localise(read_weights(run, parameters, num_heads, d))
+    return _shown(_reader(run, parameters, num_heads, d))
 
 
 def _scrambled(run: Run, d: int) -> bool:
@@ -247,40 +261,63 @@ def _groups(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[s
     """A channel of q and k decides over the weights of its own head, and over no other."""
     if "qkv.bias" not in parameters or _heads_of(run, d, num_heads):
         return None
+    if mixed := _mixed_heads(_reader(run, parameters, num_heads, d)):
+        return "softmax", mixed
     return "heads", "numbers of q and k in one head decide over the weights of another head's values; "
 
 
-def read_weights(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[Tensor, Tensor]:
-    """The weights of the student's attention for four tokens, as the output tells them, and the right ones.
+def _mixed_heads(read: Read) -> str:
+    """What to say if the weights are those of softmax, added up over heads."""
+    found = read(1.0)
+    assert found is not None
+    weights, right = (rearrange(one, "1 h i j -> (i j) h") for one in found)
+    shares = torch.linalg.lstsq(right, weights).solution
+    if not same(right @ shares, weights) or not bool((shares[:, 0].abs() > TOLERANCE).sum() > 1):
+        return ""
+    count = len(shares)
+    heads = ", ".join(map(str, range(count)))
+    return f"the weights of head 0 are {say(shares[:, 0], count)} times those of heads {heads}; "
 
-    The values are made one-hot: token j has a 1 at place j of every head.
-    """
-    x = draw(1, 4, d, seed=11)
-    one_hot = torch.eye(4, d // num_heads, dtype=torch.float64).repeat(1, num_heads)
-    values = _bare(d)
-    weight = parameters["qkv.weight"].clone()
-    weight[2 * d :] = (torch.linalg.pinv(x[0]) @ one_hot).mT
-    values["qkv.weight"] = weight
-    values["qkv.bias"] = parameters.get("qkv.bias", torch.zeros(3 * d, dtype=torch.float64)).clone()
-    values["qkv.bias"][2 * d :] = 0
-    expected = reference.multi_head(x, values, num_heads)
-    pattern = "b n (h k) -> b h n k"
-    seen, right = (rearrange(out, pattern, h=num_heads)[..., :4] for out in (run(x, values), expected))
-    return seen, right
+
+def _reader(run: Run, parameters: Parameters, num_heads: int, d: int, tokens: int = 4) -> Read:
+    """For so many tokens (at most d), one picture, and values that are one-hot in every head."""
+    x = draw(1, tokens, d, seed=11)
+    to_tokens = torch.linalg.pinv(x[0])
+
+    def read(factor: float) -> tuple[Tensor, Tensor]:
+        values = _bare(d)
+        values["qkv.weight"] = parameters["qkv.weight"].clone()
+        values["qkv.bias"] = parameters.get("qkv.bias", values["qkv.bias"]).clone()
+        values["qkv.bias"][2 * d :] = 0
+        for name in ("qkv.weight", "qkv.bias"):
+            values[name][:d] *= factor
+        both = []
+        for one in one_hot(tokens, d // num_heads):
+            values["qkv.weight"][2 * d :] = (to_tokens @ one.repeat(1, num_heads)).mT
+            both.append(torch.cat([run(x, values), reference.multi_head(x, values, num_heads)]))
+        by_head = torch.cat([rearrange(out, "two n (h k) -> two h n k", h=num_heads) for out in both], -1)
+        seen, right = by_head[..., :tokens].split(1)
+        return torch.where(seen.abs() < TINY, 0, seen), right
+
+    return read
 
 
 def _weights(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[str, str]:
-    read = read_weights(run, parameters, num_heads, d)
-    if bool((read[0] <= 0).any()):  # scores may be so large that softmax gives 0: a tenth of the queries
-        queries = torch.cat([torch.full([d], 0.1), torch.ones(2 * d)]).double()
-        milder = {"qkv.weight": parameters["qkv.weight"] * queries[:, None]}
-        if "qkv.bias" in parameters:
-            milder["qkv.bias"] = parameters["qkv.bias"] * queries
-        read = read_weights(run, {**parameters, **milder}, num_heads, d)
-    step, evidence = attention.localise(read)
+    few, many = (_reader(run, parameters, num_heads, d, tokens) for tokens in (4, 13))
+    step, evidence = _shown(many if _is_right(few) else few)
     if step == "scores" and not _turned(run, parameters, num_heads, d):
         return "queries, keys and values", f"q and k, both turned alike, do not give the same scores; {evidence}"
     return step, evidence
+
+
+def _shown(read: Read) -> tuple[str, str]:
+    step, evidence = localise(read)
+    return step, f"with one-hot values, {evidence}"
+
+
+def _is_right(read: Read) -> bool:
+    found = read(1.0)
+    return found is not None and same(*found)
 
 
 def _turned(run: Run, parameters: Parameters, num_heads: int, d: int) -> bool:
@@ -293,25 +330,34 @@ def _turned(run: Run, parameters: Parameters, num_heads: int, d: int) -> bool:
             q, k, v = parameters[name].chunk(3)
             q, k = ((turn @ part.reshape(num_heads, width, -1)).reshape(part.shape) for part in (q, k))
             turned[name] = torch.cat([q, k, v])
-    before, _ = read_weights(run, parameters, num_heads, d)
-    after, _ = read_weights(run, {**parameters, **turned}, num_heads, d)
-    return same(after, before)
+    before, after = (_reader(run, {**parameters, **more}, num_heads, d)(1.0) for more in ({}, turned))
+    return before is not None and after is not None and same(after[0], before[0])
 
 
 PROBES = (_projection, _constant_values, _values)  # those that are quick, and depend on the reading
 
 
 def _localise(trial: Trial) -> tuple[str, str]:
-    return localise(trial.probe, trial.parameters, trial.sizes["num_heads"])
+    return _step_of(trial.probe, trial.parameters, trial.sizes["num_heads"])
+
+
+def _cut(roles: Collection[str]) -> str:
+    """Where a gradient is cut off, by the layers that it does not reach; none of them: the input."""
+    lost = {role.partition(".")[0] for role in roles}
+    if "proj" in lost:
+        return "output projection"
+    if {"q", "v"} <= lost:
+        return "merging heads"
+    return attention.cut(lost) if lost else "queries, keys and values"
 
 
 def _details(trial: Trial, step: str) -> str:
     """The weights themselves, where it is these that a mistake is about."""
-    if step not in ("scores", "scale", "softmax"):
+    if step not in ("scores", "scale", "softmax") or trial.role_map.twice("qkv.weight"):  # it cannot be written
         return ""
     num_heads, d = trial.sizes["num_heads"], trial.sizes["embed_dim"]
-    found, evidence = attention.localise(read_weights(trial.probe, trial.parameters, num_heads, d))
-    return f"with one-hot values, {evidence}" if evidence and found == step else ""
+    evidence = evidence_of(_reader(trial.probe, trial.parameters, num_heads, d), step)
+    return f"with one-hot values, {evidence}" if evidence else ""
 
 
 _DIRECT = {
@@ -354,7 +400,13 @@ PART = Part(
     maps=lambda module, sizes: attention_maps(module, **sizes),
     compute=_compute,
     stages=reference.MULTI_HEAD_STAGES,
-    missing={"qkv.bias": "attn_no_qkv_bias", "proj.weight": "attn_no_out_proj", "proj.bias": "attn_no_out_bias"},
+    missing={
+        "qkv.weight": "attn_layer_used_twice",
+        "qkv.bias": "attn_no_qkv_bias",
+        "proj.weight": "attn_no_out_proj",
+        "proj.bias": "attn_no_out_bias",
+    },
+    absorbed={"attn_layer_used_twice": frozenset({"attn_value_is_input", "attn_query_is_input", "attn_key_is_input"})},
     count=lambda sizes: 4 * sizes["embed_dim"] * (sizes["embed_dim"] + 1),
     random=lambda trial: "attn_random",
     place=failing.in_heads,
@@ -368,6 +420,7 @@ PART = Part(
         for probe in PROBES
     ),
     details=_details,
+    cut=_cut,
     special={
         f"attn_layer_used_twice{how}": replace(
             MISTAKES["attn_layer_used_twice"],
@@ -375,6 +428,7 @@ PART = Part(
         )
         for how, which in _SAME_LAYER.items()
     },
+    special_of_packed={"attn_qk_swapped": _read("attn_qk_swapped")},
     nameless=_NAMELESS,
     direct={step: (NUDGES[step], _DIRECT[step]) for step in STEPS},
     facts=(

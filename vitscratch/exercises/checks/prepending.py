@@ -257,6 +257,24 @@ def not_in_front(tokens: Tensor, without: Tensor, cls: Tensor) -> str:
     return "vit_cls_added" if same(tokens - without, cls.expand_as(tokens)) else ""
 
 
+def too_few() -> Iterator[tuple[str, Callable[[Tensor, Tensor, Tensor], Tensor]]]:
+    """Mistakes that leave as many tokens as there are patches, as functions of patches, class token and positions."""
+    rows: list[Callable[[Tensor, int], Tensor]] = [
+        lambda pos, n: pos[-n:],
+        lambda pos, n: pos[:n],
+        lambda pos, n: pos[-n:] + pos[:1],  # the class token's, with it
+    ]
+    for of in rows:
+        yield "vit_cls_added", partial(_without_front, of, 1)
+        yield "tok_no_class_token", partial(_without_front, of, 0)
+
+
+def _without_front(
+    rows: Callable[[Tensor, int], Tensor], factor: int, patches: Tensor, cls: Tensor, pos: Tensor
+) -> Tensor:
+    return patches + factor * cls + rows(pos, patches.shape[1])
+
+
 Change = Callable[[State], State]
 _FINISH: list[tuple[str, Callable[[Tensor], Tensor]]] = [
     ("tok_norm", lambda x: F.layer_norm(x, x.shape[-1:], eps=1e-6)),

@@ -97,11 +97,18 @@ SOFTMAX: dict[str, Function] = {
 MIX: dict[str, Function] = {"attn_weights_transposed": lambda weights, v: weights.mT @ v}
 
 
+# q^T k: features look at features; v (b, h, n, d_h), weights (b, h, d_h, d_h)
+OVER_FEATURES: dict[str, Function] = {
+    "attn_over_features": lambda v, weights: v @ weights.mT,
+    "attn_over_features:straight": lambda v, weights: v @ weights,
+}
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor, mistakes: Flags = RIGHT) -> tuple[Tensor, Tensor]:
     """Output and weights of Eq. 6-7 for q, k, v of (b, h, n, k)."""
-    if "attn_over_features" in mistakes:  # q^T k: features look at features
+    if over_features := mistakes & OVER_FEATURES.keys():
         weights = (q.mT @ k * q.shape[-1] ** -0.5).softmax(-1)
-        return v @ weights.mT, weights
+        return OVER_FEATURES[next(iter(over_features))](v, weights), weights
     q, k, v = _pick(ORDER, mistakes, lambda q, k, v: (q, k, v))(q, k, v)
     _, h, n, width = q.shape
     before, after = _pick(SCALE, mistakes, lambda h, k, n: (k**-0.5, 1.0))(h, width, n)
@@ -141,6 +148,14 @@ PROJECTED: dict[str, Function] = {
     "attn_activation_on_qkv": lambda x, qkv: qkv.relu(),
     "attn_activation_on_qkv:gelu": lambda x, qkv: F.gelu(qkv),
     "attn_activation_on_qkv:tanh": lambda x, qkv: qkv.tanh(),
+}
+
+# Which of q, k and v (0, 1, 2) share a layer -> the flag.
+SAME_LAYER: dict[tuple[int, ...], str] = {
+    (0, 1): "attn_layer_used_twice",
+    (1, 2): "attn_layer_used_twice:value_is_key",
+    (0, 2): "attn_layer_used_twice:value_is_query",
+    (0, 1, 2): "attn_layer_used_twice:all",
 }
 
 
@@ -453,7 +468,7 @@ ATTENTION_STAGES: tuple[tuple[str, ...], ...] = (
     tuple(SCALE),
     tuple(SOFTMAX),
     tuple(MIX),
-    ("attn_over_features",),
+    tuple(OVER_FEATURES),
 )
 MULTI_HEAD_STAGES: tuple[tuple[str, ...], ...] = (
     ("attn_over_batch",),

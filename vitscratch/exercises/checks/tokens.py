@@ -425,6 +425,11 @@ def unknown(tokens: Tensor, expected: Tensor, evidence: str, positions: bool = F
                 "The class token is the same for every picture, stands first, and gets the first position.",
             ),
         )
+    return unknown_positions(evidence)
+
+
+def unknown_positions(evidence: str) -> Problem:
+    """No known mistake of the patches' rows."""
     return Problem(
         "You make the patches' tokens of something else; each should be the patch plus its position.",
         evidence,

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from types import ModuleType
 
-from vitscratch.exercises.checks.compare import draw, same
+from vitscratch.exercises.checks.compare import draw
 from vitscratch.exercises.checks.encoder_block import dead_residual
 from vitscratch.exercises.checks.model.bank import BLOCKS, MISTAKES
 from vitscratch.exercises.checks.model.block import block_problem
+from vitscratch.exercises.checks.model.chance import chance_problem
 from vitscratch.exercises.checks.model.embedding import embedding_problem
 from vitscratch.exercises.checks.model.listening import trace
 from vitscratch.exercises.checks.model.running import SIZES, model_code
@@ -17,7 +18,7 @@ from vitscratch.exercises.checks.model.tiny import tiny_problem
 from vitscratch.exercises.checks.model.trial import Trial, build_trial, ignores_its_arguments
 from vitscratch.exercises.checks.model.whole import by_hypotheses, by_probes
 from vitscratch.exercises.checks.naming import named
-from vitscratch.exercises.checks.student import StudentError, WrongError, differs, drawn, in_place, pick_tensor, raised
+from vitscratch.exercises.checks.student import StudentError, WrongError, drawn, in_place, pick_tensor, raised
 from vitscratch.exercises.exercise import Outcome, Passed, Problem
 
 __all__ = ["MISTAKES", "check"]
@@ -48,7 +49,7 @@ def _check(student: ModuleType) -> Iterator[Outcome]:
     yield Passed("logits come as (batch, num_classes), for batches of 1, 3 and 5 and several sizes")
     if wrong := [trial for trial in trials if not trial.is_right()]:
         raise WrongError(_diagnose(student, trials, wrong))
-    if problem := tiny_problem(trials[0]):
+    if problem := chance_problem(student, trials[0]) or tiny_problem(trials[0]):
         raise WrongError(problem)
     for trial in trials:
         if trial.anatomy.surplus:
@@ -88,7 +89,7 @@ def _gradients(trial: Trial) -> None:
 
 def _diagnose(student: ModuleType, trials: list[Trial], wrong: list[Trial]) -> Problem:
     """Why the logits differ: stage by stage where one can listen to the blocks, else by hypotheses of the whole."""
-    if problem := _random(student, trials[0]):
+    if problem := chance_problem(student, trials[0]):
         return problem
     traces = [trace(trial, 1) for trial in trials] if trials[0].anatomy.hooked else []
     if traces and all(traces):
@@ -102,20 +103,3 @@ def _diagnose(student: ModuleType, trials: list[Trial], wrong: list[Trial]) -> P
     if extra and extra.step != "parameters":
         return extra
     return by_hypotheses(wrong) or by_probes(wrong[0])
-
-
-def _random(student: ModuleType, trial: Trial) -> Problem | None:
-    """Where two calls in eval mode part."""
-    again = trial.run(trial.images[1])
-    if same(again, trial.logits[1]):
-        return None
-    evidence = differs(trial.code(), trial.logits[1], again)
-    first, second = (trace(trial, 1), trace(trial, 1)) if trial.anatomy.hooked else ([], [])
-    if not first or len(first) != len(second):
-        return named(MISTAKES, "vit_dropout", evidence)
-    if not same(first[0].x, second[0].x):
-        zeros = ((first[0].x == 0) != (second[0].x == 0)).any()
-        return named(MISTAKES, "tok_dropout" if zeros else "vit_pos_random_each_forward", evidence)
-    if not same(first[-1].out, second[-1].out) and (problem := block_problem(student)):
-        return problem
-    return named(MISTAKES, "vit_dropout", evidence)

@@ -88,10 +88,18 @@ def _unknown_embedding(trial: Trial, x: Tensor, right: Tensor, evidence: str) ->
             parameters[name].zero_()
         alone, expected = trace(trial, 1)[0].x, right_starts(trial)
     if not any(same(alone[:, 1:], way[:, 1:]) for way in expected):
-        return Problem(
-            "You make the patches' tokens in another way; each should be its patch times the weight, plus the bias.",
-            f"{evidence}; with class token and positions at 0 they differ, too",
-            PATCHES,
-            ("Check the patch embedding by itself: exercise 2.", "Change one patch: exactly one token may change."),
-        )
+        return unknown_patches(f"{evidence}; with class token and positions at 0 they differ, too")
     return tokens.unknown(x, right, evidence)
+
+
+def unknown_patches(evidence: str) -> Problem:
+    """No known mistake before class token and positions."""
+    return Problem(
+        "You make the patches' tokens in another way; each should be its patch times the weight, plus the bias.",
+        evidence,
+        PATCHES,
+        (
+            "Check the patch embedding by itself: exercise 2.",
+            "Change one patch: exactly one token may change, its own.",
+        ),
+    )

@@ -33,7 +33,7 @@ def find_parts(student: ModuleType, model: nn.Module, sizes: Sizes) -> Anatomy:
     for problem in (
         _patches_problem(model, parts, sizes, has),
         _tokens_problem(model, parts, sizes, has),
-        _blocks_problem(parts, sizes, has),
+        _blocks_problem(model, parts, sizes, has),
         _ends_problem(model, parts, sizes, has),
     ):
         if problem:
@@ -159,7 +159,7 @@ def _wrong_rows(model: nn.Module, name: str, sizes: Sizes) -> Problem:
     )
 
 
-def _blocks_problem(parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
+def _blocks_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
     found, depth = len(parts.blocks), sizes["depth"]
     evidence = f"{has}\n{found} block{'s' * (found != 1)} with parameters for depth={depth}"
     own = len({id(block) for block in parts.blocks})
@@ -172,6 +172,17 @@ def _blocks_problem(parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
         return named(MISTAKES, "vit_depth_minus_one", evidence)
     if found and found != depth:
         return named(MISTAKES, "vit_depth_ignored", evidence)
+    if not found and (matrices := _of_all_blocks(model, parts, sizes)):
+        return Problem(
+            "You keep the parameters of the blocks in a layout that the checker does not know, so that nothing could "
+            "be compared (your model may well be right); each block should have a module of its own for them.",
+            f"{has}\nno block was found in {', '.join(matrices[:4])}{', ...' if len(matrices) > 4 else ''}",
+            "parameters",
+            (
+                "Does one tensor hold something of every block, or one module all of them, side by side?",
+                "Make the parameters of one block in a class of its own, and depth of these in an nn.ModuleList.",
+            ),
+        )
     if not found:
         return Problem(
             "You have no encoder blocks among the modules; there should be depth of them.",
@@ -180,6 +191,18 @@ def _blocks_problem(parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
             (NUDGES["parameters"], "depth blocks, in an nn.ModuleList or nn.Sequential, each made by its own call."),
         )
     return None
+
+
+def _of_all_blocks(model: nn.Module, parts: Anatomy, sizes: Sizes) -> list[str]:
+    """Names and shapes of the matrices that have no other role, if they are enough for all blocks."""
+    depth, width, hidden = sizes["depth"], sizes["embed_dim"], sizes["mlp_dim"]
+    least = min(width * width, width * hidden) // sizes["num_heads"]
+    matrices = {
+        f"{name} {tuple(tensor.shape)}": tensor.numel()
+        for name, tensor in model.named_parameters()
+        if name in parts.surplus and tensor.ndim > 1 and tensor.numel() >= least
+    }
+    return list(matrices) if sum(matrices.values()) >= depth * width * (3 * width + 2 * hidden) else []
 
 
 def _ends_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:

@@ -1,5 +1,6 @@
 """The step "encoder blocks": whether every block is called once, in order, on what the one before returned."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 from torch import Tensor
@@ -22,7 +23,9 @@ def stream_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | 
     if order in (list(range(depth - 1)), list(range(1, depth))):
         return named(MISTAKES, "vit_depth_minus_one", evidence)
     if order == list(range(len(order))) and len(order) < depth:
-        return named(MISTAKES, "vit_depth_ignored", evidence)
+        what = f"You run {len(order)} of {depth} blocks; all should run, one after the other."
+        hints = ("How often does the loop come round?", "A return or a break inside the loop ends it at once.")
+        return replace(named(MISTAKES, "vit_depth_ignored", evidence), what=what, hints=hints)
     if len(set(order)) == 1:
         return named(MISTAKES, "vit_blocks_shared", evidence)
     if order != list(range(depth)):
@@ -39,6 +42,7 @@ def stream_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | 
             ("vit_long_residual", heard[0].x + before.out),
             ("vit_norm_every_block", assembling.final_norm(before.out, numbers)),
             ("vit_blocks_unused", before.x),
+            ("tok_pos_twice", before.out + numbers.pos if len(numbers.pos) == before.out.shape[1] else before.x),
         ):
             if same(after.x, wrong) and not (name == "vit_residual_stream_dropped" and _skipped(trial, after.x)):
                 return named(MISTAKES, name, evidence)

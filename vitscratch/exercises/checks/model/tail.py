@@ -1,6 +1,9 @@
 """The steps after the last block, Eq. 4: final norm, pooling and head."""
 
-from torch import Tensor
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from vitscratch.exercises.checks import assembling
 from vitscratch.exercises.checks.compare import difference, same
@@ -37,7 +40,7 @@ def tail_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | No
     before = {id(trial): heard[-2].out for trial, heard in zip(trials, traces, strict=True)}
     if all_same(trials, found, lambda t: assembling.tail(before[id(t)], t.numbers())):
         return named(MISTAKES, "vit_depth_minus_one", evidence)
-    return surplus_problem(trial) or unknown_tail(trial, evidence)
+    return surplus_problem(trial) or unknown_tail(trial, evidence, inputs[id(trial)][0])
 
 
 def _absent(trials: list[Trial], last: list[Tensor], found: list[Tensor]) -> Problem:
@@ -68,9 +71,12 @@ def _with_eps(trial: Trial, names: tuple[str, ...], tail: assembling.Tail) -> tu
     return names
 
 
-def unknown_tail(trial: Trial, evidence: str) -> Problem:
-    """With the head's weight at 0 the logits are its bias; with the norm's at 0 every token is the norm's bias."""
-    numbers = trial.numbers()
+def unknown_tail(trial: Trial, evidence: str, last: Tensor | None = None) -> Problem:
+    """With the head's weight at 0 the logits are its bias; with the norm's at 0 every token is the norm's bias.
+
+    `last` is what the last block returned, if one could listen to it.
+    """
+    numbers, what = trial.numbers(), ""
 
     def with_zero(name: str) -> Tensor:
         with restored(trial.model) as parameters:
@@ -81,6 +87,8 @@ def unknown_tail(trial: Trial, evidence: str) -> Problem:
     if not same(bias, numbers.head[1].expand_as(bias)):
         step, why = HEAD, "with the head's weight at 0 the logits should be its bias, "
         why += difference(bias, numbers.head[1].expand_as(bias), "logits")
+    elif told := _around_the_norm(trial, last):
+        step, what, why = told
     else:
         constant = with_zero(trial.anatomy.norm[0])
         right = assembling.classified(numbers.norm[1], numbers).expand_as(constant)
@@ -88,12 +96,42 @@ def unknown_tail(trial: Trial, evidence: str) -> Problem:
         why = "with the final norm's weight at 0 every token is its bias, and the logits are " + (
             "right: the wrong token is read, or none alone" if step == POOLING else "wrong all the same"
         )
-    what = _NAMELESS[step]
+    what = what or _NAMELESS[step]
     alone = trial.run(trial.images[1][-1:])
     if not same(alone, trial.logits[1][-1:]):
         what = NEIGHBOURS
         why += f"; {difference(trial.logits[1][-1:], alone, 'logits of the last picture')} as when it is alone"
     return Problem(what, f"{evidence}\n{why}", step, (NUDGES[step], "Eq. 4: y = LN(z_L^0); then the head."))
+
+
+def _around_the_norm(trial: Trial, last: Tensor | None) -> tuple[str, str, str] | None:
+    """Step, what is wrong and why, where listening to the final norm tells: what it gets, and who reads the patches."""
+    path = trial.anatomy.norm[0].rpartition(".")[0]
+    if last is None or not path:
+        return None
+    given: list[Tensor] = []
+
+    def silent_patches(norm: nn.Module, args: tuple[Tensor, ...], out: Any) -> Any:
+        given.extend(args[:1])
+        all_tokens = isinstance(out, Tensor) and out.shape == last.shape
+        return torch.cat([out[:, :1], 0 * out[:, 1:]], dim=1) if all_tokens else out
+
+    hook = trial.model.get_submodule(path).register_forward_hook(silent_patches)
+    try:
+        logits = trial.run(trial.images[1])
+    finally:
+        hook.remove()
+    if len(given) != 1:
+        return None
+    came = [last, last.transpose(0, 1), last[:, 0], last[:, :1]]
+    if not any(same(given[0], tokens) for tokens in came):
+        why = "what goes into the final norm is not what comes out of the last block"
+        if given[0].shape not in (tokens.shape for tokens in came[:2]):  # not all tokens
+            return POOLING, _NAMELESS[POOLING], why
+        return NORM, "You give the final norm something else; it should get what the last block returned.", why
+    if not same(logits, trial.logits[1]):
+        return POOLING, _NAMELESS[POOLING], "if the final norm returns 0 for the patches' tokens, the logits change"
+    return None
 
 
 NEIGHBOURS = "You let a picture's logits depend on its neighbours in the batch; they should not."

@@ -1,5 +1,7 @@
 """Tokens so small that eps matters: what only they show."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -15,46 +17,72 @@ from vitscratch.exercises.exercise import Problem
 
 
 def tiny_problem(trial: Trial) -> Problem | None:
-    """Tokens of deviation 1e-3 show every eps: with the blocks as they are, without attention, without all of it."""
-    heads = trial.sizes["num_heads"]
-    silent: tuple[str, ...] = ()
-    for layer in ("", "attn.proj", "mlp.fc2"):
-        silent = (*silent, layer)
+    """Tokens of deviation 1e-3 show every eps: the final norm's with silent blocks, then the blocks', told first."""
+    after, tail = _after_silent_blocks(trial)
+    if tail is None:
+        return after
+    silent: tuple[str, ...]
+    for silent in ((), ("attn.proj",)):
         seen, start, numbers = run_tiny(trial, silent)
-        right = trial.logits_of(start, numbers)
-        if same(seen, right):
+        blocks = partial(assembling.encoded, start, numbers, trial.sizes["num_heads"])
+        if same(seen, tail(blocks(), numbers)):
             continue
-        evidence = _tiny_evidence(trial, numbers, layer, difference(seen, right, "logits"))
-        for flag in () if layer == "mlp.fc2" else (*reference.NORMALISED, *reference.NORM1, *reference.NORM2):
-            z = assembling.encoded(start, numbers, heads, frozenset({flag}))
-            if same(seen, assembling.tail(z, numbers)):
+        evidence = _tiny_evidence(trial, silent, seen, trial.logits_of(start, numbers))
+        for flag in (*reference.NORMALISED, *reference.NORM1, *reference.NORM2):
+            if same(seen, tail(blocks(frozenset({flag})), numbers)):
                 return named(MISTAKES, reference.mistake_name(flag), evidence)
-        for names, tail in assembling.wrong_tails() if layer == "mlp.fc2" else ():
-            if same(seen, tail(start, numbers)):
-                return of_the_norm(named(MISTAKES, names, evidence))
-        step = NORM if layer == "mlp.fc2" else BLOCKS
-        what = "Your norm gives other numbers where tokens are small; it should be LayerNorm with eps 1e-6."
-        return Problem(what, evidence, step, (NUDGES[step], "eps is 1e-6."))
-    return None
+        return Problem(_TINY, evidence, BLOCKS, (NUDGES[BLOCKS], "eps is 1e-6."))
+    return after
 
 
-def _tiny_evidence(trial: Trial, numbers: Numbers, layer: str, told: str) -> str:
-    """What the final norm, if it is that and a module, makes of a tiny token; else what the logits were."""
+_TINY = "Your norm gives other numbers where tokens are small; it should be LayerNorm with eps 1e-6."
+
+
+def _after_silent_blocks(trial: Trial) -> tuple[Problem | None, assembling.Tail | None]:
+    """What is wrong after the blocks, and what is computed there; None for what nobody knows."""
+    silent = ("attn.proj", "mlp.fc2")
+    seen, start, numbers = run_tiny(trial, silent)
+    right = assembling.tail(start, numbers)
+    if same(seen, right):
+        return None, assembling.tail
+    evidence = _norm_evidence(trial, numbers) or _tiny_evidence(trial, silent, seen, right)
+    for names, tail in assembling.wrong_tails():
+        if same(seen, tail(start, numbers)):
+            return of_the_norm(named(MISTAKES, names, evidence)), tail
+    return Problem(_TINY, evidence, NORM, (NUDGES[NORM], "eps is 1e-6.")), None
+
+
+def _norm_evidence(trial: Trial, numbers: Numbers) -> str:
+    """What the final norm makes of a tiny token, if it is wrong and a module."""
     path = trial.anatomy.norm[0].rpartition(".")[0]
     x = 1e-3 * draw(2, trial.sizes["embed_dim"])
-    if layer == "mlp.fc2" and path:
+    if path:
         with torch.no_grad():
             seen, right = trial.model.get_submodule(path)(x), assembling.final_norm(x, numbers)
         if not same(seen, right):
             code = f"awaken({model_code(trial.sizes)}).get_submodule({path!r})({drawn(x.shape, factor=1e-3)})"
             return difference(seen, right, code)
-    return f"{trial.code()} with projection, class token and positions times 1e-3, so that eps matters: {told}"
+    return ""
+
+
+def _tiny_evidence(trial: Trial, silent: tuple[str, ...], seen: Tensor, right: Tensor) -> str:
+    """Logits of tiny tokens, and how to get them."""
+    if silent:
+        told = f"with projection, class token and positions times 1e-3, and {' and '.join(silent)} of every block at 0"
+        return f"{trial.code()} {told}: {difference(seen, right, 'logits')}"
+    code = f"m = awaken({model_code(trial.sizes)}); [m.get_parameter(name).data.mul_(1e-3) for name in {_small(trial)}]"
+    return f"{code}; {difference(seen, right, trial.code(model='m'))}"
+
+
+def _small(trial: Trial) -> list[str]:
+    """Names of the parameters that make the tokens."""
+    return list(dict.fromkeys((trial.projection.weight, trial.projection.bias, *trial.anatomy.table.names)))
 
 
 def run_tiny(trial: Trial, silent: tuple[str, ...]) -> tuple[Tensor, Tensor, Numbers]:
     """The logits if tokens have deviation 1e-3 and layers of the blocks are silent; the blocks' input; the numbers."""
     with restored(trial.model) as parameters:
-        for name in {trial.projection.weight, trial.projection.bias, *trial.anatomy.table.names}:
+        for name in _small(trial):
             parameters[name].mul_(1e-3)
         trial.silence(silent)
         seen, numbers = trial.run(trial.images[1]), trial.read(trial.way)

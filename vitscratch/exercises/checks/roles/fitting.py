@@ -4,9 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, product
 from math import prod
 
-import torch
-
-from vitscratch.exercises.checks.roles.pieces import Piece, RoleMap, axes_of, short_name
+from vitscratch.exercises.checks.roles.pieces import Piece, RoleMap, axes_of, covered, short_name
 from vitscratch.exercises.checks.roles.registered import Found
 
 # A parameter, the library's name and the index there, as in `Piece`.
@@ -20,17 +18,8 @@ def role_map(way: Sequence[Piece], sizes: Mapping[str, int], found: Sequence[Fou
         tuple(way),
         sizes,
         tuple(one.name for one in found if one.name not in used),
-        tuple(target for target in targets if not _is_whole(target, way, sizes)),
+        tuple(target for target in targets if not covered(target, way, sizes).all()),
     )
-
-
-def _is_whole(target: str, way: Sequence[Piece], sizes: Mapping[str, int]) -> bool:
-    """Whether parameters stand for all of it; keys need no bias, which softmax would not see."""
-    there = torch.zeros([sizes[atom] for atom in axes_of(target)], dtype=torch.bool)
-    for piece in way:
-        if piece.target == target:
-            there[piece.index] = True
-    return bool((there[[0, 2]] if short_name(target) == "qkv.bias" else there).all())
 
 
 def is_mixed(way: Sequence[Piece]) -> bool:
@@ -73,16 +62,18 @@ def with_biases(
     left = list(vectors)
     for one, target, index in roles:  # the vector of the same layer
         alone = one.owner and sum(other.owner == one.owner for other in matrices) == 1
-        for vector in [vector for vector in left if alone and vector.owner == one.owner]:
-            readings = readings_of(vector, target.replace("weight", "bias"), index, sizes)
+        for vector in [vector for vector in vectors if alone and vector.owner == one.owner]:
+            bias = target.replace("weight", "bias")
+            readings = readings_of(vector, bias, index, sizes) if len(index) <= len(axes_of(bias)) else []
             if readings:
                 choices.append(readings)
-                left.remove(vector)
+                left = [other for other in left if other is not vector]
                 break
     taken = [(piece.target, piece.index) for readings in choices for piece in readings]
     for vector, target, index in _bare_biases(left, roles, prefix, sizes):
         if (target, index) not in taken:
             choices.append(readings_of(vector, target, index, sizes))
+            taken.append((target, index))
     yield from sorted((list(pieces) for pieces in product(*choices)), key=is_mixed)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import permutations
+from itertools import permutations, product
 from math import prod
 
 from torch import nn
@@ -52,24 +52,34 @@ def attention_roles(matrices: Sequence[Found], sizes: Mapping[str, int], prefix:
         return [one for one in matrices if prod(one.shape) == size]
 
     def with_out(roles: list[Role], rest: Sequence[Found]) -> Iterator[list[Role]]:
-        """The projection of the output is one of the rest, by name first; without any, it is not there."""
+        """The projection of the output is cut into heads, or one of the rest, by name first, or not there."""
+        if cut:
+            yield [*roles, *cut]
+            return
         for one in sorted(rest, key=lambda one: one.role != "out"):
             yield [*roles, (one, out, ())]
         if not rest:
             yield roles
 
+    slices = of_size(d * k)
+    cut = _out_per_head(slices, out, h, d)
+    slices = [one for one in slices if one not in [role[0] for role in cut]]
     packed, pairs, ones = of_size(3 * d * d), of_size(2 * d * d), of_size(d * d)
     if packed:
         yield from with_out([(packed[0], weight, ())], ones)
     elif pairs and ones:
-        yield from _paired(ones, pairs[0], weight, with_out)
+        yield from _paired(ones, pairs[0], weight, out, with_out)
     elif len(ones) >= 3:
         yield from _separate(ones, weight, out, with_out)
+    elif len(ones) == 2:
+        yield from _one_twice(ones, weight, out)
+        for places in permutations(range(3), 2):  # and no output
+            yield [(one, weight, (place,)) for one, place in zip(ones, places, strict=True)]
     elif len(of_size(3 * d * k)) == h > 1:
         per_head = [(one, weight, (slice(None), head)) for head, one in enumerate(of_size(3 * d * k))]
         yield from with_out(list(per_head), ones)
-    elif len(of_size(d * k)) == 3 * h > 3:
-        for order in _per_head(of_size(d * k), h):
+    elif len(slices) == 3 * h > 3:
+        for order in _per_head(slices, h):
             yield from with_out([(one, weight, place) for one, place in order], ones)
 
 
@@ -82,18 +92,39 @@ def _separate(ones: Sequence[Found], weight: str, out: str, with_out: WithOut) -
             [(one, weight, (i,)) for i, one in enumerate(three)], [one for one in ones if one not in three]
         )
         return
+    if len(ones) == 3:
+        yield from _one_twice(ones, weight, out)
     for order in permutations(ones, min(len(ones), 4)):
         roles: list[Role] = [(one, weight, (i,)) for i, one in enumerate(order[:3])]
         yield [*roles, *[(one, out, ()) for one in order[3:]]]
 
 
-def _paired(ones: Sequence[Found], pair: Found, weight: str, with_out: WithOut) -> Iterator[list[Role]]:
-    """Queries beside keys and values in one, or queries and keys in one beside the values: by name first."""
+def _one_twice(ones: Sequence[Found], weight: str, out: str) -> Iterator[list[Role]]:
+    """The output, and fewer than three matrices for q, k and v: one stands for two of them, or for all.
+
+    The output is the one that is named so, else each of those without a name that says more.
+    """
+    for last in [one for one in ones if one.role == "out"] or [one for one in ones if one.role not in ("q", "k", "v")]:
+        rest = [one for one in ones if one is not last]
+        named = {"qkv".index(one.role): one for one in rest if one.role in ("q", "k", "v")}
+        for three in product(rest, repeat=3):
+            if len(set(three)) == len(rest) and all(three[place] is one for place, one in named.items()):
+                yield [*[(one, weight, (place,)) for place, one in enumerate(three)], (last, out, ())]
+
+
+def _paired(ones: Sequence[Found], pair: Found, weight: str, out: str, with_out: WithOut) -> Iterator[list[Role]]:
+    """Queries beside keys and values in one, or queries and keys in one beside the values: by name first.
+
+    If one matrix alone is there, it may be the output, and queries or values have none.
+    """
     named = [(one, one.role) for one in ones if one.role in ("q", "v")]
     for one, role in [*named, (ones[0], "q"), (ones[0], "v")]:
         alone, both = (0, slice(1, 3)) if role == "q" else (2, slice(0, 2))
         roles: list[Role] = [(one, weight, (alone,)), (pair, weight, (both,))]
         yield from with_out(roles, [other for other in ones if other is not one])
+    if len(ones) == 1:
+        for both in (slice(0, 2), slice(1, 3)):
+            yield [(pair, weight, (both,)), (ones[0], out, ())]
 
 
 def _per_head(ones: Sequence[Found], h: int) -> Iterator[list[tuple[Found, tuple[int | slice, ...]]]]:
@@ -104,6 +135,13 @@ def _per_head(ones: Sequence[Found], h: int) -> Iterator[list[tuple[Found, tuple
         return
     yield [(one, (place % 3, place // 3)) for place, one in enumerate(ones)]
     yield [(one, (place // h, place % h)) for place, one in enumerate(ones)]
+
+
+def _out_per_head(slices: Sequence[Found], out: str, h: int, d: int) -> list[Role]:
+    """The projections of the heads' outputs, which are summed, by name, else by their shape; [] if there are none."""
+    last = [one for one in slices if one.role == "out"]
+    last = last or [one for one in slices if one.kind == "linear" and one.shape[0] == d]
+    return [(one, out, (slice(None), head)) for head, one in enumerate(last)] if len(last) == h > 1 else []
 
 
 def ways_of_mlp(

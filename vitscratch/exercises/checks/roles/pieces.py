@@ -1,6 +1,6 @@
 """How a student's tensors are laid out in the library's: a `Piece` says it for one parameter, a `RoleMap` for all."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -55,13 +55,29 @@ class RoleMap:
 
     @property
     def shared(self) -> bool:
-        """One parameter stands for two."""
-        names = [piece.name for piece in self.pieces]
-        return len(set(names)) < len(names)
+        """One parameter stands for two of the library's."""
+        roles = {(piece.name, piece.target) for piece in self.pieces}
+        return len({name for name, _ in roles}) < len(roles)
+
+    def twice(self, target: str) -> tuple[int, ...]:
+        """Which of queries, keys and values (0, 1, 2) have the same parameter in this one of the library's."""
+        places: dict[str, list[int]] = {}
+        for piece in self.pieces:
+            if piece.target == target and piece.index and isinstance(piece.index[0], int):
+                places.setdefault(piece.name, []).append(piece.index[0])
+        return next((tuple(found) for found in places.values() if len(set(found)) > 1), ())
+
+    def without(self, target: str) -> list[int]:
+        """Which of queries, keys and values (0, 1, 2) have nothing, or not all, in this one of the library's."""
+        there = covered(target, self.pieces, self.sizes)
+        return [place for place in range(3) if not there[place].all()]
 
     def read(self, module: nn.Module) -> dict[str, Tensor]:
         """The library's parameters made of the student's; gradients flow back to these."""
-        parameters = dict(module.named_parameters())
+        return self.laid_out(dict(module.named_parameters()))
+
+    def laid_out(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The student's parameters, or their gradients, in the library's layout."""
         found: dict[str, Tensor] = {}
         for piece in self.pieces:
             tensor = parameters[piece.name]
@@ -100,6 +116,17 @@ class RoleMap:
     def _packed(self, name: str, tensor: Tensor) -> Tensor:
         short = short_name(name)
         return rearrange(tensor, f"{AXES[short]} -> {_PACKED[short]}") if short in _PACKED else tensor
+
+
+def covered(target: str, pieces: Sequence[Piece], sizes: Mapping[str, int]) -> Tensor:
+    """The places of the library's parameter that others stand for; one that is there twice stands for the first."""
+    there = torch.zeros([sizes[atom] for atom in axes_of(target)], dtype=torch.bool)
+    seen = set()
+    for piece in pieces:
+        if piece.target == target and piece.name not in seen:
+            there[piece.index] = True
+            seen.add(piece.name)
+    return there
 
 
 def short_name(target: str) -> str:
