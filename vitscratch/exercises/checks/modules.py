@@ -22,13 +22,14 @@ from vitscratch.exercises.checks.student import (
     describe,
     differs,
     drawn,
+    going_back,
     in_place,
     noted,
     pick_tensor,
     place_of,
-    raised,
     run,
     shape_of,
+    unregistered,
 )
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
@@ -374,17 +375,7 @@ def _unmatched(part: Part, sizes: Sizes, module: nn.Module, message: str) -> Pro
     numbers = counted(built(part.name, sizes), module, part.count(sizes))
     hidden = hidden_in_containers(module)
     if hidden:
-        return Problem(
-            "You keep layers where PyTorch does not see them, in a plain list or dict or as a bare tensor; they should "
-            "be registered.",
-            f"{numbers}\nself.{hidden} is not registered",
-            "parameters",
-            (
-                "Print `[name for name, _ in module.named_parameters()]`: which of your layers is missing?",
-                "nn.ModuleList, nn.ModuleDict and nn.Parameter register what they get; a list does not.",
-            ),
-            "layers_in_plain_list",
-        )
+        return unregistered(hidden, numbers)
     if sum(parameter.numel() for parameter in module.parameters()) == part.count(sizes):
         return _unknown_layout(f"{numbers}\n{message}")
     return Problem(
@@ -464,13 +455,8 @@ def _gradients(trial: Trial) -> None:
     right = torch.autograd.grad((expected * loss).sum(), list(named.values()), allow_unused=True)
     found: Sequence[Tensor | None] = [None] * len(right)
     if output is not None and output.requires_grad:
-        try:
+        with going_back(f"{trial.code()}.sum().backward()", trial.part.ends[0][1]):
             found = torch.autograd.grad((output * loss).sum(), list(named.values()), allow_unused=True)
-        except RuntimeError as error:
-            if "inplace" not in str(error):
-                raise
-            code = f"{trial.code()}.sum().backward()"
-            raise WrongError(in_place(raised(code, error), trial.part.ends[0][1])) from None
     largest = max(float(gradient.abs().max()) for gradient in right if gradient is not None)
     off = {
         name: _or_zero(mine, tensor) - _or_zero(its, tensor)
