@@ -248,6 +248,11 @@ def test_block(mistake: str, step: str, edits: tuple[str, str]) -> None:
         (PAIRS_MODEL, "mlp_no_bias", "encoder blocks", ("prenorm(d, MLP(d, mlp_dim))", "prenorm(d, no_bias(MLP(d, mlp_dim)))")),
         (PAIRS_MODEL, "mlp_hidden_is_embed", "encoder blocks", ("MLP(d, mlp_dim)", "MLP(d, d)")),
         (PAIRS_MODEL, "enc_eps_1e-5", "final norm", ("(nn.LayerNorm(d, eps=1e-6), nn.Linear", "(nn.LayerNorm(d), nn.Linear")),
+        (BARE_MODEL, None, "encoder blocks", (
+            "wqkv=new(d, 3 * d), bqkv=torch.zeros(3 * d)", "wqkv=new(d, 2 * d), bqkv=torch.zeros(2 * d)",
+            "qkv = ln(x,", "z = ln(x,", 'l["b1"]) @ l["wqkv"]', 'l["b1"]); qkv = torch.cat([z @ l["wqkv"]',
+            '+ l["bqkv"]', '+ l["bqkv"], z], -1)',
+        )),
         (BARE_MODEL, "vit_pos_after_blocks", "position embedding", (
             ", 1) + self.E_pos", ", 1)", "        return ln(x[:, 0]", "        x = x + self.E_pos\n        return ln(x[:, 0]",
         )),

@@ -544,10 +544,14 @@ def test_a_number_of_positions_that_is_computed_wrongly_is_no_global_name(count:
     assert f"is (1, {rows}, 14); it should be (1, 10, 14): 3 rows of 3 patches" in problem.evidence
 
 
-def test_a_number_of_positions_that_no_argument_changes_is_of_elsewhere() -> None:
-    problem = outcome_of("vision_transformer", edited(LIBRARY, (COUNT, "197")))
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [("197", "is the same for other sizes"), ("1 + (image_size // 16) ** 2", "is right with patch_size=16")],
+)
+def test_a_number_of_positions_of_elsewhere(rows: str, told: str) -> None:
+    problem = outcome_of("vision_transformer", edited(LIBRARY, (COUNT, rows)))
     assert problem and (problem.mistake, problem.step) == ("tok_global_name", "position embedding")
-    assert problem.evidence.endswith("(1, 10, 14); as many rows with image_size=20, patch_size=5")
+    assert problem.evidence.endswith(f"it should be (1, 10, 14); it {told}")
     assert "Which arguments does the number of patches depend on?" in problem.hints[0]
 
 
@@ -618,7 +622,10 @@ def test_a_wrong_number_of_positions_is_no_number_from_elsewhere(rows: str) -> N
 
 
 def test_a_return_inside_the_loop() -> None:
-    edit = (f"{LOOP}\n        x = self.norm(x)\n        {RETURN}", f"{LOOP}\n            return self.head(self.norm(x)[:, 0])")
+    edit = (
+        f"{LOOP}\n        x = self.norm(x)\n        {RETURN}",
+        f"{LOOP}\n            return self.head(self.norm(x)[:, 0])",
+    )
     problem = outcome_of("vision_transformer", edited(LIBRARY, edit))
     assert problem and (problem.mistake, problem.what) == (
         "vit_depth_ignored", "You run 1 of 3 blocks; all should run, one after the other."

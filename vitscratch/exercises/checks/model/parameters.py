@@ -1,6 +1,5 @@
 """The step "parameters": whether every part of the model is registered, with the right shapes, and where."""
 
-import math
 import re
 from dataclasses import replace
 from types import ModuleType
@@ -14,7 +13,7 @@ from vitscratch.exercises.checks.anatomy import Anatomy, Sizes, dissect, grid
 from vitscratch.exercises.checks.compare import draw
 from vitscratch.exercises.checks.model.bank import BLOCKS, HEAD, MISTAKES, NUDGES, PATCHES, POSITION
 from vitscratch.exercises.checks.model.block import block_problem
-from vitscratch.exercises.checks.model.running import SIZES, call_code, count, model_code, table_told
+from vitscratch.exercises.checks.model.running import call_code, count, model_code, table_told
 from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, block_maps, in_containers
 from vitscratch.exercises.checks.student import WrongError, counted, pick_tensor
@@ -128,18 +127,24 @@ def _tokens_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) ->
     return tokens.missing(model, parts.table, patches, width, has, call_code(sizes, images), attempt)
 
 
+def _rows(model: nn.Module, name: str, sizes: Sizes, image_size: int, patch_size: int) -> int:
+    """How many positions a model of another size has."""
+    made = type(model)(**{**sizes, "image_size": image_size, "patch_size": patch_size})
+    return made.get_parameter(name).shape[:-1].numel()
+
+
 def _wrong_rows(model: nn.Module, name: str, sizes: Sizes) -> Problem:
     """A table of neither N nor N + 1 positions: a number from elsewhere, or a wrong one of the arguments."""
     shape = tuple(model.get_parameter(name).shape)
     told = table_told(sizes, name, shape)
-    other = next(each for each in SIZES if each["image_size"] != sizes["image_size"])
-    larger = {**other, "image_size": 48, "patch_size": 4}  # small ones may be 0 by any formula: 20 // 5**2
     try:
-        rows_of_others = [type(model)(**each).get_parameter(name).shape[:-1].numel() for each in (other, larger)]
+        of_any, of_16 = (
+            [_rows(model, name, sizes, *sides) for sides in each] for each in (((96, 8), (48, 4)), ((96, 16), (48, 16)))
+        )
     except Exception:  # it cannot be built: no word on where the number comes from
-        rows_of_others = []
-    if rows_of_others == [math.prod(shape[:-1])] * 2:
-        evidence = f"{told}; as many rows with image_size={other['image_size']}, patch_size={other['patch_size']}"
+        of_any, of_16 = [], []
+    if (always := of_any and {*of_any, *of_16} == {of_any[0]}) or of_16 == [37, 10]:
+        evidence = f"{told}; " + ("it is the same for other sizes" if always else "it is right with patch_size=16")
         hints = (
             "Which arguments does the number of patches depend on? Build it with others, look at the table's shape.",
             "N + 1 is computed in __init__, from image_size and patch_size.",
@@ -288,6 +293,13 @@ def _incomplete(maps: list[list[RoleMap]], has: str) -> Problem | None:
         for name in first.missing
         if name in encoder_block.PART.missing and name.replace("bias", "weight") not in {*first.missing} - {name}
     ]
+    if "attn.qkv.weight" in absent:  # which, and what stands in for it, only the block by itself tells
+        return Problem(
+            "You have no layer for one of queries, keys and values; there should be three, or one for all of them.",
+            f"{has}\nmissing in a block: a layer for one of queries, keys and values",
+            BLOCKS,
+            (NUDGES[BLOCKS], "Check the attention by itself: exercise 5."),
+        )
     if absent:
         known = dict.fromkeys(reference.mistake_name(encoder_block.PART.missing[name]) for name in absent)
         return named(MISTAKES, list(known), f"{has}\nmissing in a block: {', '.join(absent)}")

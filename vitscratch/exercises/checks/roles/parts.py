@@ -118,13 +118,16 @@ def _paired(ones: Sequence[Found], pair: Found, weight: str, out: str, with_out:
     If one matrix alone is there, it may be the output, and queries or values have none.
     """
     named = [(one, one.role) for one in ones if one.role in ("q", "v")]
+    as_out: list[list[Role]] = [[(pair, weight, (both,)), (ones[0], out, ())] for both in (slice(0, 2), slice(1, 3))]
+    if len(ones) == 1 and ones[0].role == "out":
+        yield from as_out
+        return
     for one, role in [*named, (ones[0], "q"), (ones[0], "v")]:
         alone, both = (0, slice(1, 3)) if role == "q" else (2, slice(0, 2))
         roles: list[Role] = [(one, weight, (alone,)), (pair, weight, (both,))]
         yield from with_out(roles, [other for other in ones if other is not one])
     if len(ones) == 1:
-        for both in (slice(0, 2), slice(1, 3)):
-            yield [(pair, weight, (both,)), (ones[0], out, ())]
+        yield from as_out
 
 
 def _per_head(ones: Sequence[Found], h: int) -> Iterator[list[tuple[Found, tuple[int | slice, ...]]]]:
