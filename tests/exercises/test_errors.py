@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from vitscratch.exercises.errors import STEP, explain, explain_broken, explain_missing
+from vitscratch.exercises.errors import STEP, explain, explain_broken, explain_missing, message_of
 from vitscratch.exercises.exercise import Problem
 
 SYNTAX = "Python cannot read this line; look at it and at the one above it"
@@ -108,6 +108,31 @@ def test_an_error_that_is_about_what_the_student_defines(
     problem = told(tmp_path, code, call)
     assert problem is not None and problem.what.startswith(what) and f"line {line}: `" in problem.evidence
     assert problem.hints[0].startswith(SIGNATURE)
+
+
+EINOPS = "from einops import rearrange\nimport torch\nrearrange(torch.ones(3, 6, 35), {})"
+
+
+@pytest.mark.parametrize(
+    ("call", "start", "reason"),
+    [
+        ("'b n (p p) -> b n p', p=5", 'pattern "b n (p p) -> b n p". Input', "contains duplicate dimension \"p\""),
+        ("'b n (h k) -> b h n k', h=4", "Input tensor shape: torch.Size([3, 6, 35]). Additional info: {'h': 4}. Shape",
+         "Shape mismatch, can't divide axis of length 35 in chunks of 4"),
+        (f"'b n {'x' * 120} -> b n'", 'pattern "b n xxx', "xxx'}"),
+        (f"'b n (h k) -> b h n k{' ' * 400}', h=4", "Error while processing", "length 35 in chunks of 4"),
+    ],
+)  # fmt: skip
+def test_einops_reason_is_kept(call: str, start: str, reason: str, tmp_path: Path) -> None:
+    problem = told(tmp_path, EINOPS.format(call))
+    assert problem is not None and problem.what.startswith("the code ends with EinopsError: Error while processing")
+    assert start in problem.what and "\n" not in problem.what and len(problem.what) <= 400
+    assert problem.what.endswith(reason)
+
+
+def test_the_message_of_another_error_is_its_first_line() -> None:
+    assert message_of(ValueError("one\ntwo")) == "one" and message_of(ValueError()) == ""
+    assert message_of(ValueError("x" * 50), 20) == "x" * 17 + "..."
 
 
 def test_the_hints_on_a_name_are_about_what_it_is_a_name_of(tmp_path: Path) -> None:

@@ -185,13 +185,22 @@ def _describe(error: BaseException) -> tuple[str, tuple[str, ...]]:
     return f"the code ends with {text}{_nearest(error)}", _hints(error, text)
 
 
-def _text(error: BaseException) -> str:
+def message_of(error: BaseException, length: int = 400) -> str:
+    """One line of at most `length` characters: the first one; of einops' also the others, the last of which has the
+    reason and is kept, within 350."""
     try:
-        message = str(error).strip()
+        lines = [line.strip() for line in str(error).strip().splitlines()]
     except Exception:  # a student's own exception class
-        message = ""
-    first = message.splitlines()[0] if message else ""
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+        lines = []
+    if len(lines) < 2 or type(error).__name__ != "EinopsError":
+        return shorten("".join(lines[:1]), length)
+    reason = shorten(lines[-1], 200)
+    return f"{shorten(' '.join(lines[:-1]), 349 - len(reason))} {reason}"
+
+
+def _text(error: BaseException) -> str:
+    message = message_of(error)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def _nearest(error: BaseException) -> str:

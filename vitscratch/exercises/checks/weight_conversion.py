@@ -12,6 +12,7 @@ from torch import Tensor
 from vitscratch.exercises.checks.compare import say
 from vitscratch.exercises.checks.naming import bank, named
 from vitscratch.exercises.checks.student import noted, shape_of
+from vitscratch.exercises.errors import message_of
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 from vitscratch.vit import VisionTransformer
 from vitscratch.weights.table import to_ours
@@ -298,7 +299,7 @@ def prefix_problem(student: ModuleType, prefixed: dict[str, Tensor], expected: M
     try:
         found = student.convert_torchvision(prefixed)
     except Exception as error:
-        return f'with "module." before every name: {type(error).__name__}: {str(error)[:120]}'
+        return f'with "module." before every name: {type(error).__name__}: {message_of(error, 160)}'
     missing = [name for name in expected if name not in found]
     surplus = [str(name) for name in found if name not in expected]
     if not missing and not surplus:
