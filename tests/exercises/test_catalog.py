@@ -69,6 +69,39 @@ def test_the_solution_passes(exercise: Exercise, runner: Runner) -> None:
     assert report.printed_size == 0 and report.exercise == exercise
 
 
+BLOCK = """
+from mlp import MLP
+from torch import nn
+from vitscratch import MultiHeadSelfAttention
+
+class EncoderBlock(nn.Module):
+    def __init__(self, embed_dim, num_heads, mlp_dim):
+        super().__init__()
+        self.a, self.b = (nn.LayerNorm(embed_dim, eps=1e-6) for _ in "ab")
+        self.attn = MultiHeadSelfAttention(embed_dim, num_heads)
+        self.mlp = MLP(embed_dim, mlp_dim)
+
+    def forward(self, x):
+        x = x + self.attn(self.a(x))
+        return x + self.mlp(self.b(x))
+"""
+
+
+def test_what_is_written_and_imports_a_stub_is_not_called_not_begun(runner: Runner, tmp_path: Path) -> None:
+    stub = (STUBS / "06_mlp.py").read_text()
+    path = tmp_path / "07_encoder_block.py"
+    path.write_text(BLOCK)
+    for text, state in ((stub, "not begun"), (stub.replace("make the", "begin with the"), "not finished")):
+        (tmp_path / "06_mlp.py").write_text(text)
+        report = runner.check(path)
+        assert report.status == "wrong" and report.problem is not None
+        assert report.problem.what == f"You import mlp from 06_mlp.py, which is {state}; it should be written first."
+        used, todo = report.problem.evidence.splitlines()
+        assert used == "07_encoder_block.py, line 11: `self.mlp = MLP(embed_dim, mlp_dim)`"
+        assert todo.startswith("06_mlp.py, to do: write MLP: ")
+        assert "`from vitscratch.mlp import MLP`" in report.problem.hints[1]
+
+
 def test_a_mistake_in_an_imported_file_names_the_file(runner: Runner, tmp_path: Path) -> None:
     (tmp_path / "06_mlp.py").write_text(
         "from torch import nn\n\n\nclass MLP(nn.Sequential):\n    def __init__(self, embed_dim, mlp_dim):\n"
@@ -76,14 +109,7 @@ def test_a_mistake_in_an_imported_file_names_the_file(runner: Runner, tmp_path: 
         "        super().__init__(*layers)\n"
     )
     path = tmp_path / "07_encoder_block.py"
-    path.write_text(
-        "from mlp import MLP\nfrom torch import nn\nfrom vitscratch import MultiHeadSelfAttention\n\n\n"
-        "class EncoderBlock(nn.Module):\n    def __init__(self, embed_dim, num_heads, mlp_dim):\n"
-        "        super().__init__()\n        self.a, self.b = (nn.LayerNorm(embed_dim, eps=1e-6) for _ in 'ab')\n"
-        "        self.attn = MultiHeadSelfAttention(embed_dim, num_heads)\n"
-        "        self.mlp = MLP(embed_dim, mlp_dim)\n\n"
-        "    def forward(self, x):\n        x = x + self.attn(self.a(x))\n        return x + self.mlp(self.b(x))\n"
-    )
+    path.write_text(BLOCK)
     text = runner.check(path).text()
     assert "wrong: mlp_relu" in text and "mlp is imported from 06_mlp.py: look there, too" in text
     assert 'tutorials/04_encoder_block.ipynb, section "The MLP"' in text

@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from vitscratch.exercises.catalog import EXERCISES
-from vitscratch.exercises.errors import explain, explain_broken, explain_missing
+from vitscratch.exercises.errors import explain, explain_broken, explain_missing, explain_unwritten
 from vitscratch.exercises.exercise import Mistake, Passed, Problem
 from vitscratch.exercises.importing import load
 
@@ -169,7 +169,10 @@ def _tell(error: BaseException, broken: list[str], request: Request, outcomes: O
         text = "".join(traceback.format_exception(error))
         outcomes.say("failed", what=text)
     elif isinstance(error, NotImplementedError) and str(error) and "raise NotImplementedError" in problem.evidence:
-        outcomes.say("not begun", what=str(error), where=problem.evidence)
+        if (unwritten := explain_unwritten(error, Path(request.file))) is not None:
+            outcomes.say("problem", problem=asdict(unwritten), mistakes=[], section="")
+        else:
+            outcomes.say("not begun", what=str(error), where=problem.evidence)
     else:
         outcomes.say("problem", problem=asdict(problem), mistakes=[], section="")
     outcomes.say("done", count=outcomes.count)

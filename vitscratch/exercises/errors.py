@@ -14,7 +14,9 @@ from pkgutil import iter_modules
 from traceback import walk_tb
 from types import ModuleType, TracebackType
 
+from vitscratch.exercises.catalog import EXERCISES
 from vitscratch.exercises.exercise import Problem
+from vitscratch.exercises.files import SOLUTIONS, is_stub
 
 PACKAGE = Path(__file__).parents[1]
 STANDARD = Path(os.__file__).parent  # Python's own library
@@ -260,6 +262,30 @@ def _line_of(student: Path, name: str) -> int:
             break  # an __init__ that is inherited: the class is what there is to see
         line, body = nodes[-1].lineno, nodes[-1].body
     return line
+
+
+def explain_unwritten(error: NotImplementedError, student: Path) -> Problem | None:
+    """What is wrong if an instruction of a stub was met in another exercise's file; None if in none.
+
+    Args:
+        error, student: as for `explain`.
+    """
+    lines = _lines(error.__traceback__, student)
+    names = {name: one for one in EXERCISES for name in (one.file_name, f"{one.name}.py")}
+    exercise = names.get(lines[-1].file.name) if lines else None
+    if exercise is None or lines[-1].file == student:
+        return None
+    file, uses = lines[-1].file, [line for line in lines if line.file == student]
+    state = "not begun" if is_stub(file, exercise) else "not finished"
+    solution = (SOLUTIONS / exercise.file_name).read_text(encoding="utf-8")
+    library = re.search(rf"^from vitscratch\S* import {', '.join(exercise.defines)}$", solution, re.MULTILINE)
+    without = f"import the library's for now: `{library[0]}`" if library else "write what you need of it in your file"
+    return Problem(
+        f"You import {exercise.name} from {file.name}, which is {state}; it should be written first.",
+        "\n".join([*map(str, uses[-1:]), f"{file.name}, to do: {message_of(error)}"]),
+        STEP,
+        (f"Write {file.name} first, and check it: `vitscratch check {file.name}`.", f"Or {without}."),
+    )
 
 
 def explain_broken(names: list[str], student: Path) -> Problem | None:
