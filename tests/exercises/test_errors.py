@@ -110,6 +110,48 @@ def test_an_error_that_is_about_what_the_student_defines(
     assert problem.hints[0].startswith(SIGNATURE)
 
 
+@pytest.mark.parametrize(
+    ("line", "right"),
+    [
+        ("from 06_mlp import MLP", "from mlp import MLP`, which finds 06_mlp.py"),
+        ("import 06_mlp as m  # mine", "import mlp as m`, which finds 06_mlp.py"),
+        ("from .06_mlp import MLP", "from mlp import MLP`, which finds 06_mlp.py"),
+        ("from 08_vision_transformer import *", "from vision_transformer import *`, which finds 08_vision_transformer.py"),
+        ("from .encoder_block import EncoderBlock", "from encoder_block import EncoderBlock`, which finds 07_encoder_block"),
+        ("from . import mlp", "import mlp`, which finds 06_mlp.py"),
+        ("from my_vit import mlp as m", "import mlp as m`, which finds 06_mlp.py"),
+        ("from my_vit.encoder_block import EncoderBlock", "from encoder_block import EncoderBlock`, which finds 07_enc"),
+        ("from elsewhere.tokens import Tokens", "from tokens import Tokens`, which finds 03_tokens.py"),
+        ("import my_vit.mlp", "import mlp`, which finds 06_mlp.py"),
+        ("import my_vit", "by a file's plain name, as in `from mlp import MLP`"),
+        ("from my_vit.helper import f", "by a file's plain name, as in `from mlp import MLP`"),
+    ],
+)  # fmt: skip
+def test_an_import_that_is_none_of_the_plain_name(line: str, right: str, tmp_path: Path) -> None:
+    folder = tmp_path / "my_vit"
+    folder.mkdir()
+    problem = told(folder, f"import torch\n{line}\n", __name__="attention", __package__="")
+    assert problem is not None and problem.what.startswith("You import ") and problem.what.endswith(".")
+    assert right in problem.what and right in problem.hints[1] and problem.step == STEP
+    assert problem.evidence == f"06_mlp.py, line 2: `{line}`"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["from torch import 3", "from mlp import", "from torch.mlp import MLP", "import mlq", "from math import mlp", "x = 3mlp"],
+)  # fmt: skip
+def test_another_import_that_fails_is_told_as_what_it_is(line: str, tmp_path: Path) -> None:
+    problem = told(tmp_path, f"import torch\n{line}\n", __name__="attention", __package__="")
+    assert problem is not None and not problem.what.startswith("You import ")
+
+
+def test_the_nearest_of_the_folders_modules_has_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "07_encoder_block.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    problem = told(tmp_path, "from encoderblock import EncoderBlock")
+    assert problem is not None and problem.what.endswith("No module named 'encoderblock'; nearest: encoder_block")
+
+
 EINOPS = "from einops import rearrange\nimport torch\nrearrange(torch.ones(3, 6, 35), {})"
 
 

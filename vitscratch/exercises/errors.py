@@ -37,11 +37,15 @@ class Line:
 
     def __str__(self) -> str:
         """Name, number and text: "05_mlp.py, line 7: `return x`"."""
-        try:
-            text = self.file.read_text(encoding="utf-8", errors="replace").splitlines()[self.number - 1].strip()
-        except (OSError, IndexError):
-            text = ""
+        text = self.text()
         return f"{self.file.name}, line {self.number}" + (f": `{shorten(text)}`" if text else "")
+
+    def text(self) -> str:
+        """What stands there; "" if it cannot be read."""
+        try:
+            return self.file.read_text(encoding="utf-8", errors="replace").splitlines()[self.number - 1].strip()
+        except (OSError, IndexError):
+            return ""
 
 
 def shorten(text: str, length: int = 160) -> str:
@@ -71,7 +75,11 @@ def explain(error: BaseException, student: Path) -> Problem | None:
     notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
     if isinstance(error, SyntaxError) and error.filename and is_students(error.filename, student):
         where = Line(Path(error.filename), error.lineno or 1)
+        if (trap := _import_trap(error, where)) is not None:
+            return trap
         return _problem(f"{type(error).__name__}: {error.msg}", where, _SYNTAX)
+    if lines and isinstance(error, ImportError) and (trap := _import_trap(error, lines[-1])) is not None:
+        return trap
     if lines:
         what, hints = _describe(error)
         return replace(_problem(what, lines[-1], hints, notes), step=getattr(error, "step", STEP))
@@ -81,6 +89,40 @@ def explain(error: BaseException, student: Path) -> Problem | None:
             what = f"{name} was not set up as a torch module: super().__init__() has not run"
         return _problem(what, Line(student, _line_of(student, name)), _SIGNATURE, notes)
     return None
+
+
+_NUMBER = re.compile(r"^\d+_")
+
+
+def _import_trap(error: SyntaxError | ImportError, where: Line) -> Problem | None:
+    """What is wrong with an import of an exercise that is in the folder, but not by its plain name; None if nothing."""
+    words = where.text().partition("#")[0].split()
+    files = {one.name: one.file_name for one in EXERCISES}
+    if len(words) < 2 or words[0] not in ("from", "import"):
+        return None
+    above, _, last = words[1].rpartition(".")
+    name, right = _NUMBER.sub("", last), [words[0], _NUMBER.sub("", last), *words[2:]]
+    if words[0] == "from" and name not in files and len(words) > 3:  # from . import mlp
+        name, right = _NUMBER.sub("", words[3]), ["import", _NUMBER.sub("", words[3]), *words[4:]]
+    code = f"`{' '.join(right)}`, which finds {files.get(name)}"
+    top = words[1].partition(".")[0]
+    if isinstance(error, SyntaxError):
+        what = "You import a module whose name begins with a number, which Python cannot read; it should be "
+        trapped = name in files and re.match(r"\d", last) is not None
+    else:
+        what = f"You import from {above or words[1]}, but the folder of the exercises is no package; it should be "
+        absent = isinstance(error, ModuleNotFoundError)
+        of_folder = top == where.file.parent.name or (error.name == top != name and name in files)
+        trapped = not top or (absent and of_folder)
+    if not trapped:
+        return None
+    if name not in files:
+        code = "by a file's plain name, as in `from mlp import MLP`, which finds 06_mlp.py"
+    hints = (
+        "The exercises of a folder import each other by name alone: no number, no dot, no folder.",
+        f"It is {code}.",
+    )
+    return Problem(f"{what}{code}.", str(where), STEP, hints)
 
 
 _SYNTAX = (
@@ -212,8 +254,8 @@ def _nearest(error: BaseException) -> str:
         missing = error.name or ""
         above, _, name = missing.rpartition(".")
         there = [module.name for module in iter_modules(getattr(sys.modules.get(above), "__path__", []))]
-        if not above:
-            there = [*(module.name for module in iter_modules()), *sys.stdlib_module_names]
+        if not above:  # 06_mlp.py is found as mlp
+            there = [*(_NUMBER.sub("", module.name) for module in iter_modules()), *sys.stdlib_module_names]
     elif isinstance(error, ImportError) and (found := re.match(r"cannot import name '(\w+)'", str(error))):
         name, there = found[1], dir(sys.modules.get(error.name or ""))
     elif isinstance(error, NameError):
