@@ -279,6 +279,8 @@ def _missing_words(trial: Trial) -> str:
     for name in (name for name in trial.role_map.missing if name in trial.part.missing):
         weight = name.replace("bias", "weight")
         of_three = name.endswith(("qkv.weight", "qkv.bias"))
+        if of_three and name not in _missing(trial):  # its layer is named
+            continue
         without = trial.role_map.without(name) if of_three else []
         layers = [piece for piece in trial.role_map.pieces if piece.target == weight != name]
         biases = [f"{piece.name.removesuffix('weight')}bias" for piece in layers if piece.name.endswith("weight")]
