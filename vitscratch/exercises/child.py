@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from bdb import BdbQuit
 from collections.abc import Callable
 from contextlib import suppress
@@ -102,6 +103,7 @@ def check(request: Request) -> NoReturn:
     leave, outcomes, restore = os._exit, Outcomes(request), _remember()
     try:
         _shut_off(request)
+        warnings.filterwarnings("ignore", module=r"vitscratch\.exercises\.")  # of the checker's own lines
         checker = import_module(request.checker)
         _limit(request)
         student = load(Path(request.file), request.name, request.others)
