@@ -69,39 +69,104 @@ def test_the_solution_passes(exercise: Exercise, runner: Runner) -> None:
     assert report.printed_size == 0 and report.exercise == exercise
 
 
-def test_a_mistake_in_an_imported_file_names_the_file(runner: Runner, tmp_path: Path) -> None:
-    (tmp_path / "06_mlp.py").write_text(
-        "from torch import nn\n\n\nclass MLP(nn.Sequential):\n    def __init__(self, embed_dim, mlp_dim):\n"
-        "        layers = nn.Linear(embed_dim, mlp_dim), nn.ReLU(), nn.Linear(mlp_dim, embed_dim)\n"
-        "        super().__init__(*layers)\n"
-    )
+BLOCK = """
+from mlp import MLP
+from torch import nn
+from vitscratch import MultiHeadSelfAttention
+
+class EncoderBlock(nn.Module):
+    def __init__(self, embed_dim, num_heads, mlp_dim):
+        super().__init__()
+        self.a, self.b = (nn.LayerNorm(embed_dim, eps=1e-6) for _ in "ab")
+        self.attn = MultiHeadSelfAttention(embed_dim, num_heads)
+        self.mlp = MLP(embed_dim, mlp_dim)
+
+    def forward(self, x):
+        x = x + self.attn(self.a(x))
+        return x + self.mlp(self.b(x))
+"""
+
+
+def test_what_is_written_and_imports_a_stub_is_not_called_not_begun(runner: Runner, tmp_path: Path) -> None:
+    stub = (STUBS / "06_mlp.py").read_text()
     path = tmp_path / "07_encoder_block.py"
-    path.write_text(
-        "from mlp import MLP\nfrom torch import nn\nfrom vitscratch import MultiHeadSelfAttention\n\n\n"
-        "class EncoderBlock(nn.Module):\n    def __init__(self, embed_dim, num_heads, mlp_dim):\n"
-        "        super().__init__()\n        self.a, self.b = (nn.LayerNorm(embed_dim, eps=1e-6) for _ in 'ab')\n"
-        "        self.attn = MultiHeadSelfAttention(embed_dim, num_heads)\n"
-        "        self.mlp = MLP(embed_dim, mlp_dim)\n\n"
-        "    def forward(self, x):\n        x = x + self.attn(self.a(x))\n        return x + self.mlp(self.b(x))\n"
-    )
+    path.write_text(BLOCK)
+    for text, state in ((stub, "not begun"), (stub.replace("make the", "begin with the"), "not finished")):
+        (tmp_path / "06_mlp.py").write_text(text)
+        report = runner.check(path)
+        assert report.status == "wrong" and report.problem is not None
+        assert report.problem.what == f"You import mlp from 06_mlp.py, which is {state}; it should be written first."
+        used, todo = report.problem.evidence.splitlines()
+        assert used == "07_encoder_block.py, line 11: `self.mlp = MLP(embed_dim, mlp_dim)`"
+        assert todo.startswith("06_mlp.py, to do: write MLP: ")
+        assert "`from vitscratch.mlp import MLP`" in report.problem.hints[1]
+
+
+MLP = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+class MLP(nn.Module):
+    def __init__(self, embed_dim, mlp_dim):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(embed_dim, mlp_dim), nn.Linear(mlp_dim, embed_dim)
+
+    def forward(self, x):
+        return self.fc2(F.gelu(self.fc1(x)))
+"""
+ORIGIN = "mlp, imported from 06_mlp.py, is wrong by itself: check that first"
+MODEL = edited(
+    LIBRARY, ("class VisionTransformer", "from encoder_block import EncoderBlock\n\nclass VisionTransformer")
+)
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (("F.gelu", "F.relu"), "wrong: mlp_relu"),
+        (("return self.fc2(F.gelu(self.fc1(x)))", "return torch.relu(self.fc2(F.gelu(self.fc1(x))))"), "wrong"),
+        (("return self.fc2(F.gelu(self.fc1(x)))", "return x + self.fc2(F.gelu(self.fc1(x)))"), "enc_double_residual"),
+        (("self.fc2(F.gelu(self.fc1(x)))", "self.fc2(F.gelu(self.fc1(x)))[:, :2]"), "07_encoder_block.py, line 15:"),
+        (("self.fc2(F.gelu(self.fc1(x)))", "self.fc2(F.gelu(self.fc2(x)))"), "06_mlp.py, line 12: `return"),
+    ],
+)
+def test_an_imported_file_that_is_wrong_by_itself_is_named(
+    edit: tuple[str, str], says: str, runner: Runner, tmp_path: Path
+) -> None:
+    (tmp_path / "06_mlp.py").write_text(edited(MLP, edit))
+    (tmp_path / "07_encoder_block.py").write_text(BLOCK)
+    (tmp_path / "08_vision_transformer.py").write_text(MODEL)
+    for name in ("07_encoder_block.py", "08_vision_transformer.py"):
+        text = runner.check(tmp_path / name).text()
+        assert says in text and text.count(ORIGIN) == 1, text
+
+
+def test_of_a_known_mistake_in_an_imported_file_the_section_is_named(runner: Runner, tmp_path: Path) -> None:
+    (tmp_path / "mlp.py").write_text(edited(MLP, ("F.gelu", "F.relu")))
+    path = tmp_path / "07_encoder_block.py"
+    path.write_text(BLOCK)
     text = runner.check(path).text()
-    assert "wrong: mlp_relu" in text and "mlp is imported from 06_mlp.py: look there, too" in text
+    assert "wrong: mlp_relu" in text and "mlp, imported from mlp.py, is wrong by itself: check that first" in text
     assert 'tutorials/04_encoder_block.ipynb, section "The MLP"' in text
+
+
+def test_an_imported_file_that_is_right_is_not_named(runner: Runner, tmp_path: Path) -> None:
+    (tmp_path / "06_mlp.py").write_text(MLP)
+    path = tmp_path / "07_encoder_block.py"
+    for edit in (("x = x + self.attn", "x = self.attn"), ("x + self.mlp(self.b(x))", "x + self.mlp(self.b(y))")):
+        path.write_text(edited(BLOCK, edit))
+        report = runner.check(path)
+        assert report.status == "wrong" and "by itself" not in report.text()
 
 
 def test_a_mistake_beside_what_is_imported_names_no_other_file(runner: Runner, tmp_path: Path) -> None:
     (tmp_path / "07_encoder_block.py").write_text("from vitscratch import EncoderBlock\n")
     path = tmp_path / "08_vision_transformer.py"
-    path.write_text(
-        edited(
-            LIBRARY,
-            ("class VisionTransformer", "from encoder_block import EncoderBlock\n\nclass VisionTransformer"),
-            ("nn.LayerNorm(embed_dim, eps=1e-6)", "nn.LayerNorm(embed_dim)"),
-        )
-    )
+    path.write_text(edited(MODEL, ("nn.LayerNorm(embed_dim, eps=1e-6)", "nn.LayerNorm(embed_dim)")))
     report = runner.check(path)
     assert report.mistake == "enc_eps_1e-5" and report.problem is not None and report.problem.step == "final norm"
-    assert "look there" not in report.text()
+    assert "by itself" not in report.text()
 
 
 def test_the_solution_is_shown_as_code(exercise: Exercise) -> None:

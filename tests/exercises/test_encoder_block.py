@@ -289,6 +289,7 @@ UNKNOWN = {
     "scale 8": ("attention", (SCALE, "scores / 8")),
     "values squared": ("attention", ("self.split(self.to_v(x))", "self.split(self.to_v(x)) ** 2")),
     "square": ("MLP", (MLP_FORWARD, "return self.b(self.a(x) ** 2)")),
+    "norm after the second half": ("second residual", (EQ3, "x = 1.1 * self.ln_2(x + self.mlp(x))")),
     "MLP halved": ("MLP", (MLP_FORWARD, "return self.b(F.gelu(self.a(x)) / 2)")),
     "first output normed": ("first residual", (EQ2, EQ2 + "\n        x = F.normalize(x, dim=-1)")),
     "last output normed": ("second residual", (EQ3, EQ3 + "\n        x = F.normalize(x, dim=-1)")),
@@ -301,6 +302,25 @@ def test_unknown_mistake_is_placed(name: str) -> None:
     problem = outcome_of("encoder_block", edited(RIGHT, *edits))
     assert problem is not None
     assert problem.step == step, problem
+
+
+# A half that goes wrong after its branch in a way that has no name; N is its norm, F attention or the MLP.
+HALVES = ("x = F(N(x) + x)", "x = x + F(N(x)).tanh()", "x = x + F(N(x)) + x.mean()")
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_the_first_of_two_halves_that_are_wrong_in_the_same_way_is_placed(half: str) -> None:
+    halves = {line: half.replace("F(", f"{branch}(").replace("N(", f"{norm}(")
+              for line, branch, norm in ((EQ2, "self.attention", "self.ln_1"), (EQ3, "self.mlp", "self.ln_2"))}  # fmt: skip
+    for edits, step in (((EQ2,), "first"), ((EQ3,), "second"), ((EQ2, EQ3), "first")):
+        problem = outcome_of("encoder_block", edited(RIGHT, *((line, halves[line]) for line in edits)))
+        assert problem is not None and problem.mistake is None and problem.step == f"{step} residual"
+
+
+def test_all_that_a_norm_without_parameters_misses_is_listed() -> None:
+    problem = outcome_of("encoder_block", edited(RIGHT, *NAMED["enc_norm_no_affine"]))
+    assert problem is not None
+    assert problem.evidence.endswith("; missing: norm1.weight, norm1.bias, norm2.weight, norm2.bias")
 
 
 def test_unread_copies() -> None:

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from vitscratch.exercises.errors import STEP, explain, explain_broken, explain_missing
+from vitscratch.exercises.errors import STEP, explain, explain_broken, explain_missing, message_of
 from vitscratch.exercises.exercise import Problem
 
 SYNTAX = "Python cannot read this line; look at it and at the one above it"
@@ -108,6 +108,73 @@ def test_an_error_that_is_about_what_the_student_defines(
     problem = told(tmp_path, code, call)
     assert problem is not None and problem.what.startswith(what) and f"line {line}: `" in problem.evidence
     assert problem.hints[0].startswith(SIGNATURE)
+
+
+@pytest.mark.parametrize(
+    ("line", "right"),
+    [
+        ("from 06_mlp import MLP", "from mlp import MLP`, which finds 06_mlp.py"),
+        ("import 06_mlp as m  # mine", "import mlp as m`, which finds 06_mlp.py"),
+        ("from .06_mlp import MLP", "from mlp import MLP`, which finds 06_mlp.py"),
+        ("from 08_vision_transformer import *", "from vision_transformer import *`, which finds 08_vision_transformer.py"),
+        ("from .encoder_block import EncoderBlock", "from encoder_block import EncoderBlock`, which finds 07_encoder_block"),
+        ("from . import mlp", "import mlp`, which finds 06_mlp.py"),
+        ("from my_vit import mlp as m", "import mlp as m`, which finds 06_mlp.py"),
+        ("from my_vit.encoder_block import EncoderBlock", "from encoder_block import EncoderBlock`, which finds 07_enc"),
+        ("from elsewhere.tokens import Tokens", "from tokens import Tokens`, which finds 03_tokens.py"),
+        ("import my_vit.mlp", "import mlp`, which finds 06_mlp.py"),
+        ("import my_vit", "by a file's plain name, as in `from mlp import MLP`"),
+        ("from my_vit.helper import f", "by a file's plain name, as in `from mlp import MLP`"),
+    ],
+)  # fmt: skip
+def test_an_import_that_is_none_of_the_plain_name(line: str, right: str, tmp_path: Path) -> None:
+    folder = tmp_path / "my_vit"
+    folder.mkdir()
+    problem = told(folder, f"import torch\n{line}\n", __name__="attention", __package__="")
+    assert problem is not None and problem.what.startswith("You import ") and problem.what.endswith(".")
+    assert right in problem.what and right in problem.hints[1] and problem.step == STEP
+    assert problem.evidence == f"06_mlp.py, line 2: `{line}`"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["from torch import 3", "from mlp import", "from torch.mlp import MLP", "import mlq", "from math import mlp", "x = 3mlp"],
+)  # fmt: skip
+def test_another_import_that_fails_is_told_as_what_it_is(line: str, tmp_path: Path) -> None:
+    problem = told(tmp_path, f"import torch\n{line}\n", __name__="attention", __package__="")
+    assert problem is not None and not problem.what.startswith("You import ")
+
+
+def test_the_nearest_of_the_folders_modules_has_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "07_encoder_block.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    problem = told(tmp_path, "from encoderblock import EncoderBlock")
+    assert problem is not None and problem.what.endswith("No module named 'encoderblock'; nearest: encoder_block")
+
+
+EINOPS = "from einops import rearrange\nimport torch\nrearrange(torch.ones(3, 6, 35), {})"
+
+
+@pytest.mark.parametrize(
+    ("call", "start", "reason"),
+    [
+        ("'b n (p p) -> b n p', p=5", 'pattern "b n (p p) -> b n p". Input', "contains duplicate dimension \"p\""),
+        ("'b n (h k) -> b h n k', h=4", "Input tensor shape: torch.Size([3, 6, 35]). Additional info: {'h': 4}. Shape",
+         "Shape mismatch, can't divide axis of length 35 in chunks of 4"),
+        (f"'b n {'x' * 120} -> b n'", 'pattern "b n xxx', "xxx'}"),
+        (f"'b n (h k) -> b h n k{' ' * 400}', h=4", "Error while processing", "length 35 in chunks of 4"),
+    ],
+)  # fmt: skip
+def test_einops_reason_is_kept(call: str, start: str, reason: str, tmp_path: Path) -> None:
+    problem = told(tmp_path, EINOPS.format(call))
+    assert problem is not None and problem.what.startswith("the code ends with EinopsError: Error while processing")
+    assert start in problem.what and "\n" not in problem.what and len(problem.what) <= 400
+    assert problem.what.endswith(reason)
+
+
+def test_the_message_of_another_error_is_its_first_line() -> None:
+    assert message_of(ValueError("one\ntwo")) == "one" and message_of(ValueError()) == ""
+    assert message_of(ValueError("x" * 50), 20) == "x" * 17 + "..."
 
 
 def test_the_hints_on_a_name_are_about_what_it_is_a_name_of(tmp_path: Path) -> None:

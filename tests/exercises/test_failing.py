@@ -63,6 +63,19 @@ def test_it_is_in_the_report(tmp_path: Path) -> None:
     assert shapes == "linear of (3, 29, 6) and (13, 29) and (13,)"
 
 
+def test_a_warning_that_is_shown_is_about_a_line_of_the_students(tmp_path: Path) -> None:
+    """torch warns of a softmax without an axis; it is called once more, from a line of the checker's."""
+    path = tmp_path / "04_attention.py"
+    edit = ("softmax(dim=-1)", "softmax(dim=7)")
+    code = edited(test_attention.RIGHT, edit).replace(
+        "(q, k, v):\n", "(q, k, v):\n    torch.nn.functional.softmax(q)\n"
+    )
+    path.write_text(code)
+    report = check(path)
+    assert report.status == "wrong" and "04_attention.py:" in report.printed and "UserWarning" in report.printed
+    assert "failing.py" not in report.printed, report.printed
+
+
 def test_an_exception_of_no_tensors_has_no_step() -> None:
     with pytest.raises(ZeroDivisionError) as raised:
         outcomes("mlp", edited(test_mlp.RIGHT, ("return self.b(hidden)", "return 1 // 0")))

@@ -1,6 +1,10 @@
 """The check of exercise 6 accepts what is right, however written, and names or places what is wrong."""
 
+import re
+
 import pytest
+import torch
+import torch.nn.functional as F
 
 from tests.exercises.students import edited, outcome_of
 from vitscratch.exercises.checks.mlp import MISTAKES
@@ -99,6 +103,22 @@ def test_known_mistake_is_named(name: str) -> None:
     assert problem.mistake == name.split(",")[0], problem
     assert problem.evidence
     assert problem.step == MISTAKES[problem.mistake.split(" + ")[0]].step
+
+
+@pytest.mark.parametrize("name", [name for name in NAMED if MISTAKES[re.split("[ ,]", name)[0]].step == "activation"])
+def test_what_the_activation_gives_is_told_where_it_is_seen(name: str) -> None:
+    problem = outcome_of("mlp", edited(RIGHT, *NAMED[name]))
+    assert problem is not None
+    told = re.search(r"a hidden number (\S+) comes out as (\S+); GELU gives (\S+)$", problem.evidence)
+    assert (told is None) == (name in ("mlp_activation_misplaced", "mlp_random") or " + " in name), problem.evidence
+    if told is None:
+        return
+    t = torch.tensor(float(told[1]), dtype=torch.float64)
+    gives = {"mlp_gelu_tanh": F.gelu(t, approximate="tanh"), "mlp_quick_gelu": t * torch.sigmoid(1.702 * t),
+             "mlp_no_activation": t, "mlp_relu": F.relu(t), "mlp_silu": F.silu(t), "mlp_other_activation": t.tanh(),
+             "mlp_activation_twice": F.gelu(F.gelu(t))}[name]  # fmt: skip
+    for said, value in ((told[2], gives), (told[3], F.gelu(t))):
+        assert float(said) == pytest.approx(float(value), rel=1e-6)
 
 
 UNKNOWN = {

@@ -474,7 +474,9 @@ def test_positions_of_the_patches_alone_beside_a_class_token() -> None:
 def test_what_cannot_be_matched_is_no_mistake() -> None:
     problem = assert_wrong("encoder_block", BOTH_NORMS, None, "parameters")
     assert problem.what.startswith("Your parameters could not all be matched")
-    assert "no role was found for g, s, nothing for norm1.weight, norm2.weight" in problem.evidence
+    assert (
+        "no role was found for g, s, nothing for norm1.weight, norm1.bias, norm2.weight, norm2.bias" in problem.evidence
+    )
 
 
 def test_layer_scale_is_no_norm() -> None:

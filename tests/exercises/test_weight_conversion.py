@@ -1,10 +1,12 @@
 import re
+from typing import Any
 
 import pytest
 
 from tests.exercises.students import edited, module, outcome_of, outcomes
 from vitscratch.exercises.checks.compare import say
 from vitscratch.exercises.checks.weight_conversion import MISTAKES
+from vitscratch.exercises.exercise import Problem
 
 RIGHT_ONE = """
 import re
@@ -61,9 +63,20 @@ def only(condition: str, change: str) -> tuple[str, str]:
     return ASSIGN, f"new = rename(name)\n        ours[new] = {change} if {condition} else tensor"
 
 
+ALL = (
+    "def convert",
+    """def rename_all(name):
+    try:
+        return rename(name)
+    except KeyError:
+        return name
+
+def convert""",
+)
 WRONG = {
     "cv_strict_false": ((ASSIGN, "ours[name] = tensor"),),
     "cv_strict_false: empty": ((ASSIGN, "pass"),),
+    "cv_prefix_always": (('name.removeprefix("module.")', "name[7:]"), (ASSIGN, "ours[rename_all(name)] = tensor"), ALL),
     "cv_lstrip": ((ASSIGN, "ours[name.lstrip('module.')] = tensor"),),
     "cv_prefix": (('name.removeprefix("module.")', "name"),),
     "cv_prefix: kept": (('name = name.removeprefix("module.")', 'start = "module." * name.startswith("module.")'), (ASSIGN, 'ours[start + rename(name.removeprefix("module."))] = tensor')),
@@ -101,6 +114,10 @@ UNKNOWN = {
     "names: one": (
         "Some of the names that you return are not ours, or some of ours are missing.",
         (ASSIGN, "ours[rename(name) if 'class' not in name else name] = tensor"),
+    ),
+    "names: made up": (
+        "Some of the names that you return are not ours, or some of ours are missing.",
+        (ASSIGN, "ours['my.' + name] = tensor"),
     ),
     "names: dropped": (
         "Some of the names that you return are not ours, or some of ours are missing.",
@@ -166,16 +183,43 @@ def test_the_evidence_says_where_the_values_come_from(name: str, says: str) -> N
     assert problem and problem.evidence.partition(". Try it: ")[0].endswith(says)
 
 
+def typed(problem: Problem | None, text: str) -> tuple[str, Any]:
+    """What the evidence says, and what a prompt prints for what is to be typed."""
+    assert problem
+    says, _, code = problem.evidence.partition(". Try it: ")
+    *statements, last = code.split("; ")
+    names = dict(vars(module(text)))
+    exec("; ".join(statements), names)
+    return says, eval(last, names)
+
+
 @pytest.mark.parametrize("name", ["cv_transposed", "cv_norms_swapped", "cv_qkv_order"])
 def test_the_evidence_can_be_typed(name: str) -> None:
     text = edited(RIGHT_ONE, *WRONG[name])
-    problem = outcome_of("weight_conversion", text)
-    assert problem
-    says, _, typed = problem.evidence.partition(". Try it: ")
-    names = dict(vars(module(text)))
-    exec(typed, names)
+    says, printed = typed(outcome_of("weight_conversion", text), text)
     claim = re.match(r"in a model of 2 blocks, ([\w.]+) begins (.*?); expected", says)
-    assert claim and say(names["found"][claim[1]]) == claim[2]
+    assert claim and say(printed) == claim[2]
+
+
+@pytest.mark.parametrize(
+    ("edits", "prints"),
+    [
+        (WRONG["cv_strict_false"], "conv_proj.weight"),
+        (UNKNOWN["names: one"][1:], "blocks.0.norm1.weight"),
+        (UNKNOWN["names: no dict"][1:], "<class 'list'>"),
+        (UNKNOWN["shapes: squeezed"][1:], "torch.Size([1, 15])"),
+        (UNKNOWN["shapes: a list"][1:], "[[["),
+        (WRONG["cv_block_number"], "'blocks.1.norm2.bias'"),
+        (WRONG["cv_prefix: kept"], "module.cls_token"),
+        (WRONG["cv_prefix_always"], "n.weight"),
+        (WRONG["cv_input_changed"], "conv_proj.weight"),
+        (WRONG["cv_input_changed: in place"], "False"),
+        (WRONG["cv_input_changed: added"], "{'more'}"),
+    ],
+)
+def test_what_is_to_be_typed_prints_what_is_wrong(edits: tuple[tuple[str, str], ...], prints: str) -> None:
+    text = edited(RIGHT_ONE, *edits)
+    assert prints in str(typed(outcome_of("weight_conversion", text), text)[1])
 
 
 def test_a_model_of_two_blocks_is_not_one_of_twelve() -> None:

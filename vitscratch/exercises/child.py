@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from bdb import BdbQuit
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,8 +26,9 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from vitscratch.exercises.catalog import EXERCISES
-from vitscratch.exercises.errors import explain, explain_broken, explain_missing
-from vitscratch.exercises.exercise import Mistake, Passed, Problem
+from vitscratch.exercises.errors import explain, explain_broken, explain_missing, explain_unwritten
+from vitscratch.exercises.exercise import Exercise, Mistake, Passed, Problem
+from vitscratch.exercises.files import exercise_of_name
 from vitscratch.exercises.importing import load
 
 PRINTS = 16 * 2**20  # bytes that a student's code may print, or write to any one file
@@ -101,6 +103,7 @@ def check(request: Request) -> NoReturn:
     leave, outcomes, restore = os._exit, Outcomes(request), _remember()
     try:
         _shut_off(request)
+        warnings.filterwarnings("ignore", module=r"vitscratch\.exercises\.")  # of the checker's own lines
         checker = import_module(request.checker)
         _limit(request)
         student = load(Path(request.file), request.name, request.others)
@@ -124,8 +127,7 @@ def _examine(student: ModuleType, checker: ModuleType, request: Request, outcome
     else:
         for outcome in checker.check(student):
             if isinstance(outcome, Problem):
-                bank = getattr(checker, "MISTAKES", {})
-                _say_problem(_with_origin(outcome, bank, request), bank, outcomes)
+                _say_problem(_with_origin(outcome, request), getattr(checker, "MISTAKES", {}), outcomes)
                 break
             assert isinstance(outcome, Passed), f"a check yielded {outcome!r}"
             outcomes.say("passed", what=outcome.what)
@@ -133,22 +135,28 @@ def _examine(student: ModuleType, checker: ModuleType, request: Request, outcome
     outcomes.say("done", count=outcomes.count)
 
 
-def _with_origin(problem: Problem, bank: dict[str, Mistake], request: Request) -> Problem:
-    """The same, with the other file of the student's that a known mistake may be in."""
-    loaded = [
-        (name, file)
-        for name, file in request.others.items()
-        if name != request.name
-        and Path(getattr(sys.modules.get(name), "__file__", None) or "").resolve() == Path(request.file).parent / file
-    ]
-    known = (problem.mistake or "").partition(" + ")[0]
-    if known not in bank or problem.step != bank[known].step:  # the final norm's eps is not the block's
-        return problem
-    for name, file in loaded:
-        if known in next(one.load().MISTAKES for one in EXERCISES if one.name == name):
-            told = f"{name} is imported from {file}: look there, too"
+def _with_origin(problem: Problem, request: Request) -> Problem:
+    """The same, with the first of the student's other exercises that this file imports and that is wrong by itself."""
+    folder = Path(request.file).parent
+    for exercise in EXERCISES:
+        module = sys.modules.get(exercise.name)
+        file = Path(getattr(module, "__file__", None) or "").resolve()
+        imported = file.parent == folder and exercise_of_name(file) == exercise and exercise.name != request.name
+        hurried = time.process_time() > request.seconds / 2
+        if module is not None and imported and not hurried and _is_wrong(module, exercise, file):
+            told = f"{exercise.name}, imported from {file.name}, is wrong by itself: check that first"
             return replace(problem, evidence=f"{problem.evidence}\n{told}")
     return problem
+
+
+def _is_wrong(module: ModuleType, exercise: Exercise, file: Path) -> bool:
+    """Whether the check of a student's file that another one imports finds a problem."""
+    if explain_missing(module, file, exercise.defines) is not None:
+        return False
+    try:
+        return any(isinstance(outcome, Problem) for outcome in exercise.check(module))
+    except Exception as error:
+        return not isinstance(error, NotImplementedError) and explain(error, file) is not None
 
 
 def _say_problem(problem: Problem, bank: dict[str, Mistake], outcomes: Outcomes) -> None:
@@ -169,8 +177,12 @@ def _tell(error: BaseException, broken: list[str], request: Request, outcomes: O
         text = "".join(traceback.format_exception(error))
         outcomes.say("failed", what=text)
     elif isinstance(error, NotImplementedError) and str(error) and "raise NotImplementedError" in problem.evidence:
-        outcomes.say("not begun", what=str(error), where=problem.evidence)
+        if (unwritten := explain_unwritten(error, Path(request.file))) is not None:
+            outcomes.say("problem", problem=asdict(unwritten), mistakes=[], section="")
+        else:
+            outcomes.say("not begun", what=str(error), where=problem.evidence)
     else:
+        problem = _with_origin(problem, request) if isinstance(error, Exception) else problem
         outcomes.say("problem", problem=asdict(problem), mistakes=[], section="")
     outcomes.say("done", count=outcomes.count)
 

@@ -14,7 +14,9 @@ from pkgutil import iter_modules
 from traceback import walk_tb
 from types import ModuleType, TracebackType
 
+from vitscratch.exercises.catalog import EXERCISES
 from vitscratch.exercises.exercise import Problem
+from vitscratch.exercises.files import SOLUTIONS, is_stub
 
 PACKAGE = Path(__file__).parents[1]
 STANDARD = Path(os.__file__).parent  # Python's own library
@@ -35,11 +37,15 @@ class Line:
 
     def __str__(self) -> str:
         """Name, number and text: "05_mlp.py, line 7: `return x`"."""
-        try:
-            text = self.file.read_text(encoding="utf-8", errors="replace").splitlines()[self.number - 1].strip()
-        except (OSError, IndexError):
-            text = ""
+        text = self.text()
         return f"{self.file.name}, line {self.number}" + (f": `{shorten(text)}`" if text else "")
+
+    def text(self) -> str:
+        """What stands there; "" if it cannot be read."""
+        try:
+            return self.file.read_text(encoding="utf-8", errors="replace").splitlines()[self.number - 1].strip()
+        except (OSError, IndexError):
+            return ""
 
 
 def shorten(text: str, length: int = 160) -> str:
@@ -69,7 +75,11 @@ def explain(error: BaseException, student: Path) -> Problem | None:
     notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
     if isinstance(error, SyntaxError) and error.filename and is_students(error.filename, student):
         where = Line(Path(error.filename), error.lineno or 1)
+        if (trap := _import_trap(error, where)) is not None:
+            return trap
         return _problem(f"{type(error).__name__}: {error.msg}", where, _SYNTAX)
+    if lines and isinstance(error, ImportError) and (trap := _import_trap(error, lines[-1])) is not None:
+        return trap
     if lines:
         what, hints = _describe(error)
         return replace(_problem(what, lines[-1], hints, notes), step=getattr(error, "step", STEP))
@@ -79,6 +89,40 @@ def explain(error: BaseException, student: Path) -> Problem | None:
             what = f"{name} was not set up as a torch module: super().__init__() has not run"
         return _problem(what, Line(student, _line_of(student, name)), _SIGNATURE, notes)
     return None
+
+
+_NUMBER = re.compile(r"^\d+_")
+
+
+def _import_trap(error: SyntaxError | ImportError, where: Line) -> Problem | None:
+    """What is wrong with an import of an exercise that is in the folder, but not by its plain name; None if nothing."""
+    words = where.text().partition("#")[0].split()
+    files = {one.name: one.file_name for one in EXERCISES}
+    if len(words) < 2 or words[0] not in ("from", "import"):
+        return None
+    above, _, last = words[1].rpartition(".")
+    name, right = _NUMBER.sub("", last), [words[0], _NUMBER.sub("", last), *words[2:]]
+    if words[0] == "from" and name not in files and len(words) > 3:  # from . import mlp
+        name, right = _NUMBER.sub("", words[3]), ["import", _NUMBER.sub("", words[3]), *words[4:]]
+    code = f"`{' '.join(right)}`, which finds {files.get(name)}"
+    top = words[1].partition(".")[0]
+    if isinstance(error, SyntaxError):
+        what = "You import a module whose name begins with a number, which Python cannot read; it should be "
+        trapped = name in files and re.match(r"\d", last) is not None
+    else:
+        what = f"You import from {above or words[1]}, but the folder of the exercises is no package; it should be "
+        absent = isinstance(error, ModuleNotFoundError)
+        of_folder = top == where.file.parent.name or (error.name == top != name and name in files)
+        trapped = not top or (absent and of_folder)
+    if not trapped:
+        return None
+    if name not in files:
+        code = "by a file's plain name, as in `from mlp import MLP`, which finds 06_mlp.py"
+    hints = (
+        "The exercises of a folder import each other by name alone: no number, no dot, no folder.",
+        f"It is {code}.",
+    )
+    return Problem(f"{what}{code}.", str(where), STEP, hints)
 
 
 _SYNTAX = (
@@ -185,13 +229,22 @@ def _describe(error: BaseException) -> tuple[str, tuple[str, ...]]:
     return f"the code ends with {text}{_nearest(error)}", _hints(error, text)
 
 
-def _text(error: BaseException) -> str:
+def message_of(error: BaseException, length: int = 400) -> str:
+    """One line of at most `length` characters: the first one; of einops' also the others, the last of which has the
+    reason and is kept, within 350."""
     try:
-        message = str(error).strip()
+        lines = [line.strip() for line in str(error).strip().splitlines()]
     except Exception:  # a student's own exception class
-        message = ""
-    first = message.splitlines()[0] if message else ""
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+        lines = []
+    if len(lines) < 2 or type(error).__name__ != "EinopsError":
+        return shorten("".join(lines[:1]), length)
+    reason = shorten(lines[-1], 200)
+    return f"{shorten(' '.join(lines[:-1]), 349 - len(reason))} {reason}"
+
+
+def _text(error: BaseException) -> str:
+    message = message_of(error)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def _nearest(error: BaseException) -> str:
@@ -201,8 +254,8 @@ def _nearest(error: BaseException) -> str:
         missing = error.name or ""
         above, _, name = missing.rpartition(".")
         there = [module.name for module in iter_modules(getattr(sys.modules.get(above), "__path__", []))]
-        if not above:
-            there = [*(module.name for module in iter_modules()), *sys.stdlib_module_names]
+        if not above:  # 06_mlp.py is found as mlp
+            there = [*(_NUMBER.sub("", module.name) for module in iter_modules()), *sys.stdlib_module_names]
     elif isinstance(error, ImportError) and (found := re.match(r"cannot import name '(\w+)'", str(error))):
         name, there = found[1], dir(sys.modules.get(error.name or ""))
     elif isinstance(error, NameError):
@@ -251,6 +304,30 @@ def _line_of(student: Path, name: str) -> int:
             break  # an __init__ that is inherited: the class is what there is to see
         line, body = nodes[-1].lineno, nodes[-1].body
     return line
+
+
+def explain_unwritten(error: NotImplementedError, student: Path) -> Problem | None:
+    """What is wrong if an instruction of a stub was met in another exercise's file; None if in none.
+
+    Args:
+        error, student: as for `explain`.
+    """
+    lines = _lines(error.__traceback__, student)
+    names = {name: one for one in EXERCISES for name in (one.file_name, f"{one.name}.py")}
+    exercise = names.get(lines[-1].file.name) if lines else None
+    if exercise is None or lines[-1].file == student:
+        return None
+    file, uses = lines[-1].file, [line for line in lines if line.file == student]
+    state = "not begun" if is_stub(file, exercise) else "not finished"
+    solution = (SOLUTIONS / exercise.file_name).read_text(encoding="utf-8")
+    library = re.search(rf"^from vitscratch\S* import {', '.join(exercise.defines)}$", solution, re.MULTILINE)
+    without = f"import the library's for now: `{library[0]}`" if library else "write what you need of it in your file"
+    return Problem(
+        f"You import {exercise.name} from {file.name}, which is {state}; it should be written first.",
+        "\n".join([*map(str, uses[-1:]), f"{file.name}, to do: {message_of(error)}"]),
+        STEP,
+        (f"Write {file.name} first, and check it: `vitscratch check {file.name}`.", f"Or {without}."),
+    )
 
 
 def explain_broken(names: list[str], student: Path) -> Problem | None:

@@ -48,7 +48,7 @@ _TABLE = (
         "05_vit_b_16.ipynb",
         "The whole model",
     ),
-    ("cv_prefix cv_lstrip cv_block_number cv_[!ps]*", "05_vit_b_16.ipynb", "torchvision's names"),
+    ("cv_prefix* cv_lstrip cv_block_number cv_[!ps]*", "05_vit_b_16.ipynb", "torchvision's names"),
     ("cv_pos_*", "08_transfer.ipynb", "Pictures of another size"),
     ("tr_zero_grad ev_mean_of_means ev_drop_last tf_frozen_train_mode tf_opt_before_head", "", _WRONG),
 )

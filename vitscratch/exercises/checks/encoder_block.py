@@ -139,6 +139,12 @@ def _sums(trial: Trial) -> tuple[str, str] | None:
     told = "if the last layers of attention and MLP have weight 0 and biases u and w, x should become x + u + w: "
     b, n, d = (int(place) for place in torch.unravel_index((out - x - u - w).abs().argmax(), x.shape))
     told += f"{number(x[b, n, d])} + {number(u[d])} + {number(w[d])}; yours becomes {number(out[b, n, d])}; "
+    read, again = (_second_norm_reads(trial, x, {**off, "attn.proj.bias": u, "mlp.fc2.bias": v}) for v in (w, nothing))
+    # x: the block's input goes into the MLP; if w is in it, the norm comes after the MLP
+    if read is not None and again is not None and same(read, again) and not same(read, x + u) and not same(read, x):
+        b, n, d = (int(place) for place in torch.unravel_index((read - x - u).abs().argmax(), x.shape))
+        told = "if the last layer of attention has weight 0 and bias u, the second norm should get x + u: "
+        return "first residual", f"{told}{number(x[b, n, d])} + {number(u[d])}; yours gets {number(read[b, n, d])}; "
     before = out - w  # what the MLP's output was added to, if it was added
     if not same(before, seen(x, u, nothing)):
         return "second residual", told
@@ -155,6 +161,21 @@ def _sums(trial: Trial) -> tuple[str, str] | None:
     if same(before, x) or same(before, factor * (x + u)) or float(before.abs().max()) < 1e-9:
         return "second residual", told  # Eq. 2 is right as far as it is seen, but not what Eq. 3 adds to
     return "first residual", told
+
+
+def _second_norm_reads(trial: Trial, x: Tensor, values: Mapping[str, Tensor]) -> Tensor | None:
+    """What the second norm is called with; None where it is no module by itself, or is not called once."""
+    pieces = [piece.name for piece in trial.role_map.pieces if piece.target == "norm2.weight"]
+    layers = [trial.module.get_submodule(name.rpartition(".")[0]) for name in pieces if "." in name]
+    if not layers:
+        return None
+    given: list[Tensor] = []
+    hook = layers[0].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].detach().clone()))
+    try:
+        trial.probe(x, values)
+    finally:
+        hook.remove()
+    return given[0] if len(given) == 1 and given[0].shape == x.shape else None
 
 
 def _of_the_mlp(trial: Trial, z: Tensor) -> Tensor:
@@ -341,9 +362,9 @@ _DIRECT = {
 _NAMELESS = {
     "norms": "You normalise in another way; each half should begin with LayerNorm of its input, over D, with eps 1e-6.",
     "attention": "Your attention gives other numbers in the block; it should be exercise 5's, of the first norm.",
-    "first residual": "You add something else after attention; Eq. 2 should give the token plus attention's output.",
+    "first residual": "You do something else after attention; Eq. 2 should give the token plus attention's output.",
     "MLP": "Your MLP gives other numbers in the block; it should be exercise 6's, of the second norm's output.",
-    "second residual": "You add something else after the MLP; Eq. 3 should give Eq. 2's result plus the MLP's output.",
+    "second residual": "You do something else after the MLP; Eq. 3 should give Eq. 2's result plus the MLP's output.",
 }
 
 PART = Part(

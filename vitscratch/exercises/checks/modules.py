@@ -277,9 +277,11 @@ def _missing_words(trial: Trial) -> str:
     """What is not there: a bias by the name that it would have in the student's module, else the library's."""
     there = dict(trial.module.named_parameters())
     words = []
-    for name in _missing(trial):
+    for name in (name for name in trial.role_map.missing if name in trial.part.missing):
         weight = name.replace("bias", "weight")
         of_three = name.endswith(("qkv.weight", "qkv.bias"))
+        if of_three and name not in _missing(trial):  # its layer is named
+            continue
         without = trial.role_map.without(name) if of_three else []
         layers = [piece for piece in trial.role_map.pieces if piece.target == weight != name]
         biases = [f"{piece.name.removesuffix('weight')}bias" for piece in layers if piece.name.endswith("weight")]

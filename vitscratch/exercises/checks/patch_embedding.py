@@ -31,6 +31,7 @@ from vitscratch.exercises.checks.student import (
     tensor_in,
     unregistered,
 )
+from vitscratch.exercises.errors import message_of
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 MISTAKES: dict[str, Mistake] = {
@@ -194,7 +195,7 @@ def ignores_its_arguments(build: Any, error: Exception | None = None) -> Problem
         return None
     if shape_of(found) != "(2, 9, 13)":
         return None
-    others = f"end in {type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}" if error else "do not"
+    others = f"end in {type(error).__name__}: {message_of(error, 160)}" if error else "do not"
     evidence = f"patches of 16 px work, others {others}"
     return named(MISTAKES, "tok_global_name", evidence)
 

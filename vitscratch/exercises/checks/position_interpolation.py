@@ -15,6 +15,7 @@ from vitscratch.exercises.checks.compare import say
 from vitscratch.exercises.checks.naming import bank, named
 from vitscratch.exercises.checks.spies import seeded
 from vitscratch.exercises.checks.student import shape_of
+from vitscratch.exercises.errors import message_of
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 Grid = tuple[int, int]
@@ -179,7 +180,7 @@ def _call(old: Grid, new: Grid) -> str:
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"
+    return f"{type(error).__name__}: {message_of(error, 160)}"
 
 
 def _close(found: Any, expected: Tensor) -> bool:

@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from vitscratch.exercises.checks import failing
 from vitscratch.exercises.checks.compare import number
+from vitscratch.exercises.errors import message_of
 from vitscratch.exercises.exercise import Problem
 
 
@@ -237,8 +238,7 @@ def is_about_a_size(error: Exception | None) -> bool:
 
 def raised(code: str, error: Exception) -> str:
     """For evidence: what the code ends in, one line."""
-    message = (str(error).strip().splitlines() or [""])[0]
-    return f"{code} ends in {type(error).__name__}: {message[:160]}"
+    return f"{code} ends in {type(error).__name__}: {message_of(error, 160)}"
 
 
 def unregistered(path: str, evidence: str) -> Problem:

@@ -12,6 +12,7 @@ from torch import Tensor
 from vitscratch.exercises.checks.compare import say
 from vitscratch.exercises.checks.naming import bank, named
 from vitscratch.exercises.checks.student import noted, shape_of
+from vitscratch.exercises.errors import message_of
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 from vitscratch.vit import VisionTransformer
 from vitscratch.weights.table import to_ours
@@ -24,7 +25,7 @@ DEPTHS = (2, 11)  # two digits, so that a name cannot be mistaken for the beginn
 MISTAKES: dict[str, Mistake] = bank(
     Mistake(
         "cv_strict_false",
-        "Almost none of the names that you return are ours; all should be. "
+        "You return torchvision's names, or none at all; all should be ours. "
         "load_state_dict(strict=False) would pass over that in silence and leave the weights at random.",
         "names",
         (
@@ -38,6 +39,16 @@ MISTAKES: dict[str, Mistake] = bank(
         "names",
         (
             'Try a dict in which every name begins with "module.".',
+            'name.removeprefix("module.") changes nothing where there is none.',
+        ),
+    ),
+    Mistake(
+        "cv_prefix_always",
+        'You cut the beginning off every name, as if "module." stood before each; only that prefix should go, where it '
+        "is there.",
+        "names",
+        (
+            "Print a name before and after you take the prefix away.",
             'name.removeprefix("module.") changes nothing where there is none.',
         ),
     ),
@@ -126,37 +137,65 @@ def check(student: ModuleType) -> Iterator[Outcome]:
     for depth in DEPTHS:
         theirs = torchvision_weights(depth)
         given = {name: tensor.clone() for name, tensor in theirs.items()}
-        with noted(f"in a model of {depth} blocks: {_call(depth)}"):
+        with noted(f"in a model of {depth} blocks: from {__name__} import {_WEIGHTS}; {_call(depth)}"):
             found = student.convert_torchvision(given)
         if list(given) != list(theirs) or any(not torch.equal(given[name], theirs[name]) for name in theirs):
             lost = [name for name in theirs if name not in given or not torch.equal(given[name], theirs[name])]
             lost = lost or [name for name in given if name not in theirs] or ["the order of its names"]
-            yield named(MISTAKES, "cv_input_changed", f"after the call the given dict differs in {_list(lost)}")
+            evidence = f"after the call the given dict differs in {_list(lost)}"
+            changed = named(MISTAKES, "cv_input_changed", evidence)
+            typed = f"given = {_WEIGHTS}({depth}); _ = convert_torchvision(given); {_changed(given, theirs, depth)}"
+            yield _with_call(changed, typed)
             return
         results.append((depth, theirs, found))
     for depth, theirs, found in results:
         if problem := names_problem(depth, theirs, found):
-            yield _with_call(problem, depth)
+            if isinstance(found, Mapping) and not prefix_problem(student, _prefixed(theirs), _expected(theirs)):
+                problem = named(MISTAKES, "cv_prefix_always", problem.evidence)
+            yield _with_call(problem, f"{'list' if isinstance(found, Mapping) else 'type'}({_call(depth)})")
             return
     yield Passed("the names are those of our VisionTransformer, all of them, for 2 and for 11 blocks")
     for depth, theirs, found in results:
-        if problem := values_problem(_expected(theirs), found, depth):
-            yield _with_call(problem, depth)
+        if found_wrong := values_problem(_expected(theirs), found, depth):
+            name, problem = found_wrong
+            shape = isinstance(found[name], Tensor) and found[name].shape != _expected(theirs)[name].shape
+            yield _with_call(problem, f"{_call(depth)}[{name!r}]{'.shape' * shape}")
             return
     yield Passed("every tensor has the values of the one it was made of")
     yield from _loaded(*results[0])
-    prefixed = {f"module.{name}": tensor for name, tensor in results[0][1].items()}
-    evidence = prefix_problem(student, prefixed, results[0][2])
-    yield named(MISTAKES, "cv_prefix", evidence) if evidence else Passed('the prefix "module." is taken away')
+    if evidence := prefix_problem(student, _prefixed(results[0][1]), results[0][2]):
+        code = f'{{"module." + name: tensor for name, tensor in {_WEIGHTS}({DEPTHS[0]}).items()}}'
+        yield _with_call(named(MISTAKES, "cv_prefix", evidence), f"list(convert_torchvision({code}))")
+        return
+    yield Passed('the prefix "module." is taken away')
+
+
+def _prefixed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As a checkpoint has them that was saved from DataParallel."""
+    return {f"module.{name}": tensor for name, tensor in weights.items()}
+
+
+_WEIGHTS = "torchvision_weights"
 
 
 def _call(depth: int) -> str:
-    """What a student types to get the same dict."""
-    return f"from {__name__} import torchvision_weights; found = convert_torchvision(torchvision_weights({depth}))"
+    """What a student types to get the same dict, once `torchvision_weights` is imported."""
+    return f"convert_torchvision({_WEIGHTS}({depth}))"
 
 
-def _with_call(problem: Problem, depth: int) -> Problem:
-    return replace(problem, evidence=f"{problem.evidence}. Try it: {_call(depth)}")
+def _changed(given: Mapping[str, Tensor], theirs: Mapping[str, Tensor], depth: int) -> str:
+    """What shows that a dict is not what it was: the names that differ, or a tensor that does."""
+    if given.keys() != theirs.keys():
+        return f"set(given) ^ set({_WEIGHTS}({depth}))"
+    for name, tensor in theirs.items():
+        if not torch.equal(given[name], tensor):
+            return f"given[{name!r}].equal({_WEIGHTS}({depth})[{name!r}])"
+    return "list(given)"
+
+
+def _with_call(problem: Problem, typed: str) -> Problem:
+    """With statements the last of which is an expression, which a prompt prints."""
+    return replace(problem, evidence=f"{problem.evidence}. Try it: from {__name__} import {_WEIGHTS}; {typed}")
 
 
 def torchvision_weights(depth: int) -> dict[str, Tensor]:
@@ -204,7 +243,7 @@ def names_problem(depth: int, theirs: Mapping[str, Tensor], found: Any) -> Probl
         return named(MISTAKES, "cv_prefix", evidence)
     if depth > 9 and all(_number(name) is None or _number(name) in (0, 1, 10) for name in missing + surplus):
         return named(MISTAKES, "cv_block_number", evidence)
-    if missing and 4 * (len(expected) - len(missing)) < len(expected):
+    if not found or set(found) == set(theirs):
         return named(MISTAKES, "cv_strict_false", evidence)
     return Problem(
         "Some of the names that you return are not ours, or some of ours are missing.",
@@ -219,8 +258,8 @@ def _number(name: str) -> int | None:
     return int(digits[0]) if digits else None
 
 
-def values_problem(expected: Mapping[str, Tensor], found: Mapping[str, Any], depth: int) -> Problem | None:
-    """The first tensor that is not the one it should be, and where it comes from."""
+def values_problem(expected: Mapping[str, Tensor], found: Mapping[str, Any], depth: int) -> tuple[str, Problem] | None:
+    """The name of the first tensor that is not the one it should be, and where it comes from."""
     for name, tensor in expected.items():
         value = found[name]
         if isinstance(value, Tensor) and value.shape == tensor.shape and torch.equal(value.to(tensor.dtype), tensor):
@@ -234,14 +273,10 @@ def values_problem(expected: Mapping[str, Tensor], found: Mapping[str, Any], dep
         mistake, why = _origin(name, value, expected) if isinstance(value, Tensor) else (None, "")
         evidence = f"in a model of {depth} blocks, {evidence}{why}"
         if mistake:
-            return named(MISTAKES, mistake, evidence)
+            return name, named(MISTAKES, mistake, evidence)
         step = "values" if isinstance(value, Tensor) and value.shape == tensor.shape else "shapes"
-        return Problem(
-            f"{name} is not torchvision's.",
-            evidence,
-            step,
-            ("Compare it with the tensor that it is made of.", "Weights are renamed here; no number changes."),
-        )
+        hints = ("Compare it with the tensor that it is made of.", "Weights are renamed here; no number changes.")
+        return name, Problem(f"{name} is not torchvision's.", evidence, step, hints)
     return None
 
 
@@ -298,7 +333,7 @@ def prefix_problem(student: ModuleType, prefixed: dict[str, Tensor], expected: M
     try:
         found = student.convert_torchvision(prefixed)
     except Exception as error:
-        return f'with "module." before every name: {type(error).__name__}: {str(error)[:120]}'
+        return f'with "module." before every name: {type(error).__name__}: {message_of(error, 160)}'
     missing = [name for name in expected if name not in found]
     surplus = [str(name) for name in found if name not in expected]
     if not missing and not surplus:
