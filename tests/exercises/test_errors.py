@@ -74,6 +74,10 @@ def told(folder: Path, code: str, call: str = "", **names: object) -> Problem | 
         ("import torch\ntorch.ones(2, 3) @ torch.ones(3, 5).double()", "the code ends with RuntimeError: ",
          "line 2: `torch", DTYPE),
         ("import torch\ntorch.ones(2, 3) @ torch.ones(2, 3)", "the code ends with RuntimeError: ", "line 2: `torch", ERROR),
+        ("def f(): 1\nf() + 2", "the code ends with TypeError: unsupported operand type(s) for +: 'NoneType' and 'int'; None "
+         "is what a function without a return gives", "line 2: `f() + 2`", "Something in this line is None"),
+        ("def f(): 1\nf().shape", "the code ends with AttributeError: 'NoneType' object has no attribute 'shape'; None is",
+         "line 2: `f().shape`", "Something in this line is None"),
         ("raise ValueError('one\\ntwo')", "the code ends with ValueError: one", "line 1: `raise", ERROR),
         ("raise ValueError", "the code ends with ValueError", "line 1: `raise ValueError`", ERROR),
         ("raise ValueError('x' * 999)", f"the code ends with ValueError: {'x' * 366}...", "line 1: `raise", ERROR),

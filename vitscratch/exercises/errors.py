@@ -143,6 +143,10 @@ _DTYPE = (
     "Labels and places are whole numbers (int64), comparisons are bool; pictures, weights and means have a fraction: "
     ".float() gives one.",
 )
+_NONE = (
+    "Something in this line is None: what a function gives back that has no return. Which one made it?",
+    "Follow it back: a forward that ends without `return`, or a method that changes its tensor and returns nothing.",
+)
 _KEY = (
     "Which keys are there? Print list(thing), for what stands before the bracket, above this line.",
     "Compare the key that is asked for with them, letter by letter, dots included.",
@@ -226,6 +230,8 @@ def _describe(error: BaseException) -> tuple[str, tuple[str, ...]]:
             "What has to happen in __init__ of a torch module before it gets its first layer?",
             "The first line of __init__ is the one of the stub: a call of the same method of nn.Module.",
         )
+    if isinstance(error, TypeError | AttributeError) and "NoneType" in text:
+        return f"the code ends with {text}; None is what a function without a return gives", _NONE
     return f"the code ends with {text}{_nearest(error)}", _hints(error, text)
 
 
