@@ -186,6 +186,13 @@ def test_the_hints_on_a_name_are_about_what_it_is_a_name_of(tmp_path: Path) -> N
     assert name and attribute and "dot" not in name.hints[1] and "before the dot" in attribute.hints[1]
 
 
+def test_a_call_that_takes_all_memory_is_not_to_be_typed(tmp_path: Path) -> None:
+    note = "error.add_note('called as in f()')"
+    code = "try:\n    raise {}\nexcept Exception as error:\n    " + note + "\n    raise\n"
+    evidence = [getattr(told(tmp_path, code.format(kind)), "evidence", "") for kind in ("MemoryError", "ValueError")]
+    assert ["called as in f()" in one for one in evidence] == [False, True]
+
+
 def test_an_error_of_the_checker_is_not_the_students(tmp_path: Path) -> None:
     assert told(tmp_path, "class MLP: ...", "1 / 0") is None
     assert told(tmp_path, "class MLP: ...", "raise SystemExit") is None

@@ -64,6 +64,9 @@ def is_students(file: str, student: Path) -> bool:
     return path.is_relative_to(student.parent) and not libraries and not installed
 
 
+_MEMORY = "the code asks for more memory than the checker gives"
+
+
 def explain(error: BaseException, student: Path) -> Problem | None:
     """What is wrong with the student's code; None if the error is not the student's.
 
@@ -82,6 +85,8 @@ def explain(error: BaseException, student: Path) -> Problem | None:
         return trap
     if lines:
         what, hints = _describe(error)
+        if what.startswith(_MEMORY):  # nobody should type that call outside the checker, where nothing limits it
+            notes = []
         return replace(_problem(what, lines[-1], hints, notes), step=getattr(error, "step", STEP))
     if isinstance(error, Exception) and (name := _names_student(error, student)):
         what = f"{name} cannot be used as the exercise does: {_text(error)}"
@@ -215,7 +220,7 @@ def _describe(error: BaseException) -> tuple[str, tuple[str, ...]]:
     if isinstance(error, MemoryError) or "can't allocate memory" in text or "bad_alloc" in text:
         size = re.search(r"allocate (\d+) bytes", text)
         asked = f"{int(size[1]) / 2**30:,.1f} GiB at once" if size else text
-        return f"the code asks for more memory than the checker gives: {asked}", (
+        return f"{_MEMORY}: {asked}", (
             "How many numbers does the tensor of this line have? Multiply its sizes.",
             "A size that was meant to be a channel or a patch may be a number of pixels; broadcasting may have "
             "multiplied two axes.",
