@@ -197,6 +197,7 @@ NAMED = {
     "attn_no_out_proj": [("self.out = nn.Linear(embed_dim, embed_dim)", ""), ("self.out(merged)", "merged")],
     "mlp_gelu_tanh": [("F.gelu(self.a(x))", 'F.gelu(self.a(x), approximate="tanh")')],
     "mlp_activation_last": [(MLP_FORWARD, "return F.gelu(self.b(F.gelu(self.a(x))))")],
+    "mlp_hidden_fixed": [("MLP(embed_dim, mlp_dim)", "MLP(embed_dim, num_heads)")],
     "mlp_hidden_is_embed": [("MLP(embed_dim, mlp_dim)", "MLP(embed_dim, embed_dim)")],
     "mlp_no_bias": [("nn.Linear(embed_dim, mlp_dim)", "nn.Linear(embed_dim, mlp_dim, bias=False)")],
     "attn_softmax_queries + enc_no_mlp_residual": [

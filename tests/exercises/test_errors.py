@@ -186,6 +186,14 @@ def test_the_hints_on_a_name_are_about_what_it_is_a_name_of(tmp_path: Path) -> N
     assert name and attribute and "dot" not in name.hints[1] and "before the dot" in attribute.hints[1]
 
 
+def test_an_error_in_an_imported_file_names_the_line_that_called_it(tmp_path: Path) -> None:
+    (tmp_path / "other_file.py").write_text("def f(x):\n    return 1 / x\n")
+    code = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nfrom other_file import f\nf(0)\n"
+    problem = told(tmp_path, code)
+    assert problem is not None
+    assert problem.evidence == "other_file.py, line 2: `return 1 / x`\ncalled from 06_mlp.py, line 4: `f(0)`"
+
+
 def test_a_call_that_takes_all_memory_is_not_to_be_typed(tmp_path: Path) -> None:
     note = "error.add_note('called as in f()')"
     code = "try:\n    raise {}\nexcept Exception as error:\n    " + note + "\n    raise\n"

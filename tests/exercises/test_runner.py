@@ -358,7 +358,8 @@ def test_earlier_exercises_can_be_imported(tmp_path: Path) -> None:
     (tmp_path / names["mlp"].file_name).write_text("def add(x, y):\n    return x + y + None\n")
     report = run(tmp_path, "from mlp import add\ndef triple(x):\n    return add(x, x + x)\n", TRIPLE)
     assert report.problem is not None
-    assert report.problem.evidence == "06_mlp.py, line 2: `return x + y + None`"
+    called = "called from 02_triple.py, line 3: `return add(x, x + x)`"
+    assert report.problem.evidence == f"06_mlp.py, line 2: `return x + y + None`\n{called}"
     (tmp_path / names["mlp"].file_name).write_text("def add(x, y)\n")
     report = run(tmp_path, "from mlp import add\ndef triple(x):\n    return add(x, x + x)\n", TRIPLE)
     assert report.problem is not None and report.problem.evidence == "06_mlp.py, line 1: `def add(x, y)`"

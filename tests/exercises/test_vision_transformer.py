@@ -226,6 +226,7 @@ MODEL = {  # mistakes of the model; edits of LIBRARY
     "vit_depth_ignored: returned early": (("x = block(x)", "x = block(x)\n            break"),),
     "tok_global_name: positions": (("1 + self.patch_embed.num_patches", "197"),),
     "mlp_hidden_is_embed": (("EncoderBlock(embed_dim, num_heads, mlp_dim)", "EncoderBlock(embed_dim, num_heads, embed_dim)"),),
+    "mlp_hidden_fixed: two arguments swapped": (("import EncoderBlock,", "import EncoderBlock as Block,"), ("EncoderBlock(embed_dim, num_heads, mlp_dim)", "Block(embed_dim, 1, num_heads)")),
     "mlp_hidden_fixed": (("EncoderBlock(embed_dim, num_heads, mlp_dim)", "EncoderBlock(embed_dim, num_heads, 4 * embed_dim)"),),
     "attn_one_head": (("EncoderBlock(embed_dim, num_heads, mlp_dim)", "EncoderBlock(embed_dim, 1, mlp_dim)"),),
     "enc_eps_1e-5": ((NORM, "self.norm = nn.LayerNorm(embed_dim)"),),

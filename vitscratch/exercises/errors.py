@@ -87,6 +87,8 @@ def explain(error: BaseException, student: Path) -> Problem | None:
         what, hints = _describe(error)
         if what.startswith(_MEMORY):  # nobody should type that call outside the checker, where nothing limits it
             notes = []
+        if lines[-1].file != student and (own := [line for line in lines if line.file == student]):
+            notes = [f"called from {own[-1]}", *notes]
         return replace(_problem(what, lines[-1], hints, notes), step=getattr(error, "step", STEP))
     if isinstance(error, Exception) and (name := _names_student(error, student)):
         what = f"{name} cannot be used as the exercise does: {_text(error)}"

@@ -85,10 +85,10 @@ def find_blocks(model: nn.Module, sizes: Sizes) -> tuple[list[nn.Module], bool]:
 
 
 def _wide(members: list[nn.Module], sizes: Sizes) -> bool:
-    """Whether these are blocks whose MLP has another width than was asked for: as many as depth, and large."""
+    """Whether these are blocks whose MLP has another width than was asked for: depth of them, more than attention."""
     weights = sum(tensor.numel() for tensor in members[0].parameters() if tensor.ndim > 1)
     norms = sum(tensor.ndim == 1 for tensor in members[0].parameters())
-    return len(members) == sizes["depth"] and weights >= 9 * sizes["embed_dim"] ** 2 and norms > 4
+    return len(members) == sizes["depth"] and weights > 4 * sizes["embed_dim"] ** 2 and norms > 4
 
 
 def is_block(module: nn.Module, sizes: Sizes) -> bool:

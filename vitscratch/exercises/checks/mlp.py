@@ -1,6 +1,7 @@
 """Exercise 6: MLP(embed_dim, mlp_dim)."""
 
 from collections.abc import Callable, Iterator, Mapping
+from math import prod
 from types import ModuleType
 
 import torch
@@ -76,7 +77,8 @@ def check_widths(module: nn.Module, sizes: Sizes, code: str = "", right: int = 0
         return
     attention = {d, 3 * d, sizes.get("num_heads", 0), d // sizes.get("num_heads", 1)}
     narrow = all({*shape} <= {1, 3, *attention} for shape in matrices)
-    mistake = MISTAKES["mlp_hidden_is_embed" if narrow else "mlp_hidden_fixed"]
+    squares = sum(prod(shape) for shape in matrices) % d**2 == 0
+    mistake = MISTAKES["mlp_hidden_is_embed" if narrow and squares else "mlp_hidden_fixed"]
     evidence = f"{counted(code or built('MLP', sizes), module, right or count(sizes))}; no layer is {m} wide"
     raise WrongError(Problem(mistake.what, evidence, "parameters", mistake.hints, mistake.name, mistake.section))
 

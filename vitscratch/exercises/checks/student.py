@@ -4,7 +4,8 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from traceback import walk_tb
+from pathlib import Path
+from traceback import extract_tb, walk_tb
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +17,8 @@ from vitscratch.exercises.checks import failing
 from vitscratch.exercises.checks.compare import number
 from vitscratch.exercises.errors import message_of
 from vitscratch.exercises.exercise import Problem
+
+PACKAGE = Path(__file__).parents[2]
 
 
 class WrongError(Exception):
@@ -138,20 +141,31 @@ def run(function: Callable[..., Any], *inputs: Tensor, step: str, code: str) -> 
     except RuntimeError as error:
         if not re.search("dtype|scalar type|Input type", str(error)):  # the last of a convolution
             raise
-        message = str(error).splitlines()[0]
+        message, line = str(error).splitlines()[0], _line_of(error)
     raise WrongError(
         Problem(
             "You make a tensor in forward with a dtype of its own; it should have that of the input (and its device).",
-            f"{code} ends in RuntimeError: {message}",
+            f"{code} ends in RuntimeError: {message}{line}",
             step,
             (
-                "Which tensor of your forward is neither the input, nor made of it, nor a parameter or buffer?",
+                "Which tensor is neither the input, nor made of it, nor a parameter or buffer? Look at what this line "
+                "uses, and at the functions that forward calls, imported ones, too.",
                 "Make it with `dtype=x.dtype, device=x.device`, or `x.new_zeros(...)`, or register it as a buffer; "
                 "do not call .float().",
             ),
             "fixed_dtype",
         )
     )
+
+
+def _line_of(error: Exception) -> str:
+    """The innermost line outside this package and what is installed: the student's."""
+    frames = [
+        frame
+        for frame in extract_tb(error.__traceback__)
+        if not Path(frame.filename).is_relative_to(PACKAGE) and "site-packages" not in frame.filename
+    ]
+    return f"\n{Path(frames[-1].filename).name}, line {frames[-1].lineno}: `{frames[-1].line}`" if frames else ""
 
 
 def parts_of(result: Any) -> list[Any]:
