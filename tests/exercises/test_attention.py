@@ -238,3 +238,18 @@ def test_a_mask_is_told() -> None:
 def test_where_the_gradient_is_cut(step: str, edit: tuple[str, str]) -> None:
     problem = outcome_of("attention", edited(RIGHT, edit))
     assert problem is not None and problem.what.startswith("You cut the gradient") and problem.step == step, problem
+
+
+@pytest.mark.parametrize(
+    ("weights", "step", "says"),
+    [
+        ("(q @ k.mT).softmax(-1)", "scale", "You do not scale the scores"),
+        ("(q @ k.mT * q.shape[-1] ** -0.5).softmax(-2)", "softmax", "Your softmax runs over the queries"),
+        ("q @ k.mT", "softmax", ""),
+    ],
+)
+def test_other_weights_beside_a_right_output(weights: str, step: str, says: str) -> None:
+    right = "torch.nn.functional.scaled_dot_product_attention(q, k, v)"
+    problem = outcome_of("attention", f"import torch\ndef attention(q, k, v):\n    return {right}, {weights}\n")
+    assert problem and (problem.mistake, problem.step) == ("attn_returns_scores", step)
+    assert problem.what.startswith("You return") and says in problem.what

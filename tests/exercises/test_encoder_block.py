@@ -276,6 +276,11 @@ def edits_of_the_second_half(name: str) -> bool:
 
 UNKNOWN = {
     "tokens scaled": ("first residual", (EQ2, EQ2.replace("x = x", "x = 1.1 * x"))),
+    "MLP of attention alone": (
+        "first residual",
+        (EQ2, "a = self.attention(self.ln_1(x))"),
+        (EQ3, "x = x + a + self.mlp(self.ln_2(a))"),
+    ),
     "first norm added to": ("second residual", (EQ3, "x = self.ln_1(x) + self.mlp(self.ln_2(x))")),
     "mean of the MLP's tokens": ("MLP", (EQ3, "x = x + self.mlp(self.ln_2(x)).mean(1, keepdim=True)")),
     "MLP of the next token": ("MLP", (EQ3, "x = x + self.mlp(self.ln_2(x).roll(1, 1))")),

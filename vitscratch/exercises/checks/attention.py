@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -103,7 +104,7 @@ def _check(attention: Any) -> Iterator[Outcome]:
         if weights and not any(same(one, expected) for one in weights):
             evidence = f"{difference(weights[0], expected, _code(SQUARE[0], attention, weights[0].shape))}\n"
             evidence += sums(weights[0]).removesuffix("; ")
-            raise WrongError(_named("attn_returns_scores", evidence))
+            raise WrongError(_other_weights([each for _, each in seen], evidence))
     if not seen[0][1]:
         _nothing_else(attention)
         yield Passed("the output alone is returned: that is enough here; the exercise asks for (output, weights)")
@@ -160,6 +161,18 @@ def _nothing_else(attention: Any) -> None:
 
 def _named(mistake: str, evidence: str) -> Problem:
     return named_problem([mistake], MISTAKES, STEPS, lambda _: evidence)
+
+
+def _other_weights(seen: list[list[Tensor]], evidence: str) -> Problem:
+    """Weights that are returned beside a right output: with which mistake they are made, if it is a known one."""
+    problem = _named("attn_returns_scores", evidence)
+    for flag in (*reference.SCALE, *reference.SOFTMAX):
+        wrong = [reference.attention(*inputs(shape), frozenset({flag}))[1] for shape in SQUARE]
+        if all(any(same(one, other) for one in each) for each, other in zip(seen, wrong, strict=True)):
+            mistake = MISTAKES[reference.mistake_name(flag)]
+            what = f"You return other weights than the output is made of. In those that you return: {mistake.what}"
+            return replace(problem, what=what, step=mistake.step, hints=mistake.hints)
+    return problem
 
 
 def _deterministic(attention: Any) -> None:

@@ -135,7 +135,10 @@ def _sums(trial: Trial) -> tuple[str, str] | None:
 
     out, nothing = seen(x, u, w), torch.zeros_like(u)
     if same(out, x + u + w):
-        return None
+        of_mlp = trial.probe(x, {**_off(trial, "attn.proj"), "attn.proj.bias": u}) - seen(x, u, nothing)
+        if not same(of_mlp, _of_the_mlp(trial, u.expand_as(x))):
+            return None
+        return "first residual", "the second norm gets attention's output alone; it should get x plus that; "
     told = "if the last layers of attention and MLP have weight 0 and biases u and w, x should become x + u + w: "
     b, n, d = (int(place) for place in torch.unravel_index((out - x - u - w).abs().argmax(), x.shape))
     told += f"{number(x[b, n, d])} + {number(u[d])} + {number(w[d])}; yours becomes {number(out[b, n, d])}; "
