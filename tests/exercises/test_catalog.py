@@ -151,6 +151,22 @@ def test_of_a_known_mistake_in_an_imported_file_the_section_is_named(runner: Run
     assert 'tutorials/04_encoder_block.ipynb, section "The MLP"' in text
 
 
+@pytest.mark.parametrize(
+    ("end", "told"), [("raise SystemExit", True), ("__import__('os')._exit(3)", False), ("print('much')", False)]
+)
+def test_the_problem_stands_however_the_check_of_an_imported_file_ends(
+    end: str, told: bool, runner: Runner, tmp_path: Path
+) -> None:
+    here = "def forward(self, x):"  # exercise 6 alone has tokens of this width
+    text = edited(MLP, (here, f"{here}\n        if x.shape[-1] == 13:\n            {end}"))
+    (tmp_path / "06_mlp.py").write_text(text)
+    path = tmp_path / "07_encoder_block.py"
+    path.write_text(edited(BLOCK, ("return x + self.mlp", "return self.mlp")))
+    report = runner.check(path)
+    assert report.mistake == "enc_no_mlp_residual" and report.printed == "", report.text()
+    assert (ORIGIN in report.text()) == told
+
+
 def test_an_imported_file_that_is_right_is_not_named(runner: Runner, tmp_path: Path) -> None:
     (tmp_path / "06_mlp.py").write_text(MLP)
     path = tmp_path / "07_encoder_block.py"

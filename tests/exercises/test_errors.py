@@ -74,9 +74,9 @@ def told(folder: Path, code: str, call: str = "", **names: object) -> Problem | 
         ("import torch\ntorch.ones(2, 3) @ torch.ones(3, 5).double()", "the code ends with RuntimeError: ",
          "line 2: `torch", DTYPE),
         ("import torch\ntorch.ones(2, 3) @ torch.ones(2, 3)", "the code ends with RuntimeError: ", "line 2: `torch", ERROR),
-        ("def f(): 1\nf() + 2", "the code ends with TypeError: unsupported operand type(s) for +: 'NoneType' and 'int'; None "
-         "is what a function without a return gives", "line 2: `f() + 2`", "Something in this line is None"),
-        ("def f(): 1\nf().shape", "the code ends with AttributeError: 'NoneType' object has no attribute 'shape'; None is",
+        ("def f(): 1\nf() + 2", "the code ends with TypeError: unsupported operand type(s) for +: 'NoneType' and 'int'; "
+         "perhaps a function without a return gave it None", "line 2: `f() + 2`", "Something in this line is None"),
+        ("def f(): 1\nf().shape", "the code ends with AttributeError: 'NoneType' object has no attribute 'shape'; perhaps",
          "line 2: `f().shape`", "Something in this line is None"),
         ("raise ValueError('one\\ntwo')", "the code ends with ValueError: one", "line 1: `raise", ERROR),
         ("raise ValueError", "the code ends with ValueError", "line 1: `raise ValueError`", ERROR),
@@ -142,7 +142,8 @@ def test_an_import_that_is_none_of_the_plain_name(line: str, right: str, tmp_pat
 
 @pytest.mark.parametrize(
     "line",
-    ["from torch import 3", "from mlp import", "from torch.mlp import MLP", "import mlq", "from math import mlp", "x = 3mlp"],
+    ["from torch import 3", "from mlp import", "from torch.mlp import MLP", "import mlq", "from math import mlp", "x = 3mlp",
+     "from transformerz import mlp", "from xformerz.components import attention"],
 )  # fmt: skip
 def test_another_import_that_fails_is_told_as_what_it_is(line: str, tmp_path: Path) -> None:
     problem = told(tmp_path, f"import torch\n{line}\n", __name__="attention", __package__="")

@@ -475,7 +475,8 @@ def test_what_cannot_be_matched_is_no_mistake() -> None:
     problem = assert_wrong("encoder_block", BOTH_NORMS, None, "parameters")
     assert problem.what.startswith("Your parameters could not all be matched")
     assert (
-        "no role was found for g, s, nothing for norm1.weight, norm1.bias, norm2.weight, norm2.bias" in problem.evidence
+        "no role was found for g (2, 35), s (2, 35); not there: norm1.weight, norm1.bias, norm2.weight, norm2.bias of"
+        in problem.evidence
     )
 
 

@@ -632,3 +632,30 @@ def test_a_return_inside_the_loop() -> None:
         "vit_depth_ignored", "You run 1 of 3 blocks; all should run, one after the other."
     )  # fmt: skip
     assert "return" in problem.hints[1]
+
+
+@pytest.mark.parametrize("head", ["self.classifier", "self.head"])
+def test_no_class_token_whatever_the_head_is_called(head: str) -> None:
+    edits = (
+        (CLS, "pass"),
+        ("        cls = self.cls_token.expand(len(x), -1, -1)\n", ""),
+        (CAT, "torch.cat([x[:, :1], x], 1)"),
+    )
+    problem = outcome_of("vision_transformer", edited(LIBRARY, *edits, ("self.head", head)))
+    assert problem and problem.mistake == "tok_no_class_token", problem
+
+
+def test_neither_class_token_nor_positions_is_no_table_of_both() -> None:
+    edits = (CLS, "pass"), (POS, "pass"), ("        cls = self.cls_token.expand(len(x), -1, -1)\n", "")
+    text = edited(LIBRARY, *edits, (f"x = {CAT}\n        {ADD}", "pass"))
+    problem = outcome_of("vision_transformer", text)
+    assert problem and "one table" not in problem.what, problem
+
+
+def test_an_alias_that_is_no_residual_is_right() -> None:
+    assert outcome_of("vision_transformer", edited(LIBRARY, (RETURN, f"tokens = x\n        {RETURN}"))) is None
+
+
+def test_a_slip_in_a_name_is_no_size() -> None:
+    with pytest.raises(NameError):
+        outcomes("vision_transformer", edited(LIBRARY, (CAT, "torch.cat([cls, patchs], dim=1)")))

@@ -18,9 +18,10 @@ import traceback
 import warnings
 from bdb import BdbQuit
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import asdict, dataclass
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -127,7 +128,8 @@ def _examine(student: ModuleType, checker: ModuleType, request: Request, outcome
     else:
         for outcome in checker.check(student):
             if isinstance(outcome, Problem):
-                _say_problem(_with_origin(outcome, request), getattr(checker, "MISTAKES", {}), outcomes)
+                _say_problem(outcome, getattr(checker, "MISTAKES", {}), outcomes)
+                _say_origin(request, outcomes)
                 break
             assert isinstance(outcome, Passed), f"a check yielded {outcome!r}"
             outcomes.say("passed", what=outcome.what)
@@ -135,8 +137,11 @@ def _examine(student: ModuleType, checker: ModuleType, request: Request, outcome
     outcomes.say("done", count=outcomes.count)
 
 
-def _with_origin(problem: Problem, request: Request) -> Problem:
-    """The same, with the first of the student's other exercises that this file imports and that is wrong by itself."""
+def _say_origin(request: Request, outcomes: Outcomes) -> None:
+    """The first of the student's other exercises that this file imports and that is wrong by itself, if there is one.
+
+    It comes after the problem, which is known then, however this ends.
+    """
     folder = Path(request.file).parent
     for exercise in EXERCISES:
         module = sys.modules.get(exercise.name)
@@ -145,8 +150,8 @@ def _with_origin(problem: Problem, request: Request) -> Problem:
         hurried = time.process_time() > request.seconds / 2
         if module is not None and imported and not hurried and _is_wrong(module, exercise, file):
             told = f"{exercise.name}, imported from {file.name}, is wrong by itself: check that first"
-            return replace(problem, evidence=f"{problem.evidence}\n{told}")
-    return problem
+            outcomes.say("origin", what=told)
+            return
 
 
 def _is_wrong(module: ModuleType, exercise: Exercise, file: Path) -> bool:
@@ -154,8 +159,9 @@ def _is_wrong(module: ModuleType, exercise: Exercise, file: Path) -> bool:
     if explain_missing(module, file, exercise.defines) is not None:
         return False
     try:
-        return any(isinstance(outcome, Problem) for outcome in exercise.check(module))
-    except Exception as error:
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # what it prints was not asked for
+            return any(isinstance(outcome, Problem) for outcome in exercise.check(module))
+    except BaseException as error:
         return not isinstance(error, NotImplementedError) and explain(error, file) is not None
 
 
@@ -182,8 +188,10 @@ def _tell(error: BaseException, broken: list[str], request: Request, outcomes: O
         else:
             outcomes.say("not begun", what=str(error), where=problem.evidence)
     else:
-        problem = _with_origin(problem, request) if isinstance(error, Exception) else problem
         outcomes.say("problem", problem=asdict(problem), mistakes=[], section="")
+        if isinstance(error, Exception) and not isinstance(error, MemoryError):
+            _limit_memory(request)
+            _say_origin(request, outcomes)
     outcomes.say("done", count=outcomes.count)
 
 
@@ -248,7 +256,14 @@ def _limit(request: Request) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (PRINTS, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError):  # only Linux tells how much is taken
+    _limit_memory(request)
+
+
+def _limit_memory(request: Request) -> None:
+    """Limit the memory that is taken from here on, where the system can."""
+    with suppress(ImportError, OSError):  # Windows has no limits; only Linux tells how much is taken
+        import resource
+
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + request.memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
 

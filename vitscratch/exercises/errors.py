@@ -119,7 +119,8 @@ def _import_trap(error: SyntaxError | ImportError, where: Line) -> Problem | Non
     else:
         what = f"You import from {above or words[1]}, but the folder of the exercises is no package; it should be "
         absent = isinstance(error, ModuleNotFoundError)
-        of_folder = top == where.file.parent.name or (error.name == top != name and name in files)
+        from_there = bool(above) and error.name == top and _NUMBER.sub("", last) in files  # my_vit.mlp
+        of_folder = top.replace("-", "_") == where.file.parent.name.replace("-", "_") or from_there
         trapped = not top or (absent and of_folder)
     if not trapped:
         return None
@@ -151,7 +152,7 @@ _DTYPE = (
     ".float() gives one.",
 )
 _NONE = (
-    "Something in this line is None: what a function gives back that has no return. Which one made it?",
+    "Something in this line is None: an attribute or argument that is, or what came from a function without a return.",
     "Follow it back: a forward that ends without `return`, or a method that changes its tensor and returns nothing.",
 )
 _KEY = (
@@ -238,7 +239,7 @@ def _describe(error: BaseException) -> tuple[str, tuple[str, ...]]:
             "The first line of __init__ is the one of the stub: a call of the same method of nn.Module.",
         )
     if isinstance(error, TypeError | AttributeError) and "NoneType" in text:
-        return f"the code ends with {text}; None is what a function without a return gives", _NONE
+        return f"the code ends with {text}; perhaps a function without a return gave it None", _NONE
     return f"the code ends with {text}{_nearest(error)}", _hints(error, text)
 
 

@@ -29,6 +29,9 @@ def read_report(path: Path, exercise: Exercise, request: Request, code: int | No
     passed = tuple(Passed(message["what"]) for message in messages if message["kind"] == "passed")
     size, printed = _printed(folder / PRINTED)
     report = Report(path, exercise, "ok", passed, printed=printed, printed_size=size)
+    problems = [message for message in messages if message["kind"] == "problem"]
+    if problems:  # known, however the process ended
+        return _problem_report(report, problems[0], [each["what"] for each in messages if each["kind"] == "origin"])
     if code != 0 or not messages or messages[-1] != {"kind": "done", "count": len(messages) - 1}:
         return _cut_short(report, request, code)
     last = messages[-2]
@@ -39,10 +42,15 @@ def read_report(path: Path, exercise: Exercise, request: Request, code: int | No
         begun = passed and not is_stub(path, exercise)
         problem = Problem(last["what"], last["where"], STEP, hints)
         return replace(report, status="wrong" if begun else "not begun", outcomes=(*passed, problem))
-    if last["kind"] == "problem":
-        problem = Problem(**{**last["problem"], "hints": tuple(last["problem"]["hints"]), "section": last["section"]})
-        return replace(report, status="wrong", outcomes=(*passed, problem), mistakes=tuple(last["mistakes"]))
     return report
+
+
+def _problem_report(report: Report, message: dict[str, Any], origin: list[str]) -> Report:
+    problem = Problem(
+        **{**message["problem"], "hints": tuple(message["problem"]["hints"]), "section": message["section"]}
+    )
+    problem = replace(problem, evidence="\n".join([problem.evidence, *origin]))
+    return replace(report, status="wrong", outcomes=(*report.outcomes, problem), mistakes=tuple(message["mistakes"]))
 
 
 def _messages(path: Path, token: str) -> list[dict[str, Any]]:

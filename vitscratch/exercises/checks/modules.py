@@ -410,7 +410,10 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
         step, evidence = part.localise(trial)
         return Problem(part.nameless[step], _lines(trial.evidence(""), evidence), step, part.direct[step])
     if found is None and trial.role_map.surplus:
-        told = f"no role was found for {', '.join(trial.role_map.surplus)}, nothing for {_missing_words(trial)}"
+        shapes = [f"{name} {tuple(trial.module.get_parameter(name).shape)}" for name in trial.role_map.surplus]
+        told = f"no role was found for {', '.join(shapes)}; not there: {_missing_words(trial)} of the equations"
+        if "proj.weight" in told.partition("; ")[2]:
+            told += ", which takes the heads side by side: embed_dim x embed_dim"
         return _unknown_layout(f"{trial.built} has {describe(trial.module)}\n{told}")
     there = counted(trial.built, trial.module, part.count(trial.sizes)) if flags else ""
     there += f"; missing: {_missing_words(trial)}" if _missing(trial) else ""

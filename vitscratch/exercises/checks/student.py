@@ -244,10 +244,12 @@ def differs(code: str, one: Tensor, other: Tensor) -> str:
 
 
 def is_about_a_size(error: Exception | None) -> bool:
-    """A NameError for what sounds like a size, so that it should have been an argument: "num_patches"."""
-    name = re.search("name '(.*?)' is not defined", str(error)) if isinstance(error, NameError) else None
-    sizes = "size|dim|patch|chan|depth|heads|classes|batch|num_|width|height"
-    return name is not None and re.search(sizes, name[1].lower()) is not None
+    """A NameError for what is called as a size, which should have been an argument: no slip, such as "patchs"."""
+    name = (error.name or "") if isinstance(error, NameError) else ""
+    sizes = (
+        r"(num|n)_\w+|(\w+_)?(size|dim|channels|chans|heads|classes|depth|width|height)|(image|img|patch|hidden)size"
+    )
+    return re.fullmatch(sizes, name.lower()) is not None
 
 
 def raised(code: str, error: Exception) -> str:

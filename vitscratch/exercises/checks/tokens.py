@@ -171,14 +171,18 @@ def missing(
     ]
     if isinstance(first, Tensor) and table.cls and not table.pos and not others:
         return named(MISTAKES, "tok_no_position", f"{has}; no table of ({num_patches + 1}, {width}) for the positions")
-    rest = {name: tensor for name, tensor in layer.named_parameters() if name != table.pos}
+    rest = {
+        name: tensor
+        for name, tensor in layer.named_parameters()
+        if name != table.pos and not isinstance(layer.get_submodule(name.rpartition(".")[0]), nn.Linear)
+    }
     for name, tensor in rest.items():
         likely = len(rest) == 1 or re.search("cls|class|token", name.lower())
         if table.pos and not table.cls and likely and tensor.ndim == 2 and tensor.shape[1] == width:
             return named(MISTAKES, "vit_cls_batch_dim", f"{has}; {name} has {len(tensor)} rows of {width} numbers")
     if table.pos and not table.cls:
         return named(MISTAKES, "tok_no_class_token", f"{has}; no vector of {width} numbers for the class token")
-    both = [name for name, tensor in layer.named_parameters() if tensor.numel() == (num_patches + 2) * width]
+    both = [name for name, tensor in rest.items() if tuple(tensor.squeeze().shape) == (num_patches + 2, width)]
     if both and not table.cls and not table.pos:
         return Problem(
             "You keep class token and positions in one table, which the checker cannot take apart; they should be two "
