@@ -143,3 +143,9 @@ def test_unknown_mistake_is_placed(name: str) -> None:
     problem = outcome_of("mlp", edited(RIGHT, *edits))
     assert problem is not None
     assert problem.step == step, problem
+
+
+def test_a_frozen_parameter_is_told() -> None:
+    problem = outcome_of("mlp", edited(RIGHT, (B, f"{B}; self.a.bias.requires_grad_(False)")))
+    assert problem is not None and (problem.mistake, problem.step) == ("gradient_cut", "parameters")
+    assert "You freeze a parameter" in problem.what

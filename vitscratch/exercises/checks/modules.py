@@ -453,6 +453,9 @@ def _surplus(trial: Trial, effect: str) -> Problem:
 def _gradients(trial: Trial) -> None:
     """The gradients of input and parameters are the reference's, too."""
     module, x = trial.module, trial.inputs[0].clone().requires_grad_()
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            raise WrongError(_frozen(trial, name))
     output = pick_tensor(module(x), x.shape)
     expected = trial.part.compute(x, trial.role_map.read(module), trial.sizes, RIGHT)
     named = {"the input": x, **dict(module.named_parameters())}
@@ -475,6 +478,16 @@ def _gradients(trial: Trial) -> None:
         mine, its = (gradients[list(named).index(name)] for gradients in (found, right))
         flows = output is not None and output.requires_grad
         raise WrongError(_cut_gradient(trial, name, mine, _or_zero(its, named[name]), flows, trial.part.cut(roles)))
+
+
+def _frozen(trial: Trial, name: str) -> Problem:
+    return Problem(
+        "You freeze a parameter, so that it never learns; all of them should.",
+        f"{trial.built}.get_parameter({name!r}).requires_grad is False; it should be True",
+        "parameters",
+        ("Which line sets requires_grad?", "A parameter learns unless it is told otherwise: leave requires_grad out."),
+        "gradient_cut",
+    )
 
 
 def _or_zero(gradient: Tensor | None, tensor: Tensor) -> Tensor:
