@@ -659,3 +659,21 @@ def test_an_alias_that_is_no_residual_is_right() -> None:
 def test_a_slip_in_a_name_is_no_size() -> None:
     with pytest.raises(NameError):
         outcomes("vision_transformer", edited(LIBRARY, (CAT, "torch.cat([cls, patchs], dim=1)")))
+
+
+def test_positions_on_their_grid() -> None:
+    text = edited(
+        LIBRARY,
+        (POS, "sides = image_size if isinstance(image_size, tuple) else (image_size, image_size)\n"
+         "        self.grid = nn.Parameter(torch.randn(sides[0] // patch_size, sides[1] // patch_size, embed_dim))\n"
+         "        self.pos_cls = nn.Parameter(torch.randn(1, 1, embed_dim))"),
+        ("cls = self.cls_token.expand(len(x), -1, -1)", "x = x + self.grid.flatten(0, 1)\n"
+         "        cls = (self.cls_token + self.pos_cls).expand(len(x), -1, -1)"),
+        (f"\n        {ADD}", ""),
+    )  # fmt: skip
+    assert outcome_of("vision_transformer", text) is None
+
+
+def test_what_is_nan_twice_is_no_chance() -> None:
+    problem = outcomes("vision_transformer", edited(LIBRARY, (RETURN, f"{RETURN} * float('nan')")))[-1]
+    assert isinstance(problem, Problem) and "is nan; it should be" in problem.evidence, problem

@@ -102,7 +102,8 @@ class Report:
             evidence += [f"(to see it yourself: vitscratch exercises try {shlex.quote(str(self.file))})"]
         lines = _indented("WRONG", [problem.what, *evidence, f"step: {problem.step}"])
         if problem.mistake:
-            said = [sentence for sentence in self.mistakes if sentence not in problem.what]
+            pair = " + " in problem.mistake  # of one, the problem has said what this file does
+            said = [sentence for sentence in self.mistakes if pair and sentence not in problem.what]
             lines += _indented("mistake", [problem.mistake, *said])
         for i, hint in enumerate(problem.hints[:hints], 1):
             lines += _indented("hint", [f"{i} of {len(problem.hints)}: {hint}"])

@@ -33,6 +33,8 @@ def same(seen: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> bool:
     if seen.shape != expected.shape:
         return False
     seen, expected = seen.detach().double(), expected.detach().double()
+    if bool((nowhere := seen.isnan() & expected.isnan()).any()):  # two calls that give nan agree
+        seen, expected = seen.masked_fill(nowhere, 0), expected.masked_fill(nowhere, 0)
     return bool((seen - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1e-12))
 
 

@@ -203,16 +203,27 @@ class Table:
         if table.shape[-1] != embed_dim:  # it lies there as (d, rows)
             table = table.mT
         first = [parameters[self.cls_pos].reshape(1, embed_dim)] if self.cls_pos else []
-        return parameters[self.cls].reshape(embed_dim), torch.cat([*first, table])
+        return parameters[self.cls].reshape(embed_dim), torch.cat([*first, table.reshape(-1, embed_dim)])
+
+
+def _is_on_grid(tensor: Tensor, rows: int, embed_dim: int) -> bool:
+    shape = tensor.squeeze().shape
+    return len(shape) == 3 and shape[0] * shape[1] == rows and shape[2] == embed_dim
 
 
 def find_table(parameters: Mapping[str, Tensor], num_patches: int, embed_dim: int) -> Table:
-    """By shape, (rows, d) or (d, rows); among several vectors of one width, the one that is named as a class token."""
+    """By shape; among several vectors of one width, the one that is named as a class token.
+
+    A table is (rows, d), or (d, rows); that of the patches alone may lie on their grid, (grid rows, grid columns, d).
+    """
     vectors = [name for name, tensor in parameters.items() if tensor.numel() == embed_dim]
     likely = [name for name in vectors if "cls" in name.lower() or "class" in name.lower()]
     for rows in (num_patches + 1, num_patches):
         tables = [
-            name for name, tensor in parameters.items() if sorted(tensor.squeeze().shape) == sorted((rows, embed_dim))
+            name
+            for name, tensor in parameters.items()
+            if sorted(tensor.squeeze().shape) == sorted((rows, embed_dim))
+            or (rows == num_patches and _is_on_grid(tensor, rows, embed_dim))
         ]
         if tables:
             break
