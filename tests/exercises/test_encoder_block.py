@@ -276,6 +276,8 @@ def edits_of_the_second_half(name: str) -> bool:
 
 UNKNOWN = {
     "tokens scaled": ("first residual", (EQ2, EQ2.replace("x = x", "x = 1.1 * x"))),
+    "MLP in both halves": ("attention", (EQ2, "x = x + self.mlp(self.ln_1(x))")),
+    "attention in both halves": ("MLP", (EQ3, "x = x + self.attention(self.ln_2(x))")),
     "MLP of attention alone": (
         "first residual",
         (EQ2, "a = self.attention(self.ln_1(x))"),

@@ -108,6 +108,11 @@ def _compute(x: Tensor, parameters: Parameters, sizes: Sizes, flags: Flags) -> T
 
 
 def _localise(trial: Trial) -> tuple[str, str]:
+    x = draw(2, 4, trial.sizes["embed_dim"], seed=5)
+    for half, step in (("attn.", "attention"), ("mlp.", "MLP")):
+        other = {name: 2 * value for name, value in trial.parameters.items() if name.startswith(half)}
+        if same(trial.probe(x, other), trial.probe(x, {})):
+            return step, f"with twice the parameters of {step} the output is the same: it is not used; "
     for probe in PART.probes:
         found = probe(trial)
         if found:
