@@ -26,6 +26,7 @@ RIGHT = {
     "repeat": edited(RIGHT_ONE, ("self.cls_token.expand(x.shape[0], -1, -1)", "self.cls_token.repeat(x.shape[0], 1, 1)")),
     "einops": edited(RIGHT_ONE, ("self.cls_token.expand(x.shape[0], -1, -1)", 'repeat(self.cls_token, "1 1 d -> b 1 d", b=len(x))')),
     "vectors": edited(RIGHT_ONE, ("(1, 1, embed_dim)", "(embed_dim)"), ("expand(x.shape[0], -1, -1)", "expand(x.shape[0], 1, -1)"), ("(1, num_patches + 1, embed_dim)", "(num_patches + 1, embed_dim)")),
+    "torch.empty, and then a value": edited(RIGHT_ONE, ("nn.Parameter(torch.zeros(1, 1, embed_dim))", "nn.Parameter(torch.empty(1, 1, embed_dim).normal_())")),
     "zero positions": edited(RIGHT_ONE, ("torch.randn(1, num_patches + 1, embed_dim) * 0.02", "torch.zeros(1, num_patches + 1, embed_dim)")),
     "nn.Embedding": edited(RIGHT_ONE, ("nn.Parameter(torch.randn(1, num_patches + 1, embed_dim) * 0.02)", "nn.Embedding(num_patches + 1, embed_dim)"),
         ("x + self.pos_embed", "x + self.pos_embed(torch.arange(x.shape[1], device=x.device))")),
@@ -133,6 +134,10 @@ UNKNOWN = {
     "position embedding: a little too much": (
         "You make the patches' tokens of something else; each should be the patch plus its position.",
         (ADD, "return x + 1.0001 * torch.cat([0.9999 * self.pos_embed[:, :1], self.pos_embed[:, 1:]], 1)"),
+    ),
+    "parameters: no value": (
+        "You leave a parameter as it was found in memory",
+        (CLS, "nn.Parameter(torch.empty(1, 1, embed_dim))"),
     ),
     "position embedding: bent": (
         "You make the patches' tokens of something else",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from traceback import walk_tb
@@ -107,7 +108,34 @@ def _check(student: ModuleType) -> Iterator[Outcome]:
 def _construct(student: ModuleType, num_patches: int, width: int) -> nn.Module:
     sizes = {"num_patches": num_patches, "embed_dim": width}
     with noted(f"called as in {built('Tokens', sizes)}"):
-        return construct(student, "Tokens", sizes)
+        layer = construct(student, "Tokens", sizes)
+        with _memory_is_nan():
+            again = construct(student, "Tokens", sizes)
+    if empty := [name for name, parameter in again.named_parameters() if bool(parameter.isnan().any())]:
+        raise WrongError(
+            Problem(
+                "You leave a parameter as it was found in memory (torch.empty, torch.Tensor); it should start at zero "
+                "or at random.",
+                f"{built('Tokens', sizes)} has {', '.join(empty)} without a value: any number may be in it, nan, too",
+                "parameters",
+                (
+                    "Which numbers does torch.empty(2, 3) have?",
+                    "torch.zeros, torch.randn(...) * 0.02, or nn.init.trunc_normal_ after torch.empty.",
+                ),
+            )
+        )
+    return layer
+
+
+@contextmanager
+def _memory_is_nan() -> Iterator[None]:
+    """Torch fills what nobody has set with nan, as long as it is to be deterministic."""
+    before, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warns)
 
 
 def parameters_problem(layer: nn.Module, num_patches: int, width: int) -> Problem | None:
