@@ -423,11 +423,22 @@ def undone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         sys.modules.pop(name, None)
 
 
+def typed(path: Path, line: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What `exercises try` shows for a line."""
+    before = torch._tensor_str.PRINT_OPTS.precision
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{line}\nexit()\n"))
+    try:
+        assert main(["exercises", "try", str(path)]) == 0
+    finally:
+        torch.set_printoptions(precision=before)
+        sys.modules.pop("patchify", None)
+    return str(capsys.readouterr().out)
+
+
 @pytest.mark.usefixtures("undone")
 def test_try_gives_the_numbers_that_a_check_shows(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = torch._tensor_str.PRINT_OPTS.precision
     mlp = "from torch import nn\n\nclass MLP(nn.Sequential):\n    def __init__(self, embed_dim, mlp_dim):\n"
     mlp += "        super().__init__(nn.Linear(embed_dim, mlp_dim), nn.ReLU(), nn.Linear(mlp_dim, embed_dim))\n"
     (tmp_path / "06_mlp.py").write_text(mlp)
@@ -444,19 +455,14 @@ def test_try_gives_the_numbers_that_a_check_shows(
     assert report.problem is not None and report.mistake == "mlp_relu"
     assert f"(to see it yourself: vitscratch exercises try '{mine}')" in report.text()
     expression, number = re.match(r"(.*) is (\S+); it should be", report.problem.evidence).groups()  # type: ignore[union-attr]
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{expression}\nexit()\n"))
-    try:
-        assert main(["exercises", "try", str(mine)]) == 0
-    finally:
-        torch.set_printoptions(precision=before)
-    assert f"tensor({number[:-1]}" in capsys.readouterr().out  # without the last digit, which is rounded
+    shown = typed(mine, expression, capsys, monkeypatch)
+    assert f"tensor({number[:-1]}" in shown  # without the last digit, which is rounded
 
 
 @pytest.mark.usefixtures("undone")
 def test_try_gives_the_pixels_that_a_check_shows(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = torch._tensor_str.PRINT_OPTS.precision
     mine = tmp_path / "01_patchify.py"
     mine.write_text(
         "from einops import rearrange\n\ndef patchify(images, patch_size):\n    p = patch_size\n"
@@ -466,13 +472,7 @@ def test_try_gives_the_pixels_that_a_check_shows(
     assert report.problem is not None and report.mistake == "pe_column_major"
     assert f"(to see it yourself: vitscratch exercises try {mine})" in report.text()
     expression, number = re.match(r"(.*) is (\d+); it should be", report.problem.evidence).groups()  # type: ignore[union-attr]
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{expression}\nexit()\n"))
-    try:
-        assert main(["exercises", "try", str(mine)]) == 0
-    finally:
-        torch.set_printoptions(precision=before)
-        sys.modules.pop("patchify", None)
-    assert f"tensor({number}." in capsys.readouterr().out
+    assert f"tensor({number}." in typed(mine, expression, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from types import ModuleType, TracebackType
 
 from vitscratch.exercises.catalog import EXERCISES
 from vitscratch.exercises.exercise import Problem
-from vitscratch.exercises.files import SOLUTIONS, is_stub
+from vitscratch.exercises.files import SOLUTIONS, exercise_of_name, is_stub
 
 PACKAGE = Path(__file__).parents[1]
 STANDARD = Path(os.__file__).parent  # Python's own library
@@ -327,8 +327,7 @@ def explain_unwritten(error: NotImplementedError, student: Path) -> Problem | No
         error, student: as for `explain`.
     """
     lines = _lines(error.__traceback__, student)
-    names = {name: one for one in EXERCISES for name in (one.file_name, f"{one.name}.py")}
-    exercise = names.get(lines[-1].file.name) if lines else None
+    exercise = exercise_of_name(lines[-1].file) if lines else None
     if exercise is None or lines[-1].file == student:
         return None
     file, uses = lines[-1].file, [line for line in lines if line.file == student]
