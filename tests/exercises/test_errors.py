@@ -193,6 +193,8 @@ def test_an_error_in_an_imported_file_names_the_line_that_called_it(tmp_path: Pa
     problem = told(tmp_path, code)
     assert problem is not None
     assert problem.evidence == "other_file.py, line 2: `return 1 / x`\ncalled from 06_mlp.py, line 4: `f(0)`"
+    noted = told(tmp_path, code.replace("f(0)", "try: f(0)\nexcept Exception as error: error.add_note('of 0'); raise"))
+    assert noted is not None and noted.evidence.endswith("called from 06_mlp.py, line 4: `try: f(0)`\nof 0")
 
 
 def test_a_call_that_takes_all_memory_is_not_to_be_typed(tmp_path: Path) -> None:

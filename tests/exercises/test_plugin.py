@@ -64,7 +64,8 @@ def test_a_table_for_each_student(ci: str, tmp_path: Path, monkeypatch: pytest.M
         "02 triple                     not begun",
         "01 double                     wrong: the code ends the whole process: os._exit()",
     ]
-    assert re.search(r"FAILED .*bob: 01_double", summary), text  # and " - squared", from pytest 9 on
+    first = " - squared" if pytest.version_tuple >= (9, 0) else ""  # older ones show no message
+    assert re.search(rf"FAILED .*bob: 01_double{first}", summary), text
     assert "bob: 0 of 2 right" in tables and "cy: 0 of 1 right" in tables
     assert "double(3) is 9, expected 6" in text and "ends the whole process: os._exit()" in text
     assert "Traceback" not in text and "pytest_plugin.py" not in text
