@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -171,3 +172,16 @@ def test_without_torchrun_nothing_is_distributed() -> None:
     assert distributed.any_process(True) and not distributed.any_process(False)
     model = torch.nn.Linear(2, 2)
     assert distributed.replicate(model) is model
+
+
+def test_no_process_leaves_while_a_thread_holds_its_last_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As gloo's threads do, for a moment; when Python ends in that moment, the process aborts."""
+    held: list[torch.Tensor] = []
+
+    def all_reduce(tensor: torch.Tensor) -> None:
+        held.append(tensor)
+        threading.Timer(0.05, held.clear).start()
+
+    monkeypatch.setattr(distributed.dist, "all_reduce", all_reduce)
+    distributed._leave_together()
+    assert not held

@@ -7,6 +7,8 @@ Every function here also works, and costs nothing, when there is only one proces
 """
 
 import os
+import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -50,9 +52,24 @@ def process_group(device: str) -> Iterator[str]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     try:
         yield device
-        barrier()  # nobody leaves before the first process has written everything
+        _leave_together()  # not before the first process has written everything
     finally:
         dist.destroy_process_group()
+
+
+def _leave_together() -> None:
+    """A barrier after which gloo's threads hold no tensor of Python's.
+
+    They outlive the group once DistributedDataParallel was made, and let go of a tensor a moment after the call that it
+    was for. Should Python end in that moment, the process would abort.
+    """
+    last = torch.zeros(())
+    dist.all_reduce(last)
+    held = weakref.ref(last)
+    del last
+    patience = time.monotonic() + 5  # seconds
+    while held() is not None and time.monotonic() < patience:
+        time.sleep(0.001)
 
 
 def shard(model: nn.Module, blocks: list[nn.Module]) -> None:
