@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,20 @@ def test_any_batch_has_the_models_logits(exported: tuple[Path, SavedModel], batc
         expected = saved.model(images)
     assert expected.abs().max() > 0.5  # not asleep
     torch.testing.assert_close(logits(path, images), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_what_an_exporter_tells_is_not_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = torch.onnx.export
+
+    def talkative(*args: Any, **kwargs: Any) -> Any:
+        print("Applied 3 of general pattern rewrite rules.")
+        return export(*args, **kwargs)
+
+    monkeypatch.setattr(torch.onnx, "export", talkative)
+    export_onnx(tmp_path / "quiet.onnx", awake(TINY))
+    assert (tmp_path / "quiet.onnx").exists() and not capsys.readouterr().out
 
 
 def test_the_file_names_its_ends_and_says_what_a_prediction_needs(exported: tuple[Path, SavedModel]) -> None:

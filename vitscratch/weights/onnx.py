@@ -5,6 +5,8 @@ Needs the extra "onnx": `pip install 'vitscratch[onnx]'`.
 
 import copy
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -42,15 +44,16 @@ def export_onnx(path: Path, saved: SavedModel) -> None:
         raise ImportError(f"the ONNX export {_MISSING}") from error
 
     model = copy.deepcopy(saved.model).cpu().float().eval()
-    program = torch.onnx.export(
-        model,
-        (_example(saved, 2),),  # not 1, which the exporter would take for a fixed size
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-        dynamo=True,
-        verbose=False,
-    )
+    with redirect_stdout(StringIO()):  # older exporters tell, unasked, which rules they applied
+        program = torch.onnx.export(
+            model,
+            (_example(saved, 2),),  # not 1, which the exporter would take for a fixed size
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     graph = program.model_proto
     for item in (*graph.graph.node, *graph.graph.value_info, *graph.graph.input, *graph.graph.output):
