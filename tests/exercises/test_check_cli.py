@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,11 @@ def test_of_a_right_one_among_others_what_it_printed_is_shown(folder: Path, caps
         (["empty/notes.txt"], "no exercise has that name"),
         (["empty/x.py"], "expected a file that defines one of double, triple"),
         (["mine", "--json", "nowhere/out.json"], "--json nowhere/out.json: expected a file in a folder that exists"),
+        (
+            ["01_double.py"],
+            "01_double.py: no such file or folder; did you mean `vitscratch check SOLUTIONS/01_double.py`?",
+        ),
+        (["."], ".: no exercise in this folder; did you mean `vitscratch check SOLUTIONS`?"),
         (["mine", "--hnit"], "--hnit is no option here; nearest: --hint"),
         (["--bogus"], "--bogus is no option here"),
         (["--hnit", "mine"], "--hnit is no option here; nearest: --hint"),
@@ -473,6 +479,48 @@ def test_try_gives_the_pixels_that_a_check_shows(
     assert f"(to see it yourself: vitscratch exercises try {mine})" in report.text()
     expression, number = re.match(r"(.*) is (\d+); it should be", report.problem.evidence).groups()  # type: ignore[union-attr]
     assert f"tensor({number}." in typed(mine, expression, capsys, monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["notes.py", "01_dou[b]le.py", "**"])
+def test_no_other_file_is_suggested(
+    name: str, folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    for path in (Path("notes.py"), folder / "notes.py"):
+        path.write_text("x = 1\n")
+    capsys.readouterr()
+    assert main(["check", f"elsewhere/{name}"]) == 2 and main(["check", f"mine/no{name}"]) == 2
+    assert capsys.readouterr().err.count("no such file or folder; `vitscratch exercises new DIR` makes one\n") == 2
+
+
+def test_what_is_to_do_is_that_of_the_earliest_tutorial(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vitscratch.exercises.files.EXERCISES", (replace(DOUBLE, tutorial="09_late.ipynb"), TRIPLE))
+    capsys.readouterr()
+    assert main(["check", str(folder)]) == 1
+    first, second, to_do, *_ = capsys.readouterr().out.splitlines()
+    assert first == "01 double                     not begun" and second.startswith("02 triple  ")
+    assert to_do.startswith("  to do   write triple")
+    assert main(["check", str(folder), "--solution"]) == 1
+    assert "return x * 3" in capsys.readouterr().out  # of the same one
+
+
+def test_a_path_typed_one_folder_too_far_down(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    assert main(["check", f"{folder.name}/{DOUBLE.file_name}"]) == 2
+    assert f"did you mean `vitscratch check {DOUBLE.file_name}`?" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("undone")
+def test_where_to_type_what_a_check_says_to_try(tmp_path: Path) -> None:
+    mine = tmp_path / "10_weight_conversion.py"
+    mine.write_text("def convert_torchvision(state_dict):\n    return dict(state_dict)\n")
+    text = check(mine).text()
+    assert ". Try it: from " in text and f"(to see it yourself: vitscratch exercises try {mine})" in text
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -74,13 +75,14 @@ class Check(Common):
                 continue
             hints[report.file] = next_hint(report, self.hint)
             quiet = report.ok and len(files) > 1 and not report.printed_size
-            print(report.line() if quiet else report.text(hints[report.file]), flush=True)
+            print(report.brief() if quiet else report.text(hints[report.file]), flush=True)
             if not is_remembered(report, hints[report.file]):
                 print(f"{'':10}({report.file.parent} cannot be written to, so the next hint will be this one again)")
         right = sum(report.ok for report in reports)
         if len(files) > 1:
             print(f"\n{right} of {len(files)} right")
-        unfinished = sorted((one for one in reports if not one.ok), key=lambda one: one.status == "not begun")
+        unfinished = [one for one in reports if not one.ok]
+        unfinished.sort(key=lambda one: (one.status == "not begun", not one.outcomes))  # what is wrong, or else to do
         shown = next(iter(unfinished), reports[0] if len(files) == 1 else None)
         if self.solution and shown is not None:
             print(f"\n{solution(shown.exercise)}", end="")
@@ -119,34 +121,46 @@ def _files(path: Path, onwards: bool) -> "dict[Exercise, Path]":
         files = find_exercises(path)
         if not files:
             new = f"vitscratch exercises new {shlex.quote(str(path))}"
-            raise ValueError(f"{path}: no exercise in this folder; `{new}` writes them")
+            raise ValueError(f"{path}: no exercise in this folder; {_below(path, '') or f'`{new}` writes them'}")
         return files
     if not path.exists():
-        raise ValueError(f"{path}: no such file or folder; `vitscratch exercises new DIR` makes one")
+        there = _below(path.parent, path.name) or "`vitscratch exercises new DIR` makes one"
+        raise ValueError(f"{path}: no such file or folder; {there}")
     exercise = exercise_of(path)
     later = find_exercises(path.parent) if onwards else {}
     return {exercise: path, **{one: file for one, file in later.items() if one.number > exercise.number}}
 
 
+def _below(folder: Path, name: str) -> str:
+    """What to type if files of exercises lie one folder further down, as in my-vit, or further up; "" for any file."""
+    from vitscratch.exercises.files import exercise_of_name
+
+    found = [Path(name), *sorted(folder.glob(f"*/{escape(name) or '*.py'}"))]
+    found = [path for path in found if path.is_file() and exercise_of_name(path) is not None]
+    if not found:
+        return ""
+    return f"did you mean `vitscratch check {shlex.quote(str(found[0] if name else found[0].parent))}`?"
+
+
 def _check(runner: "Runner", files: "dict[Exercise, Path]", done: "dict[Path, Report]") -> "Iterator[Report]":
     """Reports in order; after the first that is wrong, the others are only looked at.
 
-    An exercise that is not begun stops nothing; of several, only the first is run, for what is to do.
+    An exercise that is not begun stops nothing; of several, only that of the earliest tutorial is run, for what is to
+    do.
     """
     from vitscratch.exercises.files import is_stub
     from vitscratch.exercises.report import Report
 
-    stopped = told = False
+    untouched = [exercise for exercise, path in files.items() if is_stub(path, exercise)]
+    following = min(untouched, key=lambda exercise: (exercise.tutorial, exercise.number), default=None)
+    stopped = False
     for exercise, path in files.items():
-        if stopped or told:
-            untouched = is_stub(path, exercise)
-            if stopped or untouched:
-                yield Report(path, exercise, "not begun" if untouched else "not checked")
-                continue
+        if stopped or (exercise in untouched and exercise is not following):
+            yield Report(path, exercise, "not begun" if exercise in untouched else "not checked")
+            continue
         report = done.get(path) or runner.check(path, exercise)
         if report.ok:
             done[path] = report
-        told = told or report.status == "not begun"
         stopped = not report.ok and report.status != "not begun"
         yield report
 
