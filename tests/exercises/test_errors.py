@@ -60,8 +60,8 @@ def told(folder: Path, code: str, call: str = "", **names: object) -> Problem | 
          "line 1: `x = rearrange`", NAMES),
         ("import einopz", "the code ends with ModuleNotFoundError: No module named 'einopz'; nearest: einops",
          "line 1: `import einopz`", IMPORT),
-        ("from math import squirt",
-         "the code ends with ImportError: cannot import name 'squirt' from 'math'", "line 1: `from math", IMPORT),
+        ("from math import xyzzy",
+         "the code ends with ImportError: cannot import name 'xyzzy' from 'math'", "line 1: `from math", IMPORT),
         ("'a'.uper()", "the code ends with AttributeError: 'str' object has no attribute 'uper'; nearest: upper",
          "line 1: `'a'.uper()`", NAMES),
         ("class A:\n    def __dir__(self): 1 / 0\nA().b",
@@ -73,11 +73,67 @@ def told(folder: Path, code: str, call: str = "", **names: object) -> Problem | 
         ("import torch\ntorch.arange(3).softmax(0)", "the code ends with ", "line 2: `torch", DTYPE),
         ("import torch\ntorch.ones(2, 3) @ torch.ones(3, 5).double()", "the code ends with RuntimeError: ",
          "line 2: `torch", DTYPE),
-        ("import torch\ntorch.ones(2, 3) @ torch.ones(2, 3)", "the code ends with RuntimeError: ", "line 2: `torch", ERROR),
+        ("import torch\ntorch.ones(2, 3) @ torch.ones(2, 3)", "the code ends with RuntimeError: ", "line 2: `torch",
+         "A linear layer takes a last axis"),
+        ("import torch\ntorch.ones(2, 3) / torch.ones(2)", "the code ends with RuntimeError: The size", "line 2: `torch",
+         "Write the two shapes below each other"),
+        ("import torch\ntorch.ones(2, 3).view(2, 2)", "the code ends with RuntimeError: shape", "line 2: `torch",
+         "Multiply the sizes that this line asks for"),
+        ("import torch\ntorch.cat([torch.ones(2, 3), torch.ones(2, 2)])", "the code ends with RuntimeError: Sizes",
+         "line 2: `torch", "Every axis has to be equal"),
         ("def f(): 1\nf() + 2", "the code ends with TypeError: unsupported operand type(s) for +: 'NoneType' and 'int'; "
          "perhaps a function without a return gave it None", "line 2: `f() + 2`", "Something in this line is None"),
         ("def f(): 1\nf().shape", "the code ends with AttributeError: 'NoneType' object has no attribute 'shape'; perhaps",
          "line 2: `f().shape`", "Something in this line is None"),
+        ("from torch import nn\nnn.ModuleList()(3)", "the code ends with NotImplementedError: Module [ModuleList] is missing",
+         "line 2: `nn.ModuleList()(3)`", "What does nn.ModuleList do besides"),
+        ("from torch import nn\nnn.Conv2d(1, 1, 1).num_patches",  # dump_patches is torch's own, and not near enough
+         "the code ends with AttributeError: 'Conv2d' object has no attribute 'num_patches'", "line 2: `nn.Conv2d", NAMES),
+        ("from torch import nn\nnn.Conv2d(1, 1, 1).kernelsize",
+         "the code ends with AttributeError: 'Conv2d' object has no attribute 'kernelsize'; nearest: kernel_size",
+         "line 2: `nn.Conv2d", NAMES),
+        ("from torch import nn\nnn.Conv2d(1, 1, 1).paramters",
+         "the code ends with AttributeError: 'Conv2d' object has no attribute 'paramters'; nearest: parameters",
+         "line 2: `nn.Conv2d", NAMES),
+        ("def f(): return 1, 2\nf().shape", "the code ends with AttributeError: 'tuple' object has no attribute 'shape'",
+         "line 2: `f().shape`", "Something in this line is a tuple"),
+        ("import torch\ntorch.nn.Identity()((1, 2)).T", "the code ends with AttributeError: 'tuple'", "line 2: `torch",
+         "Something in this line is a tuple"),
+        ("f = print,\nf(1)", "the code ends with TypeError: 'tuple' object is not callable", "line 2: `f(1)`",
+         "What is called here is a tuple"),
+        ("import torch\ntorch.nn.Linear(1, 1)(torch.nn.GELU())", "the code ends with TypeError: linear()", "line 2: `torch",
+         "A layer stands where a tensor is wanted"),
+        ("import torch\ntorch.ones(1) + torch.nn.GELU()", "the code ends with TypeError: unsupported", "line 2: `torch",
+         "A layer stands where a tensor is wanted"),
+        ("import torch\ntorch.zeros(1, 4 / 2)", "the code ends with TypeError: zeros()", "line 2: `torch",
+         "A size has to be a whole number"),
+        ("import torch\ntorch.nn.Linear(4 / 2, 1)", "the code ends with TypeError: empty()", "line 2: `torch",
+         "A size has to be a whole number"),
+        ("range(4 / 2)", "the code ends with TypeError: 'float' object", "line 1: `range", "A size has to be a whole number"),
+        ("import torch\ntorch.cat(torch.ones(1), torch.ones(1), dim=0)", "the code ends with TypeError: cat()",
+         "line 2: `torch", "torch.cat and torch.stack take a list"),
+        ("import torch\ntorch.ones(1).permute('a')", "the code ends with TypeError: permute()", "line 2: `torch",
+         ERROR),
+        ("for name, tensor in {'one': 1}: pass", "the code ends with ValueError: too many values to unpack",
+         "line 1: `for", "How many things come at once here"),
+        ("d = {1: 2}\nfor k in d: d[k + 1] = 1", "the code ends with RuntimeError: dictionary changed size", "line 2: `for",
+         "A loop runs over the same dict"),
+        ("from torch import nn\nnn.Sequential(nn.GELU() for _ in range(2))", "the code ends with TypeError: ",
+         "line 2: `nn", "nn.Sequential takes modules"),
+        ("x = [1]\nx[:, 0]", "the code ends with TypeError: list indices", "line 2: `x[:, 0]`", ERROR),
+        ("import torch\n(1, 2) + torch.ones(1)", "the code ends with TypeError: ", "line 2: `(1, 2)",
+         "Something in this line is a tuple"),
+        ("def f(x): pass\nf()", "the code ends with TypeError: f() missing 1 required", "line 2: `f()`",
+         "Compare this call with the line `def`"),
+        ("def f(x): pass\nf(1, 2)", "the code ends with TypeError: f() takes 1 positional", "line 2: `f(1, 2)`",
+         "Compare this call with the line `def`"),
+        ("import mlp", "the code ends with ModuleNotFoundError: No module named 'mlp'", "line 1: `import mlp`",
+         "Is 06_mlp.py in the folder of this file, under this name?"),
+        ("import torch\ntorch.ones(1) + 'a'", "the code ends with TypeError", "line 2: `torch", ERROR),
+        ("import torch\ntorch.ones(1) + (1, 2)", "the code ends with TypeError: unsupported operand type(s) for +",
+         "line 2: `torch", "Something in this line is a tuple"),
+        ("import torch\ntorch.nn.Linear(1, 1)((1, 2))", "the code ends with TypeError: linear(): argument 'input'",
+         "line 2: `torch", "Something in this line is a tuple"),
         ("raise ValueError('one\\ntwo')", "the code ends with ValueError: one", "line 1: `raise", ERROR),
         ("raise ValueError", "the code ends with ValueError", "line 1: `raise ValueError`", ERROR),
         ("raise ValueError('x' * 999)", f"the code ends with ValueError: {'x' * 366}...", "line 1: `raise", ERROR),
@@ -87,6 +143,7 @@ def test_an_error_in_the_students_code(code: str, what: str, line: str, hint: st
     problem = told(tmp_path, code, BdbQuit=BdbQuit)
     assert problem is not None
     assert problem.what.startswith(what) and len(problem.what) <= 400
+    assert ("nearest" in problem.what) is ("nearest" in what)
     assert problem.evidence.startswith(f"06_mlp.py, {line}") and problem.step == STEP and problem.mistake is None
     assert problem.hints[0].startswith(hint) and len(problem.hints) == 2 and problem.hints[1]
 
@@ -99,9 +156,6 @@ def test_an_error_in_the_students_code(code: str, what: str, line: str, hint: st
          "argument 'm'", 2),
         ("class MLP:\n    pass", "MLP().forward",
          "MLP cannot be used as the exercise does: AttributeError: 'MLP' object has no attribute 'forward'", 1),
-        ("from torch import nn\nclass MLP(nn.Module): pass", "MLP()(3)",
-         "MLP cannot be used as the exercise does: NotImplementedError: Module [MLP] is missing the required "
-         "\"forward\" function", 2),
         ("from torch import nn\nclass MLP(nn.Module):\n    def __init__(self): pass", "MLP().training",
          "MLP was not set up as a torch module: super().__init__() has not run", 2),
     ],
@@ -112,6 +166,13 @@ def test_an_error_that_is_about_what_the_student_defines(
     problem = told(tmp_path, code, call)
     assert problem is not None and problem.what.startswith(what) and f"line {line}: `" in problem.evidence
     assert problem.hints[0].startswith(SIGNATURE)
+
+
+def test_a_class_without_forward(tmp_path: Path) -> None:
+    problem = told(tmp_path, "from torch import nn\nclass MLP(nn.Module):\n    def foward(self, x): pass", "MLP()(3)")
+    assert problem is not None and problem.evidence == "06_mlp.py, line 2: `class MLP(nn.Module):`"
+    assert 'Module [MLP] is missing the required "forward" function' in problem.what
+    assert problem.hints[0].startswith("Is there a `def forward`, spelled so, and at the indentation")
 
 
 @pytest.mark.parametrize(
@@ -193,6 +254,10 @@ def test_an_error_in_an_imported_file_names_the_line_that_called_it(tmp_path: Pa
     problem = told(tmp_path, code)
     assert problem is not None
     assert problem.evidence == "other_file.py, line 2: `return 1 / x`\ncalled from 06_mlp.py, line 4: `f(0)`"
+    assert "by itself, look" not in problem.hints[-1]
+    wrong = told(tmp_path, code.replace("f(0)", "f('a')"))
+    assert wrong is not None
+    assert wrong.hints[-1].startswith("If other_file.py is right by itself, look at 06_mlp.py: what it hands over")
     noted = told(tmp_path, code.replace("f(0)", "try: f(0)\nexcept Exception as error: error.add_note('of 0'); raise"))
     assert noted is not None and noted.evidence.endswith("called from 06_mlp.py, line 4: `try: f(0)`\nof 0")
 

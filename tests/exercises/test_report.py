@@ -158,3 +158,9 @@ def test_a_folder_that_cannot_be_written_to(wrong: Report, monkeypatch: pytest.M
 
     monkeypatch.setattr("vitscratch.exercises.hints.write_atomically", fails)
     assert next_hint(wrong, True) == 1
+
+
+def test_in_brief_what_is_to_be_minded_is_said() -> None:
+    report = replace(OK, outcomes=(Passed("it runs"), Passed("it is fast", "late")))
+    assert report.brief() == f"{report.line()}\n  right   it is fast; but late"
+    assert replace(OK, outcomes=(Passed("it runs"),)).brief() == report.line()

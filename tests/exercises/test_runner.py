@@ -318,7 +318,12 @@ def test_the_evidence_says_what_the_code_was_called_with(tmp_path: Path) -> None
 def test_an_instruction_is_no_mistake(tmp_path: Path) -> None:
     report = run(tmp_path, "def double(x):\n    raise NotImplementedError('write double: x twice')\n")
     assert report.status == "not begun" and not report.ok
-    assert "to do   write double: x twice" in report.text() and "WRONG" not in report.text()
+    to_do, line, *_ = report.text().splitlines()[1:]
+    assert to_do == "  to do   write double: x twice" and "WRONG" not in report.text()
+    assert line.startswith("          01_double.py, line 2: `raise NotImplementedError(") and "delete this line" in line
+    noted = "    try:\n        raise NotImplementedError('write it')\n    except NotImplementedError as e:\n"
+    report = run(tmp_path, f"def double(x):\n{noted}        e.add_note('called as in double(0)')\n        raise\n")
+    assert "called as in" not in report.text() and "write it" in report.text()
     half = run(tmp_path, "def double(x):\n    if x: raise NotImplementedError('the rest')\n    return 0\n")
     assert half.status == "wrong" and half.outcomes[0] == Passed("0 stays 0")
 
@@ -360,6 +365,9 @@ def test_earlier_exercises_can_be_imported(tmp_path: Path) -> None:
     assert report.problem is not None
     called = "called from 02_triple.py, line 3: `return add(x, x + x)`"
     assert report.problem.evidence == f"06_mlp.py, line 2: `return x + y + None`\n{called}"
+    report = run(tmp_path, "from mlp import Add\n", TRIPLE)
+    assert report.problem is not None and report.problem.what.endswith("; nearest: add")
+    assert report.problem.hints[0].startswith("Which names does the file that you import from define?")
     (tmp_path / names["mlp"].file_name).write_text("def add(x, y)\n")
     report = run(tmp_path, "from mlp import add\ndef triple(x):\n    return add(x, x + x)\n", TRIPLE)
     assert report.problem is not None and report.problem.evidence == "06_mlp.py, line 1: `def add(x, y)`"
@@ -399,12 +407,12 @@ def test_without_forking_waiting_ends_by_the_clock(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "code", "status"),
     [
-        ([("passed", {"what": "it"}), ("done", {"count": 1})], 0, "ok"),
-        ([("passed", {"what": "it"}), ("done", {"count": 2})], 0, "error"),
-        ([("passed", {"what": "it"}), ("done", {"count": 1})], 1, "error"),
-        ([("passed", {"what": "it"}), ("done", {"count": 1})], -9, "error"),
-        ([("passed", {"what": "it"}), ("done", {"count": 1})], None, "error"),
-        ([("passed", {"what": "it"})], 0, "error"),
+        ([("passed", {"what": "it", "but": ""}), ("done", {"count": 1})], 0, "ok"),
+        ([("passed", {"what": "it", "but": ""}), ("done", {"count": 2})], 0, "error"),
+        ([("passed", {"what": "it", "but": ""}), ("done", {"count": 1})], 1, "error"),
+        ([("passed", {"what": "it", "but": ""}), ("done", {"count": 1})], -9, "error"),
+        ([("passed", {"what": "it", "but": ""}), ("done", {"count": 1})], None, "error"),
+        ([("passed", {"what": "it", "but": ""})], 0, "error"),
         ([], 0, "error"),
     ],
 )

@@ -33,7 +33,7 @@ def report(
     return read_report(student, DOUBLE, request, code)
 
 
-PASSED = json.dumps({"kind": "passed", "what": "0 stays 0"})
+PASSED = json.dumps({"kind": "passed", "what": "0 stays 0", "but": "late"})
 LOOP = "Which loop, or which call that waits, is this line in, and what ends it?"
 CRASH = "Python itself stopped at this line: memory that is not yours, or an endless recursion."
 MEMORY = "How much does this file keep: which list or tensor grows in a loop, and how many numbers has the largest one?"
@@ -104,5 +104,6 @@ def test_a_process_that_ended_before_the_students_file_was_run(tmp_path: Path) -
 )
 def test_only_who_said_all_and_counted_rightly_passes(said: tuple[str, ...], tmp_path: Path) -> None:
     assert not report(tmp_path, 0, None, said).ok
-    assert report(tmp_path, 0, None, (PASSED, '{"kind": "done", "count": 1}')).ok
+    right = report(tmp_path, 0, None, (PASSED, '{"kind": "done", "count": 1}'))
+    assert right.ok and str(right.outcomes[0]) == "0 stays 0; but late"
     assert not report(tmp_path, 1, None, (PASSED, '{"kind": "done", "count": 1}')).ok

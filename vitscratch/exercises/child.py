@@ -132,7 +132,7 @@ def _examine(student: ModuleType, checker: ModuleType, request: Request, outcome
                 _say_origin(request, outcomes)
                 break
             assert isinstance(outcome, Passed), f"a check yielded {outcome!r}"
-            outcomes.say("passed", what=outcome.what)
+            outcomes.say("passed", **asdict(outcome))
         assert outcomes.count, "a check yielded nothing"
     outcomes.say("done", count=outcomes.count)
 

@@ -59,9 +59,13 @@ def is_students(file: str, student: Path) -> bool:
     path = Path(file)
     if path == student:
         return True
-    libraries = any(path.is_relative_to(one) for one in (PACKAGE, STANDARD))
-    installed = not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
-    return path.is_relative_to(student.parent) and not libraries and not installed
+    return path.is_relative_to(student.parent) and not is_a_librarys(path)
+
+
+def is_a_librarys(path: Path) -> bool:
+    """Whether a source file is this package's, Python's own, or was installed."""
+    ours = any(path.is_relative_to(one) for one in (PACKAGE, STANDARD))
+    return ours or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
 
 
 _MEMORY = "the code asks for more memory than the checker gives"
@@ -89,12 +93,17 @@ def explain(error: BaseException, student: Path) -> Problem | None:
             notes = []
         if lines[-1].file != student and (own := [line for line in lines if line.file == student]):
             notes = [f"called from {own[-1]}", *notes]
+            if isinstance(error, RuntimeError | TypeError):
+                hints = (*hints, _IMPORTED.format(own=student.name, other=lines[-1].file.name))
         return replace(_problem(what, lines[-1], hints, notes), step=getattr(error, "step", STEP))
     if isinstance(error, Exception) and (name := _names_student(error, student)):
         what = f"{name} cannot be used as the exercise does: {_text(error)}"
         if isinstance(error, AttributeError) and error.name in _OF_MODULE:
             what = f"{name} was not set up as a torch module: super().__init__() has not run"
-        return _problem(what, Line(student, _line_of(student, name)), _SIGNATURE, notes)
+        where = Line(student, _line_of(student, name))
+        no_init = name.endswith(".__init__") and where.text().lstrip().startswith("class ")
+        hints = _NO_FORWARD if "missing the required" in what else _NO_INIT if no_init else _SIGNATURE
+        return _problem(what, where, hints, notes)
     return None
 
 
@@ -137,6 +146,14 @@ _SYNTAX = (
     "Python cannot read this line; look at it and at the one above it: a bracket, a colon, an indentation.",
     "Run the file by itself, `python FILE`: Python puts a mark under the place where it stopped understanding.",
 )
+_NO_FORWARD = (
+    "Is there a `def forward`, spelled so, and at the indentation of `def __init__`, so that it belongs to the class?",
+    "What stands further in than `def __init__` is a part of __init__.",
+)
+_NO_INIT = (
+    "Is there a `def __init__`, spelled so, with two underscores on both sides, and further in than `class`?",
+    "Compare it with the stub's, letter by letter; without one, the class takes no arguments.",
+)
 _SIGNATURE = (
     "The stub has the names of the arguments; the exercise calls with just these, as keywords.",
     "A class derives from nn.Module, calls super().__init__() first, and has a method forward; `vitscratch exercises "
@@ -146,6 +163,65 @@ _ERROR = (
     "Look at the line: print the shapes of what goes into it.",
     "Run that line by itself on a small tensor in a Python session, and compare each shape with the stub's.",
 )
+# What an error says, as a pattern -> what to do about it, whatever its kind.
+_SAID = {
+    r"'tuple' object is not callable": (
+        "What is called here is a tuple. Is there a comma at the end of the line that made it? `a = b,` makes one.",
+        "Look at the line in __init__ that makes what this line calls.",
+    ),
+    r"'tuple' object has|Tensor, not tuple|operand type.*'tuple'|can only concatenate tuple": (
+        "Something in this line is a tuple: several things, as a function returns them that has a comma in its return.",
+        "Take it apart where you get it, `output, weights = ...`, or take its first, `...[0]`.",
+    ),
+    r"missing \d+ required|positional arguments? but|unexpected keyword argument|multiple values for": (
+        "Compare this call with the line `def` of what it calls: which argument is missing, surplus, or misnamed?",
+        "`self.mlp = MLP(embed_dim, mlp_dim)` builds a layer in __init__, `self.mlp(x)` calls it in forward; MLP alone "
+        "is the class.",
+    ),
+    r"'float' object cannot be interpreted|(element of type|but got) float": (
+        "A size has to be a whole number. Which of those in this line is not?",
+        "`/` gives a float, 8.0, even where it comes out even; `//` gives a whole number, 8.",
+    ),
+    r"must be tuple of Tensors, not Tensor|(cat|stack)\(\) received an invalid": (
+        "torch.cat and torch.stack take a list of tensors. What do they get here?",
+        "torch.cat([a, b], dim=1): one list, and then the axis.",
+    ),
+    r"values to unpack": (
+        "How many things come at once here, and how many names stand on the left?",
+        "A loop over a dict gives its keys; `for name, tensor in state_dict.items()` gives both.",
+    ),
+    r"dictionary changed size during iteration": (
+        "A loop runs over the same dict that its body writes into. Which of the two should be another one?",
+        "Begin with an empty dict, `out = {}`, and write into that; `out = state_dict` is only another name for it.",
+    ),
+    r"is not a Module subclass": (
+        "nn.Sequential takes modules one after the other, nn.ModuleList takes a list of them. What does it get here?",
+        "nn.Sequential(*[Block() for _ in range(depth)]) hands over what is in the list, each made by its own call.",
+    ),
+    r"must be Tensor, not (?!tuple|NoneType)[A-Z]|for [+@*]: '(Tensor|Parameter)' and '[A-Z]": (
+        "A layer stands where a tensor is wanted: was it built where it should have been called?",
+        "nn.GELU(x) builds a layer; nn.GELU()(x) calls one, as does self.act(x), or a function, F.gelu(x).",
+    ),
+    r"The size of tensor a": (
+        "Write the two shapes below each other, aligned on the right: each pair of sizes (of a product @, all but the "
+        "last two) has to be equal, or one of them 1. Which pair is not?",
+        "A sum or a mean loses its axis without keepdim=True; unsqueeze, or [:, None], makes one of size 1.",
+    ),
+    r"shapes cannot be multiplied": (
+        "A linear layer takes a last axis of the size that it was made with; a product needs as many columns on the "
+        "left as rows on the right. Which side is not as you meant it?",
+        "Look at the line of __init__ that makes the layer, and at the order of its sizes; or at a transpose before "
+        "this line.",
+    ),
+    r"is invalid for input of size": (
+        "Multiply the sizes that this line asks for, and those that the tensor has: the two products have to be equal.",
+        "Where does each size come from? All should come from the tensor's own shape, or from what __init__ was given.",
+    ),
+    r"Sizes of tensors must match except in dimension": (
+        "Every axis has to be equal but the one along which you put them together (dim). Which one is not?",
+        "What comes once for each picture has to be expanded to the batch, x.shape[0], before; tokens are axis 1.",
+    ),
+}
 _DTYPE = (
     "Look at the line: print the .dtype of each tensor in it.",
     "Labels and places are whole numbers (int64), comparisons are bool; pictures, weights and means have a fraction: "
@@ -171,11 +247,21 @@ _NAME = (
 )
 _ATTRIBUTE = (
     _SPELLED,
-    "Run `dir(thing)` in a Python session, for what stands before the dot: it lists the names that are there.",
+    "Run `dir(thing)` in a Python session, for what stands before the dot: it lists the names that are there. A class "
+    "of your own has what its __init__ keeps as self.something, not what the library's may have.",
 )
 _IMPORT = (
     "Is the name spelled as in the library's documentation, and is the library installed?",
     "Import it in a Python session: `import thing`, then `dir(thing)` lists the names that are there.",
+)
+_IMPORT_OF_OWN = (
+    "Which names does the file that you import from define? Compare them letter by letter, capitals included.",
+    "`from mlp import MLP` takes the class MLP out of 06_mlp.py; the names are those of the stubs.",
+)
+_NOT_THERE = "Is {file} in the folder of this file, under this name?"
+_IMPORTED = (
+    "If {other} is right by itself, look at {own}: what it hands over, and the order of the sizes where it makes this "
+    "layer."
 )
 _HINTS: tuple[tuple[type[BaseException], tuple[str, ...]], ...] = (
     (ImportError, _IMPORT),
@@ -189,6 +275,13 @@ _HINTS: tuple[tuple[type[BaseException], tuple[str, ...]], ...] = (
 def _hints(error: BaseException, text: str) -> tuple[str, ...]:
     """By the error's kind; torch tells wrong dtypes in several kinds and many words."""
     of_kind = next((hints for kind, hints in _HINTS if isinstance(error, kind)), _ERROR)
+    if isinstance(error, ImportError) and (own := next((one for one in EXERCISES if one.name == error.name), None)):
+        absent = isinstance(error, ModuleNotFoundError)
+        return (_NOT_THERE.format(file=own.file_name) if absent else _IMPORT_OF_OWN[0], _IMPORT_OF_OWN[1])
+    if isinstance(error, RuntimeError | TypeError | AttributeError | ValueError):
+        for said, hints in _SAID.items():
+            if re.search(said, text):
+                return hints
     dtype = r"dtype|scalar type|not implemented for '|Got: \w+$|requires? floating point"
     return _DTYPE if of_kind is _ERROR and re.search(dtype, text) else of_kind
 
@@ -197,9 +290,8 @@ def _problem(what: str, where: Line, hints: tuple[str, ...], notes: Sequence[str
     return Problem(shorten(what, 400), "\n".join([str(where), *notes]), STEP, hints)
 
 
-def _describe(error: BaseException) -> tuple[str, tuple[str, ...]]:
-    """What happened, and two hints, for an error that was raised in the student's code or called from it."""
-    text = _text(error)
+def _stopped(error: BaseException, text: str) -> tuple[str, tuple[str, ...]] | None:
+    """The same for what ends, waits, or takes too much, rather than computes something wrong; None for all else."""
     if isinstance(error, SystemExit):
         return "the code ends the program: sys.exit(), exit() or quit()", (
             "A file that is imported only defines things; nothing in it may end the program.",
@@ -233,10 +325,23 @@ def _describe(error: BaseException) -> tuple[str, tuple[str, ...]]:
             "Which loop is this line in, and what ends it?",
             "Take the print away, or print shapes instead of tensors.",
         )
+    return None
+
+
+def _describe(error: BaseException) -> tuple[str, tuple[str, ...]]:
+    """What happened, and two hints, for an error that was raised in the student's code or called from it."""
+    text = _text(error)
+    if stopped := _stopped(error, text):
+        return stopped
     if "before Module.__init__() call" in text:
         return f"the code ends with {text}: super().__init__() has to run first", (
             "What has to happen in __init__ of a torch module before it gets its first layer?",
             "The first line of __init__ is the one of the stub: a call of the same method of nn.Module.",
+        )
+    if isinstance(error, NotImplementedError) and "Module [ModuleList]" in text:
+        return f"the code ends with {text}", (
+            "What does nn.ModuleList do besides keeping modules in order? It cannot be called.",
+            "A loop calls them one after the other, `for block in self.blocks:`; or keep them in nn.Sequential.",
         )
     if isinstance(error, TypeError | AttributeError) and "NoneType" in text:
         return f"the code ends with {text}; perhaps a function without a return gave it None", _NONE
@@ -276,7 +381,12 @@ def _nearest(error: BaseException) -> str:
         name, there = error.name or "", [*_names_around(error.__traceback__), *dir(builtins)]
     elif isinstance(error, AttributeError) and error.name:
         name, there = error.name, _dir(error.obj)
-    near = get_close_matches(name, there, n=1, cutoff=0.75)  # `range` is not near `rearrange`
+        of_torch = {
+            one for cls in type(error.obj).__mro__ if cls.__module__.startswith("torch.nn.modules") for one in vars(cls)
+        }  # so many that nearly every name is near one of them
+        there = [one for one in there if one not in of_torch or get_close_matches(name, [one], cutoff=0.9)]
+    capitals = [one for one in there if one.lower() == name.lower()]
+    near = capitals or get_close_matches(name, there, n=1, cutoff=0.75)  # `range` is not near `rearrange`
     return f"; nearest: {near[0]}" if near else ""
 
 

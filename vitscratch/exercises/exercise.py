@@ -14,6 +14,13 @@ class Passed:
     what: str
     """A statement of fact: "every row of the weights sums to one"."""
 
+    but: str = ""
+    """What an exercise that uses this one will mind."""
+
+    def __str__(self) -> str:
+        """Both: "it runs; but late"."""
+        return self.what + (f"; but {self.but}" if self.but else "")
+
 
 @dataclass(frozen=True)
 class Problem:

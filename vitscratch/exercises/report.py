@@ -74,6 +74,11 @@ class Report:
             return f"{title} wrong{known}"
         return f"{title} {'checker error' if self.status == 'error' else self.status}"
 
+    def brief(self) -> str:
+        """The same, and below it what is right, but has something to mind."""
+        minded = [outcome for outcome in self.outcomes if isinstance(outcome, Passed) and outcome.but]
+        return clean("\n".join([self.line(), *(f"  right   {outcome}" for outcome in minded)]))
+
     def text(self, hints: int = 0) -> str:
         """All of it, for a student.
 
@@ -81,9 +86,10 @@ class Report:
             hints: how many to show, from 0.
         """
         lines = [self.line() + f"  ({self.file})"]
-        lines += [f"  right   {outcome.what}" for outcome in self.outcomes if isinstance(outcome, Passed)]
+        lines += [f"  right   {outcome}" for outcome in self.outcomes if isinstance(outcome, Passed)]
         if self.status == "not begun" and self.problem:
-            lines += _indented("to do", [self.problem.what])
+            line = self.problem.evidence.partition("\n")[0]  # the others say what it was called with
+            lines += _indented("to do", [self.problem.what, f"{line} (delete this line when that is written)"])
             lines += self._read()
         elif self.problem:
             lines += self._about(self.problem, hints)
@@ -98,7 +104,7 @@ class Report:
 
     def _about(self, problem: Problem, hints: int) -> list[str]:
         evidence = problem.evidence.splitlines()
-        if any(f"{name}(" in problem.evidence for name in OURS):
+        if any(f"{name}(" in problem.evidence for name in OURS) or "Try it: " in problem.evidence:
             evidence += [f"(to see it yourself: vitscratch exercises try {shlex.quote(str(self.file))})"]
         lines = _indented("WRONG", [problem.what, *evidence, f"step: {problem.step}"])
         if problem.mistake:
@@ -126,7 +132,7 @@ class Report:
             "exercise": self.exercise.name,
             "number": self.exercise.number,
             "status": self.status,
-            "right": [clean(outcome.what) for outcome in self.outcomes if isinstance(outcome, Passed)],
+            "right": [clean(str(outcome)) for outcome in self.outcomes if isinstance(outcome, Passed)],
             "problem": problem and {
                 "what": clean(problem.what),
                 "evidence": clean(problem.evidence),

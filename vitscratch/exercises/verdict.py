@@ -26,7 +26,7 @@ def read_report(path: Path, exercise: Exercise, request: Request, code: int | No
     """
     folder = Path(request.folder)
     messages = _messages(folder / OUTCOMES, request.token)
-    passed = tuple(Passed(message["what"]) for message in messages if message["kind"] == "passed")
+    passed = tuple(Passed(message["what"], message["but"]) for message in messages if message["kind"] == "passed")
     size, printed = _printed(folder / PRINTED)
     report = Report(path, exercise, "ok", passed, printed=printed, printed_size=size)
     problems = [message for message in messages if message["kind"] == "problem"]
