@@ -168,9 +168,11 @@ def test_pairs_are_caught_and_named() -> None:
 
 UNKNOWN = {
     "scale by 1.7": ("scale", (SCALE, "scores / 1.7")),
+    "a root that is a product": ("scale", (SCALE, "scores * q.shape[-1] * -0.5")),
     "scale of 64": ("scale", (SCALE, "scores / 8")),
     "weights cubed": ("softmax", (SOFTMAX, "scores.softmax(dim=-1) ** 3")),
     "softplus": ("softmax", (SOFTMAX, "F.softplus(scores)")),
+    "no sum over the width": ("scores", (SCORES, "q * k"), (MIX, "output = weights * v")),
     "distances": ("scores", (SCORES, "-torch.cdist(q, k)")),
     "cosine": ("scores", (SCORES, "F.normalize(q, dim=-1) @ k.mT")),
     "position added": ("scores", (SCORES, f"{SCORES} + torch.arange(k.shape[-2])")),
@@ -215,15 +217,66 @@ def test_weights_that_are_read_off_are_said_to_be_so() -> None:
     """They are neither returned nor those of the values that are shown."""
     _, *edits = UNKNOWN["position added"]
     problem = outcome_of("attention", edited(RIGHT, *edits, (RETURN, "return output")))
-    assert problem is not None and "\nwith one-hot values, weights[" in problem.evidence
-    returned = outcome_of("attention", edited(RIGHT, *edits))
-    assert returned is not None and "\nweights[" in returned.evidence
+    assert problem is not None
+    first, second = problem.evidence.splitlines()
+    values, place, said = re.fullmatch(  # type: ignore[union-attr]
+        r"with v = (.*), of which the output is the weights: weights\[(.*)\] is (\S+); it should be .*", second
+    ).groups()
+    call = re.sub(r", draw\([^)]*\)\).*", f", {values})[{place}]", first)
+    student = module(edited(RIGHT, *edits, (RETURN, "return output")))
+    weight = eval(call, {**student.__dict__, "draw": draw})
+    assert float(weight) == pytest.approx(float(said), rel=1e-6)
+    problem = outcome_of("attention", edited(RIGHT, *edits))
+    assert problem is not None
+    code, place, said = re.fullmatch(  # type: ignore[union-attr]
+        r"weights = (.*); weights(\[.*\]) is (\S+); it should be .*", problem.evidence.splitlines()[1]
+    ).groups()
+    student = module(edited(RIGHT, *edits))
+    assert float(eval(code + place, {**student.__dict__, "draw": draw})) == pytest.approx(float(said), rel=1e-6)
+
+
+def test_weights_of_the_shape_of_queries_are_told() -> None:
+    _, *edits = UNKNOWN["no sum over the width"]
+    problem = outcome_of("attention", edited(RIGHT, *edits))
+    assert problem is not None and "Your weights have another shape" in problem.what
+    assert problem.evidence.endswith(
+        " returns a tuple of (3, 5, 6, 7) and (3, 5, 6, 7); it should return weights of (3, 5, 6, 6)"
+    )
+    for beside in (
+        "weights.mean(1)",
+        "v",
+        "output.clone()",
+        "weights, q.softmax(-1)",
+    ):  # no weights: the scale is what is wrong
+        other = outcome_of("attention", edited(RIGHT, (SCALE, "scores / 1.7"), (RETURN, f"return output, {beside}")))
+        assert other is not None and other.step == "scale" and "another shape" not in other.what
+
+
+def test_of_several_the_weights_are_shown() -> None:
+    _, *edits = UNKNOWN["position added"]
+    problem = outcome_of("attention", edited(RIGHT, *edits, (RETURN, "return output, scores, weights")))
+    assert problem is not None and ")[2]; weights[" in problem.evidence
 
 
 def test_a_mask_is_told() -> None:
-    _, *edits = UNKNOWN["neighbours alone"]
+    late = "scores.masked_fill(torch.ones_like(scores).tril(-4).bool(), -math.inf).softmax(-1)"
+    edits = ((SOFTMAX, late), (RETURN, "return output"))
     problem = outcome_of("attention", edited(RIGHT, *edits))
     assert problem is not None and problem.evidence.endswith("softmax over the rest of the keys: there is a mask")
+    first, second = problem.evidence.splitlines()
+    values, place = re.fullmatch(  # type: ignore[union-attr]
+        r"with v = (.*), of which the output is the weights: with 0.1 \* q, weights\[(.*)\] is 0; softmax never.*",
+        second,
+    ).groups()
+    call = re.sub(r", draw\([^)]*\)\)\[.*", f", {values})", first).replace("attention(1.5", "attention(0.1 * 1.5")
+    weights = eval(call, {**module(edited(RIGHT, *edits)).__dict__, "draw": draw})
+    assert float(weights[tuple(map(int, place.split(", ")))]) == 0 and float(weights.max()) < 0.5
+
+
+def test_more_keys_than_values_are_wide_are_told_without_a_line_to_type() -> None:
+    late = "q @ k.mT + (torch.arange(k.shape[-2]) if k.shape[-2] > 10 else 0)"
+    problem = outcome_of("attention", edited(RIGHT, (SCORES, late), (RETURN, "return output")))
+    assert problem is not None and "\nwith one-hot values: weights[" in problem.evidence
 
 
 @pytest.mark.parametrize(

@@ -212,3 +212,12 @@ def test_every_mistake_has_hints_and_none_gives_the_code(exercise: Exercise) -> 
         assert mistake.what.strip()
         for hint in mistake.hints:
             assert not any(len(line) > 12 and line in hint for line in code), f"{mistake.name}: {hint}"
+
+
+def test_the_table_of_the_tutorials_says_which_exercises_are_whose() -> None:
+    text = (Path(__file__).parents[2] / "tutorials" / "README.md").read_text()
+    rows = {file: cells for file, cells in re.findall(r"\]\((\d\d_\w+\.ipynb)\) \|.*\| ([\d, -]+) \|\n", text)}
+    assert len(rows) == 12
+    for tutorial, cells in rows.items():
+        of_it = [str(one.number) for one in EXERCISES if one.tutorial == tutorial]
+        assert cells == (", ".join(of_it) or "-"), tutorial

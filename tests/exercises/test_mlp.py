@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.exercises.students import edited, outcome_of
+from tests.exercises.students import edited, outcome_of, outcomes
 from vitscratch.exercises.checks.mlp import MISTAKES
+from vitscratch.exercises.exercise import Passed
 
 RIGHT = """
 import math
@@ -143,6 +144,21 @@ def test_unknown_mistake_is_placed(name: str) -> None:
     problem = outcome_of("mlp", edited(RIGHT, *edits))
     assert problem is not None
     assert problem.step == step, problem
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        ("{}", ""),
+        ("{}, None", "as [0] of a tuple: the block or model that calls it has to take it out"),
+        ("None, {}", "as [1] of a tuple: the block or model that calls it has to take it out"),
+        ("dict(it={})", "as ['it'] of a dict: the block or model that calls it has to take it out"),
+    ],
+)
+def test_an_output_in_a_tuple_is_right_and_said(returned: str, told: str) -> None:
+    first, *_, last = outcomes("mlp", edited(RIGHT, (OUT, f"return {returned.format(OUT.removeprefix('return '))}")))
+    assert isinstance(first, Passed) and isinstance(last, Passed)
+    assert first.but == told and str(first).endswith(f"tokens 2, 6, 13; but {told}" if told else "tokens 2, 6, 13")
 
 
 def test_a_frozen_parameter_is_told() -> None:

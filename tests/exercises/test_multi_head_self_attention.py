@@ -226,6 +226,8 @@ def P(*edits: tuple[str, str]) -> str:
 NAMED = {
     "attn_split_view": edited(RIGHT, (SPLIT, "return z.reshape(len(z), self.h, -1, self.k)")),
     "attn_split_view, packed": P((QKV, "q, k, v = self.qkv(x).reshape(3, b, self.h, n, self.k)")),
+    "attn_split_view, thirds": P((QKV, "q, k, v = (self.split(z) for z in self.qkv(x).reshape(3, b, n, d))")),
+    "attn_split_view, thirds of a picture": P((QKV, "q, k, v = (self.split(z) for z in self.qkv(x).reshape(b, 3, n, d).unbind(1))")),
     "attn_split_view, each": P((QKV, "q, k, v = (z.reshape(b, self.h, n, self.k) for z in self.qkv(x).chunk(3, -1))")),
     "attn_merge_reshape": edited(RIGHT, (MERGE, "z.reshape(b, n, d)")),
     "attn_softmax_queries": edited(RIGHT, (SOFTMAX, "scores.softmax(dim=-2)")),
@@ -446,6 +448,13 @@ def test_pairs_are_named() -> None:
 UNKNOWN = {
     "scale by 1.7": ("scale", (SCALE, "scores / 1.7")),
     "scale of 64": ("scale", (SCALE, "scores / 8")),
+    "values alone": ("weighted mean", (MIX, "z = v")),
+    "all of the values in every head": (
+        "merging heads",
+        (MIX, "z = (weights @ self.to_v(x)[:, None]).sum(1)"),
+        (MERGE, "z"),
+    ),
+    "the input projected": ("output projection", (OUT, "return self.out(x)")),
     "every score twice": ("scale", (SCORES, SCORES + " * 1.3")),
     "weights cubed": ("softmax", (SOFTMAX, "scores.softmax(dim=-1) ** 3")),
     "weights clipped": ("softmax", (SOFTMAX, "scores.softmax(dim=-1).clamp(max=0.3)")),
@@ -650,3 +659,16 @@ def test_queries_and_keys_alone_have_layers() -> None:
     problem = outcome_of(NAME, text)
     assert problem is not None
     assert set(str(problem.mistake).split(" + ")) == {"attn_value_is_input", "attn_no_out_proj"}, problem
+
+
+def test_values_that_are_not_mixed_are_no_mask() -> None:
+    problem = outcome_of("multi_head_self_attention", edited(RIGHT, (MIX, "z = v")))
+    assert problem and "each token gets its own value alone, whatever the weights are" in problem.evidence
+    assert "mask" not in problem.evidence
+
+
+def test_what_is_copied_together_is_named_together() -> None:
+    packed = "q, k, v = self.qkv(x).reshape(b, n, self.h, self.k, 3).permute(4, 0, 2, 1, 3)"
+    text = edited(P((QKV, packed)), (SCALE, "scores"), (SOFTMAX, "scores.softmax(dim=-1) / d ** 0.5"))
+    problem = outcome_of("multi_head_self_attention", text)
+    assert problem and problem.mistake == "attn_packing_per_head + attn_scale_after_softmax"

@@ -76,6 +76,12 @@ class PatchEmbedding(nn.Module):
     def forward(self, images):
         return self.net(images)
 """,
+    "a bias of its own": edited(
+        CONV,
+        ("self.proj =", "self.b = nn.Parameter(torch.zeros(embed_dim))\n        self.proj ="),
+        ("stride=patch_size", "stride=patch_size, bias=False"),
+        ("return x.flatten(2).transpose(1, 2)", "return x.flatten(2).transpose(1, 2) + self.b"),
+    ),
     "a dict": edited(CONV, ("return x.flatten(2).transpose(1, 2)", 'return {"grid": x, "tokens": x.flatten(2).mT}')),
     "the library": "from vitscratch import PatchEmbedding",
 }
@@ -156,6 +162,14 @@ UNKNOWN = {
         ("super().__init__()", "super().__init__()\n        self.b = nn.Parameter(torch.zeros(9, embed_dim))"),
         ("stride=patch_size)", "stride=patch_size, bias=False)"),
         (FLAT, FLAT + " + self.b"),
+    ),
+    "parameters: a layer for each patch": (
+        "You have several weights of the projection's size; there should be one, the same for every patch.",
+        LINEAR,
+        (
+            "self.to_token = nn.Linear(in_channels * patch_size * patch_size, embed_dim)",
+            "self.to_token = nn.ModuleList(nn.Linear(in_channels * patch_size**2, embed_dim) for _ in range(9))",
+        ),
     ),
     "projection: squared": ("The tokens are not patch times weight plus bias.", CONV, (FLAT, FLAT + " ** 2")),
     "cut: shape": ("The result has another shape than (batch, patches, embed_dim).", CONV, (FLAT, "x.flatten(2)")),
@@ -274,7 +288,18 @@ def test_a_buffer_in_single_precision_is_explained(right: str) -> None:
     text = edited(right, ("def forward(self, images):", "def forward(self, images):\n        images = images.float()"))
     problem = outcome_of("patch_embedding", text)
     assert problem and (problem.mistake, problem.step) == ("fixed_dtype", "cut")
+    assert problem.evidence.endswith("`images = images.float()` makes a tensor in torch.float32")
     assert_reproduced(problem, text)
+    text = edited(
+        text, ("        images = images.float()", "        images = (images * torch.tensor(3.0).sqrt()).float()")
+    )
+    problem = outcome_of("patch_embedding", text)
+    assert problem and "images = (images" in problem.evidence.splitlines()[1]
+    text = edited(
+        text, ("        images = (images *", "        y = torch.tensor(3.0).sqrt()\n        images = (images *")
+    )
+    problem = outcome_of("patch_embedding", text)  # a single number in float32 fits every tensor
+    assert problem and "images = (images" in problem.evidence.splitlines()[1]
 
 
 def test_every_mistake_is_tried() -> None:
@@ -352,3 +377,23 @@ def test_two_calls_that_differ_say_for_which_picture() -> None:
     problem = outcome_of("patch_embedding", edited(source, *edits))
     assert problem
     assert_reproduced(problem, edited(source, *edits))
+
+
+def test_a_size_that_is_nowhere_is_told_with_its_line() -> None:
+    problem = outcome_of("patch_embedding", edited(LINEAR, ("p = self.patch_size", "p = patch_size")))
+    assert problem and problem.evidence.splitlines()[1].endswith(", line 13: `p = patch_size`"), problem.evidence
+
+
+def test_a_layer_beside_the_projection_is_no_layer_for_each_patch() -> None:
+    spare = (
+        "super().__init__()",
+        "super().__init__()\n        self.spare = nn.Linear(in_channels * patch_size**2, embed_dim)",
+    )
+    problem = outcome_of("patch_embedding", edited(CONV, spare))
+    assert problem and problem.hints[0] == "Which of these layers does forward use, and what is the other one for?"
+
+
+def test_a_batch_that_is_a_number_is_no_size_of_the_layer() -> None:
+    two = edited(CONV, ("return x.flatten(2).transpose(1, 2)", "return x.reshape(2, x.shape[1], -1).transpose(1, 2)"))
+    with pytest.raises(RuntimeError, match="is invalid for input of size"):  # the runner tells its line
+        outcome_of("patch_embedding", two)

@@ -1,6 +1,9 @@
+import re
+
 import pytest
 
-from tests.exercises.students import edited, outcome_of
+from tests.exercises.students import edited, outcome_of, outcomes
+from vitscratch.exercises import Passed
 from vitscratch.exercises.checks.patchify import MISTAKES
 
 HEAD = "import torch\nimport torch.nn.functional as F\nfrom einops import rearrange\n"
@@ -53,6 +56,17 @@ def patchify(images, patch_size):
     return torch.stack([part.flatten(1) for row in rows for part in row.split(patch_size, dim=3)], dim=1)
 """,
     "the library": "from vitscratch.patches import patchify",
+    "filled": HEAD
+    + """
+def patchify(images, patch_size):
+    b, c, height, width = images.shape
+    p = patch_size
+    patches = torch.zeros(b, (height // p) * (width // p), c * p * p)
+    places = [(y, x) for y in range(0, height, p) for x in range(0, width, p)]
+    for i, (y, x) in enumerate(places):
+        patches[:, i] = images[:, :, y : y + p, x : x + p].flatten(1)
+    return patches
+""",
 }
 PERMUTE = "x = x.permute(0, 2, 4, 1, 3, 5)"
 WRONG = {
@@ -104,6 +118,13 @@ def test_what_is_right_passes(name: str) -> None:
     assert outcome_of("patchify", RIGHT[name]) is None
 
 
+@pytest.mark.parametrize(("name", "dtype"), [("loops", None), ("filled", "torch.float32")])
+def test_another_dtype_than_the_pictures_is_said_not_refused(name: str, dtype: str | None) -> None:
+    said = [one.but for one in outcomes("patchify", RIGHT[name]) if isinstance(one, Passed) and one.but]
+    assert len(said) == (dtype is not None)
+    assert all(f"{dtype} where the pictures are in torch.float64" in but for but in said)
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_known_mistakes_are_named(name: str) -> None:
     source, *edits = WRONG[name]
@@ -149,8 +170,17 @@ def test_the_number_shown_is_that_of_the_mistake_told_first(pattern: str, says: 
     problem = outcome_of("patchify", edited(EINOPS, ("(r s) (c p q)", pattern)))
     assert problem
     number, meaning = problem.evidence.splitlines()
-    assert number == f"patchify(pixels(3, 2, 21, 35), 7){says}"
+    assert number.startswith(f"patchify(pixels(3, 2, 21, 35), 7){says} (the patch in row ")
     assert meaning == "each pixel says where it is: 1000000 batch + 10000 channel + 100 row + column"
+
+
+def test_the_patch_that_is_shown_is_told_by_its_place() -> None:
+    slices = "images[:, :, y : y + patch_size, x : x + patch_size]"
+    problem = outcome_of("patchify", edited(RIGHT["loops"], (slices, "images[:, :, :patch_size, x : x + patch_size]")))
+    assert problem is not None
+    first, *_ = problem.evidence.splitlines()
+    index, row, column = map(int, re.search(r"\)\[\d, (\d+), .*row (\d), column (\d) of patches", first).groups())  # type: ignore[union-attr]
+    assert (row, column) == divmod(index, 5) and row > 0  # 21 x 35 px, in patches of 7: the first row is right
 
 
 def test_numpys_advice_to_detach_is_not_passed_on() -> None:
@@ -192,3 +222,9 @@ def test_of_many_tensors_that_do_not_fit_each_shape_is_told_once() -> None:
     with pytest.raises(RuntimeError, match="stack expects each tensor to be equal size") as raised:
         outcome_of("patchify", edited(RIGHT["loops"], edit))
     assert raised.value.__notes__[1] == "stack of some (3, 98) and (3, 0)"
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_batch_that_is_a_number_is_no_side_of_a_patch(batch: int) -> None:
+    with pytest.raises(RuntimeError, match="is invalid for input of size"):  # the runner tells its line
+        outcome_of("patchify", edited(VIEW, ("images.reshape(b,", f"images.reshape({batch},")))

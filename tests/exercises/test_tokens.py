@@ -109,6 +109,10 @@ UNKNOWN = {
         (CAT, "torch.cat([cls, cls, x], dim=1)[:, :]"),
         (ADD, "return x"),
     ),
+    "position embedding: a row short": (
+        "You make a position for each patch, and none for the class token; there should be N + 1.",
+        (POS, FEW),
+    ),
     "class token: in the place of a patch": (
         "The result has another shape than (batch, 1 + patches, embed_dim).",
         (CAT, "torch.cat([cls, x[:, 1:]], dim=1)"),
@@ -338,3 +342,10 @@ def test_nothing_false_is_said_of_a_buffer() -> None:
     problem = outcome_of("tokens", edited(RIGHT_ONE, *WRONG["tok_not_parameter: buffer"]))
     assert problem and problem.evidence.endswith("; pos_embed (1, 8, 11) is a buffer")
     assert "saved" not in problem.what and "GPU" not in problem.what
+
+
+def test_tokens_in_a_tuple_are_taken_out_of_it_in_the_evidence() -> None:
+    text = edited(RIGHT_ONE, (ADD, "return x, self.pos_embed"))
+    problem = outcome_of("tokens", text)
+    assert problem and problem.mistake == "tok_no_position" and ")[0][" in problem.evidence
+    assert_reproduced(problem, text)

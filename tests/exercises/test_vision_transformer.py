@@ -156,6 +156,8 @@ class VisionTransformer'''), ("        " + CLS, "        self.embed = Embed(num_
         self.norms2 = nn.ModuleList(nn.LayerNorm(embed_dim, eps=1e-6) for _ in range(depth))
         self.mlps = nn.ModuleList(nn.Sequential(nn.Linear(embed_dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, embed_dim)) for _ in range(depth))'''), (
         LOOP, "for n1, a, n2, m in zip(self.norms1, self.attentions, self.norms2, self.mlps):\n            x = x + a(n1(x))\n            x = x + m(n2(x))")),
+    "a bias of its own": edited(OWN, ("nn.Conv2d(in_channels, embed_dim, patch_size, patch_size)", "nn.Conv2d(in_channels, embed_dim, patch_size, patch_size, bias=False)"), (
+        "        self.cls_token =", "        self.b = nn.Parameter(torch.zeros(embed_dim))\n        self.cls_token ="), ("flatten(2).transpose(1, 2)", "flatten(2).transpose(1, 2) + self.b")),
     "square only": edited(OWN, ("sides = image_size if isinstance(image_size, tuple) else (image_size, image_size)", "sides = (image_size // 1,) * 2")),
     "lazy head": edited(LIBRARY, ("nn.Linear(embed_dim, num_classes)", "nn.LazyLinear(num_classes)")),
     "lazy convolution": edited(OWN, ("nn.Conv2d(in_channels, embed_dim,", "nn.LazyConv2d(embed_dim,")),
@@ -223,6 +225,7 @@ MODEL = {  # mistakes of the model; edits of LIBRARY
     "vit_norm_before_blocks": ((LOOP, f"x = self.norm(x)\n        {LOOP}"), ("x = block(x)\n        x = self.norm(x)", "x = block(x)")),
     "vit_final_norm_other: batch": ((NORM, "self.norm = nn.BatchNorm1d(embed_dim)"), ("x = self.norm(x)", "x = self.norm(x.mT).mT")),
     "vit_first_picture: x[0]": (("x[:, 0]", "x[0]"),),
+    "vit_depth_ignored: in steps of two": (("in self.blocks:", "in self.blocks[::2]:"),),
     "vit_depth_ignored: returned early": (("x = block(x)", "x = block(x)\n            break"),),
     "tok_global_name: positions": (("1 + self.patch_embed.num_patches", "197"),),
     "mlp_hidden_is_embed": (("EncoderBlock(embed_dim, num_heads, mlp_dim)", "EncoderBlock(embed_dim, num_heads, embed_dim)"),),
@@ -677,3 +680,209 @@ def test_positions_on_their_grid() -> None:
 def test_what_is_nan_twice_is_no_chance() -> None:
     problem = outcomes("vision_transformer", edited(LIBRARY, (RETURN, f"{RETURN} * float('nan')")))[-1]
     assert isinstance(problem, Problem) and "is nan; it should be" in problem.evidence, problem
+
+
+ENCODER = (
+    (BLOCKS, "self.blocks = nn.TransformerEncoder(nn.TransformerEncoderLayer(ARGUMENTS), depth, enable_nested_tensor=False)"),
+    (LOOP, "x = self.blocks(x)"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "mistake"),
+    [
+        ('activation="gelu"', "enc_post_norm + enc_eps_1e-5"),
+        ('activation="gelu", norm_first=True', "enc_eps_1e-5"),
+        ("layer_norm_eps=1e-6, norm_first=True", "mlp_relu"),
+    ],
+)
+def test_defaults_of_torchs_encoder_are_named(more: str, mistake: str) -> None:
+    arguments = f"embed_dim, num_heads, mlp_dim, dropout=0.0, batch_first=True, {more}"
+    (blocks, encoder), loop = ENCODER
+    problem = outcome_of("vision_transformer", edited(LIBRARY, (blocks, encoder.replace("ARGUMENTS", arguments)), loop))
+    assert problem and (problem.mistake, problem.step) == (mistake, "encoder blocks")
+
+
+TOKENS = """
+class Tokens(nn.Module):
+    def __init__(self, n, d):
+        super().__init__()
+        self.first, self.pos = nn.Parameter(torch.randn(1, 1, d)), nn.Parameter(torch.randn(1, 1 + n, d))
+
+    def forward(self, x):
+        return torch.cat([self.first.expand(len(x), -1, -1), x], dim=1) + self.pos
+
+
+class VisionTransformer"""
+OWN_TOKENS = edited(
+    LIBRARY,
+    ("\nclass VisionTransformer", TOKENS),
+    (CLS, f"{CLS}\n        self.tokens = Tokens(self.patch_embed.num_patches, embed_dim)"),
+    ("        cls = self.cls_token.expand(len(x), -1, -1)\n", ""),
+    (CAT, "self.tokens(x)"),
+)
+
+
+def test_of_two_tables_that_which_forward_reads_is_taken() -> None:
+    problem = outcome_of("vision_transformer", edited(OWN_TOKENS, (f"        {ADD}\n", "")))
+    assert problem and problem.what == "You have parameters that the logits do not depend on; there should be none."
+    assert problem.evidence.endswith("not needed: cls_token, pos_embed")
+
+
+def test_what_has_no_gradient_is_no_reason_to_take_another_table() -> None:
+    """Nor is a norm's weight a class token: one that is not used is told as what it is."""
+    spare = (
+        CLS,
+        f"{CLS}\n        self.cls_token.requires_grad_(False)\n        self.spare = nn.Parameter(self.cls_token + 1)",
+    )
+    problem = outcome_of("vision_transformer", edited(LIBRARY, spare))
+    assert problem and problem.evidence.endswith("not needed: spare")
+    norm = (CLS, f"{CLS}\n        self.first = nn.LayerNorm(embed_dim, eps=1e-6)")
+    unused = edited(LIBRARY, norm, ("self.patch_embed(images)", "self.first(self.patch_embed(images))"), (CAT, "x"))
+    problem = outcome_of("vision_transformer", edited(unused, (ADD, "x = x + self.pos_embed[:, 1:]")))
+    assert problem and "class token" in problem.step
+
+
+SECOND = """
+class Second(nn.Module):
+    def __init__(self, d, h, m):
+        super().__init__()
+        self.block = EncoderBlock(d, h, m)
+
+    def forward(self, x, skip=True):
+        return x if skip else self.block(x)
+
+
+class VisionTransformer"""
+EMBED = """
+class Embed(nn.Module):
+    def __init__(self, c, d, p):
+        super().__init__()
+        self.proj, self.e = nn.Conv2d(c, d, p, p, bias=False), nn.Parameter(torch.zeros(d, 1, 1))
+
+    def forward(self, images):
+        return self.proj(images) + self.e
+
+
+class VisionTransformer"""
+BY_HAND = "self.gain, self.bias = (nn.Parameter(make(embed_dim)) for make in (torch.ones, torch.zeros))"
+
+
+@pytest.mark.parametrize(
+    ("right", "edits"),
+    [
+        pytest.param(
+            LIBRARY,
+            (
+                ("EncoderBlock(embed_dim, num_heads", "Second(embed_dim, num_heads"),
+                ("\nclass VisionTransformer", SECOND),
+                ("x = block(x)", "x = block(x, False)"),
+            ),
+            id="a block that is called with False",
+        ),
+        pytest.param(
+            OWN,
+            (
+                ("\nclass VisionTransformer", EMBED),
+                ("nn.Conv2d(in_channels, embed_dim, patch_size, patch_size)", "Embed(in_channels, embed_dim, patch_size)"),
+                (NORM, BY_HAND),
+                ("self.norm(x)", "F.layer_norm(x, x.shape[-1:], self.gain, self.bias, 1e-6)"),
+            ),
+            id="a bias beside the projection, and one further out",
+        ),
+    ],
+)  # fmt: skip
+def test_right_ways_to_call_a_block_and_to_keep_a_bias(right: str, edits: tuple[tuple[str, str], ...]) -> None:
+    assert outcome_of("vision_transformer", edited(right, *edits)) is None
+
+
+@pytest.mark.parametrize(
+    ("edits", "mistake", "says"),
+    [
+        ((), "tok_pos_twice", "there are several tables of positions: "),
+        (((f"        {ADD}\n", ""), (CAT.replace("torch.cat([cls, x], dim=1)", "self.tokens(x)"), "self.tokens(x + self.pos_embed)"), ("1 + self.patch_embed.num_patches, embed_dim)", "self.patch_embed.num_patches, embed_dim)")),
+         "tok_pos_twice", "there are several tables of positions: "),
+        ((("1 + self.patch_embed.num_patches, embed_dim)", "1, embed_dim)"),), None, "with pos_embed at 0 it would be right"),
+    ],
+)  # fmt: skip
+def test_parameters_that_come_to_the_tokens_besides(
+    edits: tuple[tuple[str, str], ...], mistake: str | None, says: str
+) -> None:
+    problem = outcome_of("vision_transformer", edited(OWN_TOKENS, (f"        {CLS}\n", ""), *edits))
+    assert problem and (problem.mistake, problem.step) == (mistake, "position embedding")
+    assert says in problem.evidence
+
+
+def test_a_table_that_is_a_row_short() -> None:
+    problem = outcome_of("vision_transformer", edited(LIBRARY, ("1 + self.patch_embed", "self.patch_embed")))
+    assert problem and problem.step == "position embedding"
+    assert problem.what == "You make a position for each patch, and none for the class token; there should be N + 1."
+    assert "x = x + self.pos_embed" in problem.evidence
+
+
+@pytest.mark.parametrize("batch", [2, 3])
+def test_a_batch_that_is_a_number_is_no_size_of_the_model(batch: int) -> None:
+    with pytest.raises(RuntimeError, match="Sizes of tensors must match"):  # the runner tells its line
+        outcome_of("vision_transformer", edited(LIBRARY, ("expand(len(x), -1, -1)", f"expand({batch}, -1, -1)")))
+
+
+@pytest.mark.parametrize(
+    ("order", "what"),
+    [
+        (
+            "image_size, patch_size, embed_dim, in_channels",
+            "You swap in_channels and embed_dim where the patch embedding",
+        ),
+        ("image_size, in_channels, patch_size, embed_dim", "You have no weight that makes tokens of patches"),
+    ],
+)
+def test_sizes_of_the_patch_embedding_in_another_order(order: str, what: str) -> None:
+    text = edited(
+        LIBRARY, ("PatchEmbedding(image_size, patch_size, in_channels, embed_dim)", f"PatchEmbedding({order})")
+    )
+    problem = outcome_of("vision_transformer", text)
+    assert problem and (problem.mistake, problem.step) == (None, "patch embedding") and problem.what.startswith(what)
+    assert "PatchEmbedding(image_size, patch_size, in_channels, embed_dim)" in problem.hints[1]
+
+
+def test_the_width_of_the_hidden_layer_comes_from_the_line_that_makes_a_block() -> None:
+    wide = ("EncoderBlock(embed_dim, num_heads, mlp_dim)", "EncoderBlock(embed_dim, num_heads, 4 * embed_dim)")
+    problem = outcome_of("vision_transformer", edited(LIBRARY, wide))
+    assert problem and problem.what.startswith("You make the hidden layer of your blocks of another width")
+    assert "EncoderBlock(embed_dim, num_heads, mlp_dim)" in problem.hints[1]
+
+
+def test_parameters_that_multiply_the_tokens_are_not_added() -> None:
+    gamma = (
+        (CLS, f"{CLS}\n        self.gamma = nn.Parameter(torch.ones(embed_dim))"),
+        (ADD, "x = self.gamma * (x + self.pos_embed)"),
+    )
+    problem = outcome_of("vision_transformer", edited(LIBRARY, *gamma))
+    assert problem and "at 0 it would be right" not in problem.evidence
+
+
+def test_a_class_token_that_is_detached_is_the_class_token() -> None:
+    extra = (CLS, f"{CLS}\n        self.extra = nn.Parameter(torch.zeros(1, 1, embed_dim))")
+    late = (
+        ("self.cls_token.expand", "self.cls_token.detach().expand"),
+        ("x = self.norm(x)", "x = self.norm(x) + self.extra"),
+    )
+    problem = outcome_of("vision_transformer", edited(LIBRARY, extra, *late))
+    assert problem and "first token" not in problem.what and "extra" in problem.evidence
+
+
+def test_of_several_tables_that_which_is_read_is_taken() -> None:
+    table = "nn.Parameter(torch.zeros(1, 1 + self.patch_embed.num_patches, embed_dim))"
+    more = (CLS, f"{CLS}\n        self.one, self.other = {table}, {table}")
+    problem = outcome_of("vision_transformer", edited(LIBRARY, more, (ADD, "x = x + self.other")))
+    assert problem and problem.what == "You have parameters that the logits do not depend on; there should be none."
+    *_, names = problem.evidence.rpartition(": ")
+    assert {*names.split(", ")} == {"one", "pos_embed"}
+
+
+def test_another_sum_that_fails_is_no_table_a_row_short() -> None:
+    before = (ADD, ""), (f"x = {CAT}", f"{ADD}\n        x = {CAT}"), ("1 + self.patch_embed", "self.patch_embed")
+    with pytest.raises(RuntimeError, match="The size of tensor"):  # the runner tells its line
+        outcome_of(
+            "vision_transformer", edited(LIBRARY, *before, ("self.head(x[:, 0])", "self.head(x[:, 0] + x.mean(2))"))
+        )

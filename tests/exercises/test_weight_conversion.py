@@ -229,6 +229,14 @@ def test_a_model_of_two_blocks_is_not_one_of_twelve() -> None:
     assert "in a model of 2 blocks" in caught.value.__notes__[0]
 
 
+def test_a_table_for_twelve_blocks_is_not_for_any_number() -> None:
+    of_twelve = "if 'layer' not in name or any(f'layer_{i}.' in name for i in range(12)): ours[rename(name)] = tensor"
+    problem = outcome_of("weight_conversion", edited(RIGHT_ONE, (ASSIGN, of_twelve)))
+    assert problem and (problem.mistake, problem.step) == (None, "names")
+    assert problem.evidence.startswith("for a model of 13 blocks, missing: blocks.12.")
+    assert outcome_of("weight_conversion", edited(RIGHT_ONE, (ASSIGN, of_twelve.replace("12", "13")))) is None
+
+
 def test_what_is_right_was_loaded_and_gave_the_same_logits() -> None:
     assert any(
         "loaded with strict=True, the logits of both models" in one.what

@@ -43,11 +43,12 @@ def dissect(model: nn.Module, sizes: Sizes) -> Anatomy:
     outside = {name: tensor for name, tensor in model.named_parameters() if id(tensor) not in inside}
     head = _head(outside, sizes["num_classes"], width)
     rest = {name: tensor for name, tensor in outside.items() if name not in head}
-    projection = find_projection(rest, sizes["patch_size"], sizes["in_channels"], width)
-    used = (projection.weight, projection.bias) if projection else ()
-    rest = {name: tensor for name, tensor in rest.items() if name not in used}
     norms = _norms(model, rest, width)
     in_norms = {name for pair in norms for name in pair}
+    others = {name: tensor for name, tensor in rest.items() if name not in in_norms}
+    projection = find_projection(others, sizes["patch_size"], sizes["in_channels"], width)
+    used = (projection.weight, projection.bias) if projection else ()
+    rest = {name: tensor for name, tensor in rest.items() if name not in used}
     table = find_table(
         {name: tensor for name, tensor in rest.items() if name not in in_norms},
         rows_columns[0] * rows_columns[1],

@@ -148,15 +148,23 @@ def _call(attention: Any, shape: tuple[int, int, int, int, int]) -> tuple[Tensor
     return outputs[0], weights
 
 
-def _nothing_else(attention: Any) -> None:
-    """Raises WrongError for a second tensor: it is meant to be the weights, and has another shape."""
+def _other_shape(attention: Any) -> str:
+    """For a second tensor, meant to be the weights, that has another shape: what is returned and what should be."""
     b, h, i, j, _ = SQUARE[0]
     result = attention(*inputs(SQUARE[0]))
-    if sum(isinstance(part, Tensor) for part in parts_of(result)) > 1:
-        evidence = f"{_code(SQUARE[0])} returns {shape_of(result)}; it should return weights of {(b, h, i, j)}"
-        hints = (NUDGES["softmax"], "One number for every query and every key, of each picture and each head.")
-        what = "Your weights have another shape; it should be (b, h, queries, keys)."
-        raise WrongError(Problem(what, evidence, "softmax", hints))
+    if sum(isinstance(part, Tensor) for part in parts_of(result)) < 2:
+        return ""
+    return f"{_code(SQUARE[0])} returns {shape_of(result)}; it should return weights of {(b, h, i, j)}"
+
+
+def _nothing_else(attention: Any) -> None:
+    """Raises WrongError for weights of another shape."""
+    if evidence := _other_shape(attention):
+        raise WrongError(Problem(_SHAPE, evidence, "softmax", (NUDGES["softmax"], _EACH)))
+
+
+_SHAPE = "Your weights have another shape; it should be (b, h, queries, keys)."
+_EACH = "One number for every query and every key, of each picture and each head."
 
 
 def _named(mistake: str, evidence: str) -> Problem:
@@ -191,8 +199,16 @@ def _wrong_output(attention: Any, seen: list[Any], right: list[Any]) -> Problem:
     read, returned = _reader(attention, SQUARE[at]), seen[at][1]
     if flags:
         return named_problem(
-            flags, MISTAKES, STEPS, lambda step: _lines(general, _told(evidence_of(read, step), read, returned))
+            flags,
+            MISTAKES,
+            STEPS,
+            lambda step: _lines(general, _told(evidence_of(read, step), attention, read, returned, SQUARE[at])),
         )
+    of_q = tensors_of(attention(*inputs(SQUARE[0])), inputs(SQUARE[0])[0].shape)[1:]
+    over_width = any(same(one.sum(-1), torch.ones_like(one[..., 0])) for one in of_q)  # softmax of q * k
+    if not returned and over_width and (shapes := _other_shape(attention)):
+        hints = ("One score is a sum: q[0, 0, 0] @ k[0, 0, 1] is a single number. What is yours?", _EACH)
+        return Problem(f"{NAMELESS['scores']} {_SHAPE}", f"{general}\n{shapes}", "scores", hints)
     step, told = _localise(attention, seen, right, at)
     return Problem(NAMELESS[step], _lines(general, told), step, (NUDGES[step], DIRECT[step]))
 
@@ -210,7 +226,7 @@ def _localise(attention: Any, seen: list[Any], right: list[Any], at: int) -> tup
     step, found = localise(read)
     if step == "weighted mean" and any(same(output, one @ inputs(SQUARE[at])[2]) for one in returned):
         step = "softmax"  # it is the mean with the weights that are returned
-    return step, _told(found, read, returned)
+    return step, _told(found, attention, read, returned, SQUARE[at])
 
 
 def _right_weights(attention: Any, shape: tuple[int, int, int, int, int], place: tuple[int, ...]) -> str:
@@ -222,11 +238,21 @@ def _right_weights(attention: Any, shape: tuple[int, int, int, int, int], place:
     return f"the weights that you return are right: {code} is {number((weights @ v)[place])}; "
 
 
-def _told(evidence: str, read: Read, returned: list[Tensor]) -> str:
-    """With a word on where weights come from that are not returned like this."""
+def _told(
+    evidence: str, attention: Any, read: Read, returned: list[Tensor], shape: tuple[int, int, int, int, int]
+) -> str:
+    """With a word on where these weights are to be had: they are returned, or else the output for certain values."""
+    if not evidence:
+        return ""
+    b, h, i, j, k = shape
     shown = read(1.0)
-    here = shown is not None and any(same(one, shown[0]) for one in returned)
-    return f"with one-hot values, {evidence}" if evidence and not here else evidence
+    if shown is not None and any(same(one, shown[0]) for one in returned):
+        result = attention(*inputs(shape))
+        weights = next(one for one in tensors_of(result, (b, h, i, j)) if same(one, shown[0]))
+        code = f"weights = {_code(shape)}{place_of(result, weights)}; " if evidence.startswith("weights[") else ""
+        return f"{code}{evidence}"
+    values = f"v = torch.eye({j}, {k}).double().expand{(b, h, j, k)}, of which the output is the weights"
+    return f"with {values if j <= k else 'one-hot values'}: {evidence}"
 
 
 def _lines(general: str, found: str) -> str:
@@ -252,7 +278,8 @@ def _linear_in_values(attention: Any, shape: tuple[int, int, int, int, int]) -> 
 
 DIRECT = {
     "scores": "Compare q[0, 0, 0] @ k[0, 0, 1] with your scores[0, 0, 0, 1] before you divide.",
-    "scale": "Divide your scores by the unscaled product: every quotient must be 1 / sqrt(D_h).",
+    "scale": "Divide your scores by the unscaled product: every quotient must be 1 / sqrt(D_h). (`x ** 1 / 2` is half "
+    "of x, and `x * -0.5` no root: `x ** -0.5` is 1 / sqrt(x).)",
     "softmax": "Compare your weights with exp of the scaled scores, divided by their sum over the last axis.",
     "weighted mean": "Compare output[0, 0, 0] with the sum over j of weights[0, 0, 0, j] * v[0, 0, j].",
 }

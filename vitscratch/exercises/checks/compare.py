@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from vitscratch.exercises.checks.reference import Flags
+from vitscratch.exercises.checks.reference import COPIED, Flags
 
 # Relative to the largest number. Right solutions may keep a constant in float32 (6e-8); the smallest known mistake,
 # eps 1e-5 on ordinary tokens, differs by 5e-6, and by far more on the tiny ones that the checks use, too.
@@ -88,7 +88,8 @@ def explain(
         variants = [(sum(":" in flag for flag in two), two) for two in twos]
         # Rare ways (with a colon) come last, and not in pairs of two; where there are very many pairs, not at all.
         kinds = (0, 1) if len(twos) < MANY else (0,)
-        hypotheses = chain(hypotheses, (two for rare in kinds for count, two in variants if count == rare))
+        copied = [two for two in COPIED if {*two} <= {*chain(*stages)}]
+        hypotheses = chain(hypotheses, copied, (two for rare in kinds for count, two in variants if count == rare))
     for flags in hypotheses:
         try:
             if all(same(output, reference(i, frozenset(flags))) for i, output in enumerate(seen)):

@@ -64,7 +64,7 @@ _OWN = table(
     enc_mlp_first | first residual | You run the MLP before attention; attention, Eq. 2, should be first. | Swap the two lines.
     enc_halves_not_added | second residual | You count the block's input twice, since both halves add it; Eq. 3 should add what Eq. 2 gave, and nothing more. | Eq. 3 works on what Eq. 2 gave.
     enc_half_twice | second residual | You run one half of the block twice; once is right. | Two lines, one for each equation.
-    enc_random | attention | You leave dropout on in eval mode, so that two calls differ; there it should do nothing. | nn.Dropout knows about eval; F.dropout needs `training=self.training`.
+    enc_random | attention | You leave dropout on in eval mode, so that two calls differ; there it should do nothing. | nn.Dropout, made in __init__, knows about eval; F.dropout needs `training=self.training`.
     """,  # noqa: E501 - a table
     NUDGES,
 )

@@ -10,7 +10,8 @@ from torch.overrides import TorchFunctionMode
 _KINDS = {
     "linear": "linear conv1d conv2d addmm",
     "product": "matmul __matmul__ __rmatmul__ bmm einsum baddbmm",
-    "softmax": "softmax exp log_softmax",
+    "softmax": "softmax log_softmax",
+    "exp": "exp",
     "attention": "scaled_dot_product_attention multi_head_attention_forward",
     "norm": "layer_norm rms_norm batch_norm group_norm",
     "sum": "add __add__ __radd__ __iadd__ add_",
@@ -92,9 +93,11 @@ def in_tokens(done: Sequence[str], failed: str) -> str:
 
 def in_attention(done: Sequence[str], failed: str) -> str:
     """Of exercise 4."""
-    if "softmax" in done or "attention" in done:
+    if failed == "factor" and "exp" in done and "product" not in done[done.index("exp") :]:  # to be divided by its sum
+        return "softmax"
+    if {"softmax", "exp", "attention"} & {*done}:
         return "weighted mean"
-    if failed == "softmax":
+    if failed in ("softmax", "exp"):
         return "softmax"
     if "product" in done:
         return "weighted mean" if failed == "product" else "scale"
@@ -103,10 +106,11 @@ def in_attention(done: Sequence[str], failed: str) -> str:
 
 def in_heads(done: Sequence[str], failed: str) -> str:
     """Of exercise 5."""
-    mixed = "attention" in done or ("softmax" in done and "product" in done[done.index("softmax") :])
+    weighted = [i for i, kind in enumerate(done) if kind in ("softmax", "exp")]
+    mixed = "attention" in done or (weighted and "product" in done[weighted[0] :])
     if mixed:
         return "output projection" if failed == "linear" else "merging heads"
-    if failed in ("product", "softmax", "attention") or "product" in done:
+    if failed in ("product", "softmax", "exp", "attention") or "product" in done:
         return in_attention(done, failed)
     return "heads" if failed in ("shape", "other") and "linear" in done else "queries, keys and values"
 

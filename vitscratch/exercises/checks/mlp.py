@@ -30,7 +30,7 @@ MISTAKES: dict[str, Mistake] = table(
     """
     mlp_gelu_tanh | activation | You approximate GELU with tanh; the ViT's is exact, x * Phi(x). | Look at the argument `approximate`, or use erf in your own formula.
     mlp_quick_gelu | activation | You use CLIP's x * sigmoid(1.702 x); the ViT's GELU is exact, x * Phi(x). | torch.nn.functional has the exact one.
-    mlp_no_activation | activation | You have no activation, and two linear layers in a row are one linear layer; there should be a GELU between them. | Between the layers stands a GELU.
+    mlp_no_activation | activation | You have no activation between the layers (or do not use what it returns), and two linear layers in a row are one; there should be a GELU. | Between the layers stands a GELU, and the second layer gets what it returns.
     mlp_relu | activation | You use ReLU; it should be GELU. | See section 3.1 of the paper: which non-linearity?
     mlp_silu | activation | You use SiLU; it should be GELU. | See section 3.1 of the paper: which non-linearity?
     mlp_other_activation | activation | Your activation is another function; it should be GELU, x * Phi(x). | Compare your activation at -1, 0 and 1 with -0.1587, 0 and 0.8413.
@@ -41,7 +41,7 @@ MISTAKES: dict[str, Mistake] = table(
     mlp_no_bias | parameters | You leave out the bias of a layer; both layers should have one. | Look at the arguments of the layers.
     mlp_hidden_is_embed | parameters | Your hidden layer is as wide as a token; it should be mlp_dim wide. | Which argument is never used?
     mlp_hidden_fixed | parameters | Your hidden layer has a width of its own; it should be mlp_dim wide. | No 4 * embed_dim and no number: the caller says how wide.
-    mlp_random | activation | You leave dropout on in eval mode, so that two calls differ; there it should do nothing. | nn.Dropout knows about eval; F.dropout needs `training=self.training`.
+    mlp_random | activation | You leave dropout on in eval mode, so that two calls differ; there it should do nothing. | nn.Dropout, made in __init__, knows about eval; F.dropout needs `training=self.training`.
     """,  # noqa: E501 - a table
     NUDGES,
 )

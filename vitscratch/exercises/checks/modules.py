@@ -204,6 +204,16 @@ def _lines(*parts: str) -> str:
     return "\n".join(part.removesuffix("; ") for part in parts if part)
 
 
+def _beside(trial: Trial) -> str:
+    """What to know of a module that returns more than its output, before another one adds it to something."""
+    with torch.no_grad():
+        result = trial.module(trial.inputs[1].clone())
+    if isinstance(result, Tensor):
+        return ""
+    place = place_of(result, pick_tensor(result, trial.inputs[1].shape))
+    return f"as {place} of a {type(result).__name__}: the block or model that calls it has to take it out"
+
+
 def check_part(part: Part, student: ModuleType) -> Iterator[Outcome]:
     """What is right about the student's class, then the first thing that is wrong."""
     try:
@@ -215,7 +225,8 @@ def check_part(part: Part, student: ModuleType) -> Iterator[Outcome]:
 def _check(part: Part, student: ModuleType) -> Iterator[Outcome]:
     trials = [_trial(part, student, sizes) for sizes in part.sizes]
     yield Passed(
-        f"{trials[0].built} can be built, and gives (b, n, d) for (b, n, d): pictures 1, 3 and 5, tokens 2, 6, 13"
+        f"{trials[0].built} can be built, and gives (b, n, d) for (b, n, d): pictures 1, 3 and 5, tokens 2, 6, 13",
+        _beside(trials[0]),
     )
     for trial in trials:
         _in_place(trial)

@@ -47,7 +47,7 @@ MISTAKES: dict[str, Mistake] = table(
     attn_key_is_input | queries, keys and values | You use the tokens themselves as keys; they should have a projection of their own. | Follow k back to x: which layer does it come through?
     attn_layer_used_twice | queries, keys and values | You make two of queries, keys and values with the same layer; there should be three layers, one for each. | A copied line whose layer was not changed.
     attn_activation_on_qkv | queries, keys and values | You put an activation on queries, keys and values; they should be linear functions of a token. | Leave the activation to the MLP.
-    attn_split_view | heads | You split the heads by view alone, so that a head gets parts of other tokens; it should get a slice of every token. | First view D as (heads, width), the last axis, then move the axis of heads before that of tokens.
+    attn_split_view | heads | You split q, k and v, or the heads, by view alone, so that a head gets parts of other tokens; it should get a slice of every token. | Split nothing but the last axis, 3 D into (3, heads, width) or D into (heads, width); then move the axis of heads before that of tokens.
     attn_packing_per_head | heads | You read the packed layer in another order, such as head by head, (heads, 3, width); it should be (3, heads, width): all queries, then all keys, then all values. | In which order do the three axes stand when the last axis, 3 D long, is split: what is outermost?
     attn_heads_interleaved | heads | Your head takes every h-th number of a token; it should take a slice of D_h neighbours. | In the view, the axis of heads comes before the axis of the width.
     attn_heads_and_width_swapped | heads | You mix up the number of heads and the width of a head; there should be num_heads heads, each embed_dim / num_heads wide. | There are num_heads heads, and each is embed_dim / num_heads wide.
@@ -170,6 +170,8 @@ def _constant_values(run: Run, parameters: Parameters, num_heads: int, d: int) -
     if "qkv.bias" not in parameters or same(seen, c.expand_as(seen)):
         return None
     if not same(seen, run(draw(2, 4, d, seed=7), values)):
+        if same(seen, x):
+            return "output projection", f"the last layer gets the token itself, not what attention gives: {told}"
         if same(seen - c, x):
             return "output projection", f"the token itself is added to the merged heads: {told}"
         return "queries, keys and values", f"q, k and v are made of more than their layers: {told}"
@@ -181,6 +183,8 @@ def _constant_values(run: Run, parameters: Parameters, num_heads: int, d: int) -
         more = run(draw(2, 9, d, seed=6), values)
         if not same(more[0, 0], seen[0, 0]):
             return "softmax", told
+        if same(seen, num_heads * c.expand_as(seen)):
+            return "merging heads", f"{num_heads} times as much, as if every head gave all of the values: {told}"
         mean = run(x, {**values, **_projected(parameters, d)})  # something is added to it if tokens differ
         return ("scale" if same(mean, mean[:, :1].expand_as(mean)) else "weighted mean"), told
     by_head = rearrange(seen, "b n (h k) -> b n h k", h=num_heads)

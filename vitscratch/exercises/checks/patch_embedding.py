@@ -1,6 +1,7 @@
 """Exercise 2: PatchEmbedding."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -24,6 +25,7 @@ from vitscratch.exercises.checks.student import (
     fill_lazy,
     going_back,
     is_about_a_size,
+    line_of,
     noted,
     run,
     shape_of,
@@ -132,6 +134,19 @@ def parameters_problem(layer: nn.Module, sizes: dict[str, Any]) -> Problem | Non
             return replace(named(MISTAKES, "tok_global_name", f"{has}; {name} is made for {size}"), hints=hints)
         if path := hidden_in_containers(layer):
             return unregistered(path, has)
+        if several := projecting.fitting(parameters, patch, channels, width):
+            for_each = len({re.sub(r"\d+", "", name) for name in several}) == 1
+            return Problem(
+                "You have several weights of the projection's size; there should be one, the same for every patch.",
+                f"{has}; {', '.join(several[:3])}{', ...' if len(several) > 3 else ''}: each could be it",
+                "parameters",
+                (
+                    "Does a patch's place in the picture change how it becomes a token? It does not, in Eq. 1."
+                    if for_each
+                    else "Which of these layers does forward use, and what is the other one for?",
+                    "One nn.Linear runs over all patches at once: it works on the last axis, whatever stands before.",
+                ),
+            )
         return Problem(
             "No parameter has the size of the projection.",
             f"{has}; expected one weight of {width} x {channels * patch * patch} numbers, and a bias of {width}",
@@ -144,6 +159,11 @@ def parameters_problem(layer: nn.Module, sizes: dict[str, Any]) -> Problem | Non
                 "list are not.",
             ),
         )
+    return _bias_problem(parameters, projection, width, has) or _surplus(layer, projection, has)
+
+
+def _bias_problem(parameters: Mapping[str, Tensor], projection: Projection, width: int, has: str) -> Problem | None:
+    """A table in place of the bias, a layer the wrong way round, or no bias."""
     others = {name: tensor for name, tensor in parameters.items() if name != projection.weight}
     tables = [name for name, tensor in others.items() if tensor.numel() > width == tensor.shape[-1]]
     if not projection.bias and len(others) == len(tables) == 1:
@@ -156,11 +176,10 @@ def parameters_problem(layer: nn.Module, sizes: dict[str, Any]) -> Problem | Non
                 "What tells the places of the patches apart comes in exercise 3; here all patches are treated alike.",
             ),
         )
-    beside = parameters.get(projection.weight.removesuffix("weight") + "bias")
-    if beside is not None and (beside.numel(), width) == tuple(parameters[projection.weight].shape[:2]):
+    if found := projecting.swapped_bias(parameters, projection, width):
         return Problem(
             "You swap the two sizes of your layer; it should map the c * p * p numbers of a patch to embed_dim.",
-            f"{has}; expected a bias of {width} numbers, not of {beside.numel()}",
+            f"{has}; expected a bias of {width} numbers, not of {found}",
             "parameters",
             (
                 "How many numbers come into the layer, and how many should come out?",
@@ -169,7 +188,12 @@ def parameters_problem(layer: nn.Module, sizes: dict[str, Any]) -> Problem | Non
         )
     if not projection.bias:
         return named(MISTAKES, "pe_no_bias", f"{has}; expected a bias of {width} numbers, too")
-    if surplus := [name for name in parameters if name not in (projection.weight, projection.bias)]:
+    return None
+
+
+def _surplus(layer: nn.Module, projection: Projection, has: str) -> Problem | None:
+    """What the patch embedding does not need."""
+    if surplus := [name for name, _ in layer.named_parameters() if name not in (projection.weight, projection.bias)]:
         owners = [layer.get_submodule(name.rpartition(".")[0]) for name in surplus]
         if all("Norm" in type(owner).__name__ for owner in owners):
             return named(MISTAKES, "pe_norm", f"{has}; {', '.join(surplus)} belong to a norm")
@@ -188,12 +212,14 @@ def parameters_problem(layer: nn.Module, sizes: dict[str, Any]) -> Problem | Non
 def ignores_its_arguments(build: Any, error: Exception | None = None) -> Problem | None:
     """Whether it fails because it reads a size from elsewhere: a name that is nowhere, or 16 whatever is asked for."""
     if is_about_a_size(error):
-        return named(MISTAKES, "tok_global_name", f"NameError: {error}; it is no argument, and no attribute of self")
+        evidence = f"NameError: {error}; it is no argument, and no attribute of self{line_of(error)}"
+        return named(MISTAKES, "tok_global_name", evidence)
     try:
-        found = tensor_in(awaken(build(**SIXTEEN))(draw(2, 3, 48, 48)), (2, 9, 13))
+        layer = awaken(build(**SIXTEEN))
+        found = tensor_in(layer(draw(7, 3, 48, 48)), (7, 9, 13))  # 7: no batch that a student has in mind
     except Exception:
         return None
-    if shape_of(found) != "(2, 9, 13)":
+    if shape_of(found) != "(7, 9, 13)":
         return None
     others = f"end in {type(error).__name__}: {message_of(error, 160)}" if error else "do not"
     evidence = f"patches of 16 px work, others {others}"

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from vitscratch.exercises.checks import compare, cutting
-from vitscratch.exercises.checks.compare import difference, pixels
+from vitscratch.exercises.checks.compare import difference, pixels, worst
 from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.student import noted, shape_of
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
@@ -31,6 +31,7 @@ MISTAKES: dict[str, Mistake] = {
             "Try patches of another side than 16.",
             "Inside the function, use its arguments and nothing else.",
         ),
+        section="Without loops",
     ),
     "pe_no_stride": Mistake(
         "pe_no_stride",
@@ -76,6 +77,17 @@ def check(student: ModuleType) -> Iterator[Outcome]:
     yield from _values(student, pictures, found)
 
 
+def _other_dtype(images: Tensor, patches: Tensor) -> str:
+    """What to know before a layer in another precision calls this function; "" if the dtype is kept."""
+    if patches.dtype == images.dtype:
+        return ""
+    return (
+        f"they come out in {patches.dtype} where the pictures are in {images.dtype}: keep the "
+        "pictures' dtype (`images.new_zeros(...)` in place of torch.zeros, no .float()), or a layer that is not in "
+        "float32 (exercise 2 checks one) cannot read them"
+    )
+
+
 def _is_nowhere(error: Exception) -> Problem | None:
     """The side of the patch by a name that is nowhere; another such name is a slip, and the runner tells its line."""
     name = (error.name or "") if isinstance(error, NameError) else ""
@@ -88,7 +100,7 @@ def _is_nowhere(error: Exception) -> Problem | None:
 
 def ignores_its_argument(student: ModuleType, channels: int) -> Problem | None:
     """The side of the patch is 16 whatever is asked for: right for 16, wrong for others."""
-    images = pixels(1, channels, 32, 48)
+    images = pixels(7, channels, 32, 48)  # no batch that a student has in mind
     try:
         works = same(student.patchify(images, 16), cutting.right(images, 16))
     except Exception:
@@ -133,8 +145,11 @@ def _values(student: ModuleType, pictures: list[tuple[Tensor, int]], found: list
         if not same(patches, cutting.right(images, patch))
     ]
     if not wrong:
-        yield Passed("every pixel is where it belongs: patches row by row, pixels as (channel, row, column)")
         images, patch = pictures[0]
+        yield Passed(
+            "every pixel is where it belongs: patches row by row, pixels as (channel, row, column)",
+            _other_dtype(images, found[0]),
+        )
         code = _code(images, patch).replace("), ", ").requires_grad_(), ")
         try:
             patches = student.patchify(images.clone().requires_grad_(), patch)
@@ -165,6 +180,8 @@ def _evidence(images: Tensor, patch: int, patches: Tensor) -> str:
     expected = cutting.right(images, patch)
     count = 1 if not same(patches[..., :1], expected[..., :1]) else patches.shape[-1]
     apart = difference(patches[..., :count], expected[..., :count], _code(images, patch))
+    row, column = divmod(worst(patches[..., :count], expected[..., :count])[1], images.shape[3] // patch)
+    apart += f" (the patch in row {row}, column {column} of patches)"
     return f"{apart}\neach pixel says where it is: 1000000 batch + 10000 channel + 100 row + column"
 
 
@@ -183,7 +200,7 @@ def _unknown(images: Tensor, patch: int, patches: Tensor) -> Problem:
         _evidence(images, patch, patches),
         step,
         (
-            "Cut the picture of the evidence by hand: which numbers are in patch 0, and in which order?",
+            "Cut the picture of the evidence by hand: the second index names a patch. Which numbers belong in it?",
             "Patches go row by row; inside a patch first the channel, then the row, then the column varies slowest.",
         ),
     )

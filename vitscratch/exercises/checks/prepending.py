@@ -1,5 +1,6 @@
 """Class token and positions: the right way and known mistakes, with a student's own parameters (exercises 3 and 8)."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from vitscratch.exercises.checks.compare import one_or_two, same
 from vitscratch.exercises.checks.naming import bank
-from vitscratch.exercises.exercise import Mistake
+from vitscratch.exercises.exercise import Mistake, Problem
 
 CLASS_TOKEN, POSITION = "class token", "position embedding"
 MISTAKES = bank(
@@ -170,7 +171,7 @@ MISTAKES = bank(
         POSITION,
         (
             "Call it twice with one input, in eval mode.",
-            "F.dropout needs training=self.training; nn.Dropout knows it.",
+            "F.dropout needs training=self.training; nn.Dropout, made in __init__, knows it.",
         ),
     ),
 )
@@ -206,6 +207,25 @@ class Table:
         return parameters[self.cls].reshape(embed_dim), torch.cat([*first, table.reshape(-1, embed_dim)])
 
 
+def is_a_row_short(error: Any, rows: int) -> bool:
+    """Whether torch says that so many rows do not fit one more."""
+    sizes = {int(size) for size in re.findall(r"\((\d+)\)", str(error))}
+    return isinstance(error, RuntimeError) and "The size of tensor" in str(error) and sizes == {rows, rows + 1}
+
+
+def a_row_short(evidence: str) -> Problem:
+    """A table for the patches alone, which cannot be added to N + 1 tokens."""
+    return Problem(
+        "You make a position for each patch, and none for the class token; there should be N + 1.",
+        evidence,
+        POSITION,
+        (
+            "How many tokens are there once the class token stands in front of N patches?",
+            "Eq. 1: E_pos has N + 1 rows.",
+        ),
+    )
+
+
 def _is_on_grid(tensor: Tensor, rows: int, embed_dim: int) -> bool:
     shape = tensor.squeeze().shape
     return len(shape) == 3 and shape[0] * shape[1] == rows and shape[2] == embed_dim
@@ -230,7 +250,8 @@ def find_table(parameters: Mapping[str, Tensor], num_patches: int, embed_dim: in
     else:
         tables, rows = [], 0
     tables = sorted(tables, key=lambda name: "pos" not in name.lower())
-    cls, pos, cls_pos = (likely or vectors or [""])[0], (tables or [""])[0], ""
+    others = [name for name in vectors if "pos" not in name.rpartition(".")[2].lower()]
+    cls, pos, cls_pos = (likely or others or vectors or [""])[0], (tables or [""])[0], ""
     if rows == num_patches and len(vectors) == 2:  # the class token and its position, side by side or apart
         cls, cls_pos = sorted(vectors, key=lambda name: ("pos" in name.lower(), name != cls))
         rows += 1

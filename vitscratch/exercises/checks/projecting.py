@@ -47,6 +47,7 @@ MISTAKES = {
                 "Build it for patches of another side than 16, in a file with no other names.",
                 "forward should use what __init__ was given: keep it as self.patch_size, and so on.",
             ),
+            section="From patch to token",
         ),
         Mistake(
             "pe_relu",
@@ -90,7 +91,10 @@ MISTAKES = {
             "pe_dropout",
             "You set some numbers to zero also in eval mode; there dropout should do nothing.",
             "projection",
-            ("Call it twice with one picture.", "F.dropout needs training=self.training; nn.Dropout knows it."),
+            (
+                "Call it twice with one picture.",
+                "F.dropout needs training=self.training; nn.Dropout, made in __init__, knows it.",
+            ),
         ),
     ),
 }
@@ -132,21 +136,35 @@ class Projection:
 
 
 def find_projection(parameters: Mapping[str, Tensor], patch: int, channels: int, embed_dim: int) -> Projection | None:
-    """The weight by its shape, and the bias by its name beside it or as the only vector that is left."""
-    size = embed_dim * channels * patch * patch
-    fitting = [name for name, tensor in parameters.items() if tensor.numel() == size and embed_dim in tensor.shape]
-    if len(fitting) != 1:
+    """The weight by its shape, and the bias beside it, or a vector further out whose name says so, or the nearest."""
+    weights = fitting(parameters, patch, channels, embed_dim)
+    if len(weights) != 1:
         return None
-    weight = fitting[0]
+    weight = weights[0]
     beside = weight.removesuffix("weight") + "bias"
     vectors = [name for name, tensor in parameters.items() if tensor.numel() == embed_dim]
     if beside not in vectors:
         folder = weight.rpartition(".")[0]
-        vectors = [name for name in vectors if name.rpartition(".")[0] == folder and not _something_else(name)]
-        vectors.sort(key=lambda name: (_may_be_bias(name), likeness(name, weight)), reverse=True)
+        vectors = [name for name in vectors if not _something_else(name) and _is_near(name, folder, parameters[name])]
+        vectors.sort(
+            key=lambda name: (len(name.rpartition(".")[0]), _may_be_bias(name), likeness(name, weight)), reverse=True
+        )
         beside = vectors[0] if vectors else ""
     conv = tuple(parameters[weight].shape) == (embed_dim, channels, patch, patch)
     return Projection(weight, beside, conv)
+
+
+def fitting(parameters: Mapping[str, Tensor], patch: int, channels: int, embed_dim: int) -> list[str]:
+    """The weights that could be the projection's by their shape."""
+    size = embed_dim * channels * patch * patch
+    return [name for name, tensor in parameters.items() if tensor.numel() == size and embed_dim in tensor.shape]
+
+
+def swapped_bias(parameters: Mapping[str, Tensor], projection: Projection, embed_dim: int) -> int:
+    """How many numbers the bias has of a layer whose sizes, in and out, are swapped; 0 if they are not."""
+    bias = parameters.get(projection.weight.removesuffix("weight") + "bias")
+    swapped = bias is not None and (bias.numel(), embed_dim) == tuple(parameters[projection.weight].shape[:2])
+    return bias.numel() if swapped and bias is not None else 0
 
 
 def made_for(
@@ -175,7 +193,17 @@ def _something_else(name: str) -> bool:
 
 def _may_be_bias(name: str) -> bool:
     last = name.rpartition(".")[2].lower()
-    return re.search("bias|offset|^b_|_b$", last) is not None
+    return re.search("bias|offset|^b_|_b$|^b$", last) is not None
+
+
+def _is_near(name: str, folder: str, tensor: Tensor) -> bool:
+    """Whether a parameter lies in this module, or in one around it and looks like a bias by its name or shape."""
+    where = name.rpartition(".")[0]
+    if where == folder:
+        return True
+    around = f"{folder}.".startswith(f"{where}." if where else "")
+    as_bias = bool(where) and (tensor.ndim == 1 or tensor.shape[-1] == 1)  # (d) or (d, 1, 1); a token is (1, 1, d)
+    return around and (_may_be_bias(name) or as_bias)
 
 
 def rights(projection: Projection) -> list[Project]:

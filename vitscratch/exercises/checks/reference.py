@@ -175,12 +175,20 @@ def _view(*parts: int) -> Function:
     return split
 
 
+def _heads(q_k_v: Tensor, h: int) -> Tensor:
+    return rearrange(q_k_v, "three b n (h k) -> three b h n k", h=h)
+
+
 # packed q, k, v of (b, n, 3 d), number of heads -> q, k, v, each (b, h, n, k)
 SPLIT: dict[str, Function] = {
     "attn_split_view": _view(0, 1, 2),
     "attn_split_view:packed": lambda qkv, h: qkv.reshape(3, len(qkv), h, qkv.shape[1], -1),
     "attn_split_view:packed_batch": lambda qkv, h: qkv.reshape(len(qkv), 3, h, qkv.shape[1], -1).transpose(0, 1),
     "attn_split_view:packed_last": lambda qkv, h: qkv.reshape(len(qkv), h, qkv.shape[1], -1).chunk(3, -1),
+    "attn_split_view:thirds": lambda qkv, h: _heads(qkv.reshape(3, *qkv.shape[:2], -1), h),
+    "attn_split_view:thirds_batch": lambda qkv, h: _heads(
+        qkv.reshape(len(qkv), 3, qkv.shape[1], -1).transpose(0, 1), h
+    ),
     "attn_split_view:query": _view(0),
     "attn_split_view:key": _view(1),
     "attn_split_view:value": _view(2),
@@ -195,6 +203,9 @@ SPLIT: dict[str, Function] = {
     "attn_heads_not_transposed": lambda qkv, h: rearrange(qkv, "b n (three h k) -> three b n h k", three=3, h=h),
     "attn_heads_not_transposed:merged": lambda qkv, h: rearrange(qkv, "b n (three h k) -> three b n h k", three=3, h=h),
 }
+
+# Two ways, each rare by itself, that stand together in code that is often copied.
+COPIED = (("attn_packing_per_head:last", "attn_scale_after_softmax:embed_dim"),)
 
 # output of all heads, (b, h, n, k) -> (b, n, d)
 MERGE: dict[str, Function] = {

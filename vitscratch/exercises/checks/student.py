@@ -3,22 +3,21 @@
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from traceback import extract_tb, walk_tb
+from traceback import StackSummary, extract_stack, extract_tb, walk_tb
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
 
 from vitscratch.exercises.checks import failing
 from vitscratch.exercises.checks.compare import number
-from vitscratch.exercises.errors import message_of
+from vitscratch.exercises.errors import is_a_librarys, message_of
 from vitscratch.exercises.exercise import Problem
-
-PACKAGE = Path(__file__).parents[2]
 
 
 class WrongError(Exception):
@@ -141,7 +140,7 @@ def run(function: Callable[..., Any], *inputs: Tensor, step: str, code: str) -> 
     except RuntimeError as error:
         if not re.search("dtype|scalar type|Input type", str(error)):  # the last of a convolution
             raise
-        message, line = str(error).splitlines()[0], _line_of(error)
+        message, line = str(error).splitlines()[0], _made_single(function, inputs) or line_of(error)
     raise WrongError(
         Problem(
             "You make a tensor in forward with a dtype of its own; it should have that of the input (and its device).",
@@ -158,13 +157,34 @@ def run(function: Callable[..., Any], *inputs: Tensor, step: str, code: str) -> 
     )
 
 
-def _line_of(error: Exception) -> str:
+class _Single(TorchFunctionMode):
+    """Notes the student's line that makes the first tensor in float32, where all that goes in is in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = ""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not self.line and isinstance(result, Tensor) and result.dtype == torch.float32 and result.ndim:
+            self.line = _line(extract_stack())  # not of a single number, which fits every dtype
+        return result
+
+
+def _made_single(function: Callable[..., Any], inputs: Sequence[Tensor]) -> str:
+    """Where a student's code makes a tensor in float32, "" if it makes none: a line for the evidence."""
+    with _Single() as single, suppress(Exception):
+        function(*inputs)
+    return f"{single.line} makes a tensor in torch.float32" if single.line else ""
+
+
+def line_of(error: Exception) -> str:
     """The innermost line outside this package and what is installed: the student's."""
-    frames = [
-        frame
-        for frame in extract_tb(error.__traceback__)
-        if not Path(frame.filename).is_relative_to(PACKAGE) and "site-packages" not in frame.filename
-    ]
+    return _line(extract_tb(error.__traceback__))
+
+
+def _line(stack: StackSummary) -> str:
+    frames = [frame for frame in stack if not is_a_librarys(Path(frame.filename))]
     return f"\n{Path(frames[-1].filename).name}, line {frames[-1].lineno}: `{frames[-1].line}`" if frames else ""
 
 
@@ -243,7 +263,7 @@ def differs(code: str, one: Tensor, other: Tensor) -> str:
     return f"{at} is {number(one[place])} the first time and {number(other[place])} the second"
 
 
-def is_about_a_size(error: Exception | None) -> bool:
+def is_about_a_size(error: Exception | None) -> TypeGuard[NameError]:
     """A NameError for what is called as a size, which should have been an argument: no slip, such as "patchs"."""
     name = (error.name or "") if isinstance(error, NameError) else ""
     sizes = (

@@ -27,7 +27,10 @@ from vitscratch.exercises.checks.student import (
     going_back,
     in_place,
     is_about_a_size,
+    line_of,
     noted,
+    pick_tensor,
+    place_of,
     run,
     shape_of,
     tensor_in,
@@ -46,6 +49,7 @@ MISTAKES: dict[str, Mistake] = {
             "How many rows does the table have for 7 patches?",
             "Use num_patches and embed_dim in __init__, and in forward the shape of what comes in.",
         ),
+        section="A position for each token",
     ),
 }
 SIZES = [(7, 11), (13, 5)]  # patches, width
@@ -160,10 +164,12 @@ def parameters_problem(layer: nn.Module, num_patches: int, width: int) -> Proble
             "parameters",
             ("What is learned here? One vector and one table.", "(N + 2) * embed_dim numbers in all."),
         )
-    if table.rows == num_patches and shape_of(_try(layer, num_patches, width)) == str((2, num_patches + 1, width)):
-        return named(
-            MISTAKES, "vit_pos_not_on_cls", f"{has}; {table.pos} has {table.rows} rows for {num_patches + 1} tokens"
-        )
+    if table.rows == num_patches:
+        found, rows = _try(layer, num_patches, width), f"{table.pos} has {table.rows} rows for {num_patches + 1} tokens"
+        if shape_of(found) == str((2, num_patches + 1, width)):
+            return named(MISTAKES, "vit_pos_not_on_cls", f"{has}; {rows}")
+        if prepending.is_a_row_short(found, num_patches):  # added after the class token was put in front
+            return prepending.a_row_short(f"{has}; {rows}{line_of(found)}")
     return None
 
 
@@ -179,6 +185,23 @@ def missing(
     if isinstance(first, Tensor) and isinstance(again, Tensor) and not torch.equal(first, again):
         apart = differs(code, first, again)
         return named(MISTAKES, "vit_pos_random_each_forward", f"{apart}; {has}")
+    return (
+        _kept_elsewhere(layer, num_patches, width, has)
+        or _one_is_missing(layer, table, num_patches, width, has, runs=isinstance(first, Tensor))
+        or Problem(
+            "You have no class token, or no positions, among the parameters; both should be there.",
+            f"{has}; expected a class token of {width} numbers and positions of ({num_patches + 1}, {width})",
+            "parameters",
+            (
+                "What does dict(module.named_parameters()) list?",
+                "nn.Parameter(torch.zeros(1, 1, embed_dim)) for the one, N + 1 rows for the other.",
+            ),
+        )
+    )
+
+
+def _kept_elsewhere(layer: nn.Module, num_patches: int, width: int, has: str) -> Problem | None:
+    """A buffer, a plain tensor, or parameters in a plain list."""
     tensors = {
         name: thing
         for module in layer.modules()
@@ -190,14 +213,20 @@ def missing(
             kept = any(name in module._buffers for module in layer.modules())
             kind = "a buffer" if kept else "a plain tensor, neither saved nor moved to a GPU with the model"
             return named(MISTAKES, "tok_not_parameter", f"{has}; {name} {tuple(tensor.shape)} is {kind}")
-    if path := hidden_in_containers(layer):
-        return unregistered(path, has)
+    path = hidden_in_containers(layer)
+    return unregistered(path, has) if path else None
+
+
+def _one_is_missing(
+    layer: nn.Module, table: Table, num_patches: int, width: int, has: str, runs: bool
+) -> Problem | None:
+    """What the parameters that are there, by shape and by name, say about the one that is not."""
     others = [
         f"{name} {tuple(tensor.shape)}"
         for name, tensor in layer.named_parameters()
         if "pos" in name.lower() or num_patches + 1 in tensor.shape
     ]
-    if isinstance(first, Tensor) and table.cls and not table.pos and not others:
+    if runs and table.cls and not table.pos and not others:
         return named(MISTAKES, "tok_no_position", f"{has}; no table of ({num_patches + 1}, {width}) for the positions")
     rest = {
         name: tensor
@@ -210,18 +239,9 @@ def missing(
             return named(MISTAKES, "vit_cls_batch_dim", f"{has}; {name} has {len(tensor)} rows of {width} numbers")
     if table.pos and not table.cls:
         return named(MISTAKES, "tok_no_class_token", f"{has}; no vector of {width} numbers for the class token")
-    both = [name for name, tensor in rest.items() if tuple(tensor.squeeze().shape) == (num_patches + 2, width)]
+    both = any(tuple(tensor.squeeze().shape) == (num_patches + 2, width) for tensor in rest.values())
     if both and not table.cls and not table.pos:
-        return Problem(
-            "You keep class token and positions in one table, which the checker cannot take apart; they should be two "
-            "parameters.",
-            f"{has}; expected a class token of {width} numbers and positions of ({num_patches + 1}, {width})",
-            "parameters",
-            (
-                "Nothing is said about your computation: it could not be compared.",
-                "nn.Parameter(torch.zeros(1, 1, embed_dim)) for the one, N + 1 rows for the other.",
-            ),
-        )
+        return _in_one_table(num_patches, width, has)
     if table.cls and len(others) == 1:
         return Problem(
             "Your table of positions has another shape; it should have N + 1 rows of embed_dim numbers.",
@@ -232,12 +252,18 @@ def missing(
                 "A position is a vector of embed_dim numbers, as a token is; there is one for each of N + 1 tokens.",
             ),
         )
+    return None
+
+
+def _in_one_table(num_patches: int, width: int, has: str) -> Problem:
+    """One parameter of N + 2 rows."""
     return Problem(
-        "You have no class token, or no positions, among the parameters; both should be there.",
+        "You keep class token and positions in one table, which the checker cannot take apart; they should be two "
+        "parameters.",
         f"{has}; expected a class token of {width} numbers and positions of ({num_patches + 1}, {width})",
         "parameters",
         (
-            "What does dict(module.named_parameters()) list?",
+            "Nothing is said about your computation: it could not be compared.",
             "nn.Parameter(torch.zeros(1, 1, embed_dim)) for the one, N + 1 rows for the other.",
         ),
     )
@@ -248,6 +274,15 @@ def _code(shape: Sequence[int], seed: int = 0) -> str:
     _, num_patches, width = shape
     layer = built("Tokens", {"num_patches": num_patches, "embed_dim": width})
     return f"awaken({layer})({drawn(shape, seed)})"
+
+
+def _code_of(layer: nn.Module, patches: Tensor) -> str:
+    """The same, where the tokens may be a part of what comes out."""
+    batch, num_patches, width = patches.shape
+    with torch.no_grad():
+        result = layer(patches.clone())
+    tokens = pick_tensor(result, (batch, num_patches + 1, width))
+    return _code(patches.shape, batch) + place_of(result, tokens)
 
 
 def _try(layer: nn.Module, num_patches: int, width: int) -> Any:
@@ -350,7 +385,7 @@ def _values(runs: list[tuple[nn.Module, Tensor, Tensor]]) -> Iterator[Outcome]:
     layer, patches, tokens = runs[1]  # a batch of three
     again = _run(layer, patches)
     if not same(again, tokens):
-        problem = _random(layer, patches, differs(_code(patches.shape, len(patches)), tokens, again))
+        problem = _random(layer, patches, differs(_code_of(layer, patches), tokens, again))
         alone = not bool((tokens != again)[:, 1:].any())
         yield replace(problem, step=CLASS_TOKEN) if alone else problem
         return
@@ -367,7 +402,7 @@ def _values(runs: list[tuple[nn.Module, Tensor, Tensor]]) -> Iterator[Outcome]:
     (layer, patches, tokens), right = next(
         (run, right) for run, right in zip(runs, expected, strict=True) if not same(run[2], right)
     )
-    code = _code(patches.shape, len(patches))
+    code = _code_of(layer, patches)
     evidence = difference(tokens, right, code)
     for names, compute in prepending.wrongs():
         if all(same(tokens, compute(patches, *_numbers(layer, patches))) for layer, patches, tokens in runs):
@@ -476,7 +511,7 @@ def unknown_positions(evidence: str) -> Problem:
 def _gradients(layer: nn.Module, patches: Tensor) -> Iterator[Outcome]:
     tokens = _call(layer, patches)
     if tokens.requires_grad:
-        with going_back(f"{_code(patches.shape, len(patches))}.sum().backward()", POSITION):
+        with going_back(f"{_code_of(layer, patches)}.sum().backward()", POSITION):
             (tokens * draw(*tokens.shape, seed=3)).sum().backward()
     without = [name for name, parameter in layer.named_parameters() if parameter.grad is None]
     if without:

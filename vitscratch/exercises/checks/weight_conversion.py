@@ -20,7 +20,7 @@ from vitscratch.weights.torchvision import TORCHVISION
 
 SIZES = dict(image_size=14, patch_size=7, num_heads=3, mlp_dim=29, num_classes=11)
 WIDTH = 15
-DEPTHS = (2, 11)  # two digits, so that a name cannot be mistaken for the beginning of another
+DEPTHS = (2, 13)  # two digits, so that no name is the beginning of another; one more than ViT-B has
 
 MISTAKES: dict[str, Mistake] = bank(
     Mistake(
@@ -99,13 +99,14 @@ MISTAKES: dict[str, Mistake] = bank(
     ),
     Mistake(
         "cv_norms_swapped",
-        "You swap the two norms of a block; ln_1 should become norm1, the one before attention, and ln_2 norm2.",
+        "You give a norm of a block the values of the other one; ln_1 should become norm1, the one before attention, "
+        "and ln_2 norm2.",
         "values",
         ("Which norm does torchvision's EncoderBlock apply first?", "ln_1 is norm1, ln_2 is norm2."),
     ),
     Mistake(
         "cv_mlp_swapped",
-        "You swap the two layers of the MLP; mlp.0 should become fc1, and mlp.3 fc2.",
+        "You give a layer of the MLP the values of the other one; mlp.0 should become fc1, and mlp.3 fc2.",
         "values",
         ("Which of the two is (mlp_dim, embed_dim)?", "mlp.0 is fc1; 1 is the GELU, 2 a dropout; mlp.3 is fc2."),
     ),
@@ -154,7 +155,7 @@ def check(student: ModuleType) -> Iterator[Outcome]:
                 problem = named(MISTAKES, "cv_prefix_always", problem.evidence)
             yield _with_call(problem, f"{'list' if isinstance(found, Mapping) else 'type'}({_call(depth)})")
             return
-    yield Passed("the names are those of our VisionTransformer, all of them, for 2 and for 11 blocks")
+    yield Passed("the names are those of our VisionTransformer, all of them, for 2 and for 13 blocks")
     for depth, theirs, found in results:
         if found_wrong := values_problem(_expected(theirs), found, depth):
             name, problem = found_wrong
@@ -241,7 +242,8 @@ def names_problem(depth: int, theirs: Mapping[str, Tensor], found: Any) -> Probl
         return named(MISTAKES, "cv_lstrip", f"{stripped[cut[0]]} has become {cut[0]}; {evidence}")
     if surplus and all(name.startswith("module.") for name in surplus):
         return named(MISTAKES, "cv_prefix", evidence)
-    if depth > 9 and all(_number(name) is None or _number(name) in (0, 1, 10) for name in missing + surplus):
+    numbers, late = {_number(name) for name in missing + surplus} - {None}, {*range(10, depth)}
+    if late and late <= numbers <= {0, 1, *late}:  # all that have two digits, and what was taken for the first of them
         return named(MISTAKES, "cv_block_number", evidence)
     if not found or set(found) == set(theirs):
         return named(MISTAKES, "cv_strict_false", evidence)
@@ -249,7 +251,10 @@ def names_problem(depth: int, theirs: Mapping[str, Tensor], found: Any) -> Probl
         "Some of the names that you return are not ours, or some of ours are missing.",
         evidence,
         "names",
-        ("Compare with VisionTransformer(...).state_dict().keys(), name by name.", "Which rule of yours makes them?"),
+        (
+            "Compare with VisionTransformer(...).state_dict().keys(), name by name.",
+            "Which rule of yours makes them, and does the loop come to all of them: no return inside it?",
+        ),
     )
 
 

@@ -13,6 +13,7 @@ Shapes: images (b, in_channels, H, W) -> logits (b, num_classes). Any image_size
 Use the parts below, or your own: write them into this file, or import them from your file of an earlier exercise, as
 in: from encoder_block import EncoderBlock. Their signatures:
 PatchEmbedding(image_size, patch_size, in_channels, embed_dim), EncoderBlock(embed_dim, num_heads, mlp_dim).
+(Only the library's PatchEmbedding has num_patches; N is (H / p) (W / p).)
 
 Minutes:     30
 Difficulty:  3 of 3

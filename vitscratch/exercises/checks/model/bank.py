@@ -9,7 +9,7 @@ from vitscratch.exercises.exercise import Mistake, Problem
 PATCHES, CLASS_TOKEN, POSITION = "patch embedding", "class token", "position embedding"
 BLOCKS, NORM, POOLING, HEAD = "encoder blocks", "final norm", "pooling", "head"
 NUDGES = {
-    "parameters": "Print the names and shapes of `named_parameters()`, and compare with the list in the stub.",
+    "parameters": "Print the names and shapes of `named_parameters()`: what of Eq. 1 to 4 is missing, or there twice?",
     POSITION: "Swap two patches of a picture: what differs in what the first block gets?",
     BLOCKS: "Print the sum of x before and after every block: which blocks run, in which order, on what?",
     NORM: "What happens to a token between the last block and the head? Eq. 4 has one LN.",
@@ -47,14 +47,20 @@ OF_MODEL = table(
     vit_head_norm | head | You normalise the logits; they should stay as the head gives them. | Nothing comes after the head.
     vit_head_scaled | head | You scale the logits; they should stay as the head gives them. | Nothing comes after the head.
     vit_softmax | head | You put softmax (or sigmoid) into the model; it should return logits, since the loss (cross_entropy) does softmax itself. | Return what the head gives.
-    vit_dropout | head | You leave dropout on in eval mode, so that two calls differ; there it should do nothing. | nn.Dropout knows of eval mode; F.dropout has to be told, training=self.training.
+    vit_dropout | head | You leave dropout on in eval mode, so that two calls differ; there it should do nothing. | nn.Dropout, made in __init__, knows of eval mode; F.dropout has to be told, training=self.training.
     vit_frozen | parameters | You cut the gradient off from some of your parameters, so that they never learn; all should get one. | No detach, no .data, no torch.no_grad between the pictures and the logits.
     """,  # noqa: E501 - a table
     NUDGES,
 )
+OF_MODEL["vit_frozen"] = replace(
+    OF_MODEL["vit_frozen"],
+    hints=("After a backward pass, which parameters have a .grad of None?", OF_MODEL["vit_frozen"].hints[1]),
+)
 MISTAKES: dict[str, Mistake] = {
     **{name: replace(mistake, step=BLOCKS) for name, mistake in encoder_block.MISTAKES.items()},
-    **{name: replace(mistake, step=PATCHES) for name, mistake in projecting.MISTAKES.items()},
+    **{
+        name: replace(mistake, step=PATCHES, section="The whole model") for name, mistake in projecting.MISTAKES.items()
+    },
     **prepending.MISTAKES,
     **OF_MODEL,
 }

@@ -12,6 +12,13 @@ from vitscratch.exercises.checks.model.bank import BLOCKS
 from vitscratch.exercises.checks.model.running import SIZES, model_code
 from vitscratch.exercises.exercise import Problem
 
+_OTHER_WIDTH = "You make the hidden layer of your blocks of another width than asked for; it should be mlp_dim wide."
+_WIDTH_HINTS = (
+    "Follow mlp_dim from the model's arguments to the layer: where is another number in its place?",
+    "Look at the line that makes a block: are its arguments in the order EncoderBlock(embed_dim, num_heads, mlp_dim)? "
+    "Inside, there is no 4 * embed_dim and no number.",
+)
+
 
 def block_problem(student: ModuleType) -> Problem | None:
     """What exercise 7 says of the model's block, taken alone."""
@@ -31,7 +38,14 @@ def block_problem(student: ModuleType) -> Problem | None:
         return None
     if problem is None:
         return None
-    return replace(problem, step=BLOCKS, evidence=_of_the_model(problem.evidence, model))
+    return in_model(problem, _of_the_model(problem.evidence, model))
+
+
+def in_model(problem: Problem, evidence: str) -> Problem:
+    """What a block's check says, where the block is part of a model: its sizes come from a line of the model."""
+    if problem.mistake in ("mlp_hidden_fixed", "mlp_hidden_is_embed"):
+        problem = replace(problem, what=_OTHER_WIDTH, hints=_WIDTH_HINTS)
+    return replace(problem, step=BLOCKS, evidence=evidence)
 
 
 def _of_the_model(evidence: str, model: nn.Module) -> str:

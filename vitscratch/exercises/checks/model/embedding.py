@@ -5,7 +5,7 @@ from torch import Tensor
 
 from vitscratch.exercises.checks import assembling, prepending, projecting, tokens
 from vitscratch.exercises.checks.compare import difference, same
-from vitscratch.exercises.checks.model.bank import CLASS_TOKEN, MISTAKES, NUDGES, PATCHES
+from vitscratch.exercises.checks.model.bank import CLASS_TOKEN, MISTAKES, NUDGES, PATCHES, POSITION
 from vitscratch.exercises.checks.model.listening import Heard, trace
 from vitscratch.exercises.checks.model.trial import Trial, all_same, restored
 from vitscratch.exercises.checks.naming import named
@@ -83,6 +83,8 @@ def _unknown_embedding(trial: Trial, x: Tensor, right: Tensor, evidence: str) ->
         owners = [type(trial.model.get_submodule(name.rpartition(".")[0])).__name__ for name in surplus]
         if all("Norm" in owner for owner in owners):
             return named(MISTAKES, "tok_norm", f"{evidence}\n{', '.join(surplus)} belong to a norm outside the blocks")
+        if problem := _added(trial, evidence):
+            return problem
     with restored(trial.model) as parameters:
         for name in trial.anatomy.table.names:
             parameters[name].zero_()
@@ -90,6 +92,33 @@ def _unknown_embedding(trial: Trial, x: Tensor, right: Tensor, evidence: str) ->
     if not any(same(alone[:, 1:], way[:, 1:]) for way in expected):
         return unknown_patches(f"{evidence}; with class token and positions at 0 they differ, too")
     return tokens.unknown(x, right, evidence)
+
+
+def _added(trial: Trial, evidence: str) -> Problem | None:
+    """Parameters that no equation has, if it is they alone that make a difference: at 0 all would be right."""
+    heard = trace(trial, 1)[0].x
+    used = [name for name in trial.anatomy.surplus if not same(_start_without(trial, name), heard)]
+    if not used or not any(same(_start_without(trial, *used), way) for way in right_starts(trial)):
+        return None
+    names, size = ", ".join(used), trial.numbers().pos.numel()
+    if all(trial.model.get_parameter(name).numel() in (size, size - trial.sizes["embed_dim"]) for name in used):
+        both = f"{trial.anatomy.table.pos} and {names}"
+        return named(MISTAKES, "tok_pos_twice", f"{evidence}\nthere are several tables of positions: {both}")
+    return Problem(
+        "You use parameters before the blocks that Eq. 1 has not; there should be projection, class token and "
+        "positions alone.",
+        f"{evidence}\nwith {names} at 0 it would be right",
+        POSITION,
+        ("What does Eq. 1 add up, and what does it put side by side?", f"Look at the lines that use {names}."),
+    )
+
+
+def _start_without(trial: Trial, *names: str) -> Tensor:
+    """What the first block gets while these parameters are 0."""
+    with restored(trial.model) as parameters:
+        for name in names:
+            parameters[name].zero_()
+        return trace(trial, 1)[0].x
 
 
 def unknown_patches(evidence: str) -> Problem:

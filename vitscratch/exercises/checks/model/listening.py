@@ -29,7 +29,11 @@ def trace(trial: Trial, number: int) -> list[Heard]:
         def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
             x = next(thing for thing in (*args, *kwargs.values()) if isinstance(thing, Tensor))
             out = out[0] if isinstance(out, tuple) else out
-            alone = len(x) == batch and sum(thing is not None for thing in (*args, *kwargs.values())) == 1
+            of_torch = isinstance(block, nn.TransformerEncoderLayer)  # is told, each time, that nothing is masked
+            arguments = [
+                thing for thing in (*args, *kwargs.values()) if not (thing is None or (of_torch and thing is False))
+            ]
+            alone = len(x) == batch and len(arguments) == 1
             came, left = (_batch_first(one, batch) for one in (given.pop(), out.detach().clone()))
             heard.append(Heard(place, came, left, alone))
 

@@ -12,7 +12,7 @@ from vitscratch.exercises.checks import encoder_block, mlp, prepending, projecti
 from vitscratch.exercises.checks.anatomy import Anatomy, Sizes, dissect, grid
 from vitscratch.exercises.checks.compare import draw
 from vitscratch.exercises.checks.model.bank import BLOCKS, HEAD, MISTAKES, NUDGES, PATCHES, POSITION
-from vitscratch.exercises.checks.model.block import block_problem
+from vitscratch.exercises.checks.model.block import block_problem, in_model
 from vitscratch.exercises.checks.model.running import call_code, count, model_code, table_told
 from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, block_maps, in_containers
@@ -88,13 +88,29 @@ def _patches_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -
             name, size, hints = fixed
             evidence = f"{has}\n{name} {tuple(model.get_parameter(name).shape)} is made for {size}"
             return replace(named(MISTAKES, "tok_global_name", evidence), hints=hints)
-        what = "You have no weight that makes tokens of patches, or several; there should be one."
+        several = projecting.fitting(dict(model.named_parameters()), patch, channels, width)
+        many = "several weights that make" if several else "no weight that makes"
+        what = f"You have {many} tokens of patches; there should be one."
         expected = f"{has}\n{width} x {channels * patch * patch} numbers should map a patch to a token; "
         expected += _outside(model, parts)
-        return Problem(what, expected, PATCHES, (NUDGES["parameters"], "Exercise 2 makes it."))
+        return Problem(what, expected, PATCHES, (NUDGES["parameters"], _ORDER))
+    if found := projecting.swapped_bias(dict(model.named_parameters()), parts.projection, width):
+        weight = parts.projection.weight
+        shape = tuple(model.get_parameter(weight).shape)
+        what = (
+            "You swap in_channels and embed_dim where the patch embedding is made; the first should become the second."
+        )
+        expected = f"{has}\n{weight} is {shape}; its bias has {found} numbers, and should have {width}"
+        return Problem(what, expected, PATCHES, (NUDGES["parameters"], _ORDER))
     if not parts.projection.bias:
         return named(MISTAKES, "pe_no_bias", f"{has}\n{_no_bias(model, parts.projection.weight)}")
     return None
+
+
+_ORDER = (
+    "Exercise 2 makes it. Look at the order of the sizes where you make yours; the library's is "
+    "PatchEmbedding(image_size, patch_size, in_channels, embed_dim)."
+)
 
 
 def _tokens_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
@@ -124,6 +140,7 @@ def _tokens_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) ->
     if head is not None:  # a head of zeros would hide what it reads
         with torch.no_grad():
             head.copy_(draw(*head.shape).float())
+    has = f"{has}\n{_outside(model, parts)}"
     return tokens.missing(model, parts.table, patches, width, has, call_code(sizes, images), attempt)
 
 
@@ -281,7 +298,7 @@ def _widths_problem(parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
     try:
         mlp.check_widths(parts.blocks[0], sizes)
     except WrongError as error:
-        return replace(error.problem, step=BLOCKS, evidence=f"{has}\nno layer of a block is {sizes['mlp_dim']} wide")
+        return in_model(error.problem, f"{has}\nno layer of a block is {sizes['mlp_dim']} wide")
     return None
 
 

@@ -28,6 +28,10 @@ def stream_problem(trials: list[Trial], traces: list[list[Heard]]) -> Problem | 
         return replace(named(MISTAKES, "vit_depth_ignored", evidence), what=what, hints=hints)
     if len(set(order)) == 1:
         return named(MISTAKES, "vit_blocks_shared", evidence)
+    if order == sorted(set(order)) and len(order) < depth:
+        what = f"You leave out blocks: {len(order)} of {depth} run; all should, one after the other."
+        hints = ("Which blocks does the loop come to?", "`for block in self.blocks`, without a slice or a step.")
+        return replace(named(MISTAKES, "vit_depth_ignored", evidence), what=what, hints=hints)
     if order != list(range(depth)):
         return named(MISTAKES, "vit_block_order", evidence)
     numbers = trial.numbers()

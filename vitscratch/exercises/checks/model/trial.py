@@ -1,8 +1,10 @@
 """A model of the student's, awake, with the logits that it gives and those that it should give."""
 
+import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +27,7 @@ from vitscratch.exercises.checks.student import (
     counted,
     fill_lazy,
     is_about_a_size,
+    line_of,
     noted,
     pick_tensor,
     place_of,
@@ -187,7 +190,34 @@ def build_trial(student: ModuleType, sizes: Sizes) -> Trial:
     awaken(model)
     with students_code():
         logits = _logits(model, parts, images, sizes)
+        _prefer_used(model, parts, images[0], sizes)
     return Trial(sizes, model, parts, maps, images, logits)
+
+
+def _prefer_used(model: nn.Module, parts: Anatomy, images: Tensor, sizes: Sizes) -> None:
+    """Where the class token or the table found is one that forward never reads, take one of its size that it does."""
+    parameters = dict(model.named_parameters())
+    rivals = [name for name in parts.surplus if not _is_a_layers(model, name)]
+    for role in ("cls", "pos"):
+        name = getattr(parts.table, role)
+        others = [other for other in rivals if parameters[other].numel() == parameters[name].numel()]
+        if not others or _reads(model, name, images, sizes):
+            continue
+        if used := next((other for other in others if _reads(model, other, images, sizes)), ""):
+            parts.table = replace(parts.table, cls=used) if role == "cls" else replace(parts.table, pos=used)
+            parts.surplus = [name if other == used else other for other in parts.surplus]
+
+
+def _is_a_layers(model: nn.Module, name: str) -> bool:
+    return re.search("Norm|Linear|Conv", type(model.get_submodule(name.rpartition(".")[0])).__name__) is not None
+
+
+def _reads(model: nn.Module, name: str, images: Tensor, sizes: Sizes) -> bool:
+    """Whether the logits depend on this parameter."""
+    before = call(model, images.clone(), sizes)
+    with restored(model) as parameters:
+        parameters[name].add_(draw(*parameters[name].shape))
+        return not same(call(model, images.clone(), sizes), before)
 
 
 @contextmanager
@@ -206,12 +236,18 @@ def _logits(model: nn.Module, parts: Anatomy, images: list[Tensor], sizes: Sizes
             with _noted(model, pictures, sizes):
                 logits.append(call(model, pictures, sizes))
         return logits
-    except WrongError as error:
-        told, known = error.problem, dict(model.named_parameters())
-        problem = tokens.taken_for_the_batch(parts.table, known, told.evidence)
-        if told.mistake != "vit_first_picture" or problem is None:
+    except RuntimeError as error:
+        name, patches = parts.table.pos, math.prod(grid(sizes))
+        if parts.table.rows != patches or not prepending.is_a_row_short(error, patches):
             raise
-    raise WrongError(problem)
+        told = table_told(sizes, name, tuple(model.get_parameter(name).shape))
+        raise WrongError(prepending.a_row_short(f"{told}{line_of(error)}")) from None
+    except WrongError as error:
+        told, known = error.problem.evidence, dict(model.named_parameters())
+        problem = tokens.taken_for_the_batch(parts.table, known, told)
+        if error.problem.mistake != "vit_first_picture" or problem is None:
+            raise
+        raise WrongError(problem) from None
 
 
 def ignores_its_arguments(student: ModuleType, sizes: Sizes, error: Exception) -> Problem | None:
@@ -219,11 +255,11 @@ def ignores_its_arguments(student: ModuleType, sizes: Sizes, error: Exception) -
     rows, columns = (side * sizes["patch_size"] for side in grid(sizes))
     code = raised(call_code(sizes, torch.empty(1, sizes["in_channels"], rows, columns)), error)
     if is_about_a_size(error):
-        evidence = f"{code}; it is no argument, and no attribute of self"
+        evidence = f"{code}; it is no argument, and no attribute of self{line_of(error)}"
         return named(MISTAKES, "tok_global_name", evidence)
     try:
         model = awaken(student.VisionTransformer(**SIXTEEN))
-        call(model, draw(2, 3, 48, 48), SIXTEEN)
+        call(model, draw(7, 3, 48, 48), SIXTEEN)  # no batch that a student has in mind
     except Exception:
         return None
     return named(MISTAKES, "tok_global_name", f"{code}; patches of 16 px work")
