@@ -1,7 +1,7 @@
 """Where the parts of a student's Vision Transformer are: blocks, projection, class token, positions, norm and head."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vitscratch.exercises.checks.prepending import Table, find_table
 from vitscratch.exercises.checks.projecting import Projection, find_projection
+from vitscratch.exercises.checks.stacked import Slice, slices
 
 Sizes = dict[str, Any]
 
@@ -39,8 +40,7 @@ def dissect(model: nn.Module, sizes: Sizes) -> Anatomy:
     """Find the parts by shape, by kind of layer, and by name where shapes do not tell. Call it before awakening."""
     width, rows_columns = sizes["embed_dim"], grid(sizes)
     blocks, hooked = find_blocks(model, sizes)
-    inside = {id(parameter) for block in blocks for parameter in block.parameters()}
-    outside = {name: tensor for name, tensor in model.named_parameters() if id(tensor) not in inside}
+    outside = outside_of(blocks, model)
     head = _head(outside, sizes["num_classes"], width)
     rest = {name: tensor for name, tensor in outside.items() if name not in head}
     norms = _norms(model, rest, width)
@@ -60,8 +60,17 @@ def dissect(model: nn.Module, sizes: Sizes) -> Anatomy:
     return Anatomy(projection, table, blocks, hooked, last, head, [name for name in rest if name not in known])
 
 
+def outside_of(blocks: list[nn.Module], model: nn.Module) -> dict[str, nn.Parameter]:
+    """The model's parameters that are in none of its blocks."""
+    inside = {id(parameter) for block in blocks for parameter in block.parameters()}
+    stacked = {name for block in blocks if isinstance(block, Slice) for name in block.whole()}
+    return {
+        name: tensor for name, tensor in model.named_parameters() if id(tensor) not in inside and name not in stacked
+    }
+
+
 def find_blocks(model: nn.Module, sizes: Sizes) -> tuple[list[nn.Module], bool]:
-    """The blocks, in order, and whether they are modules of their own; else made of lists of their parts.
+    """The blocks, in order, and whether they are modules of their own; else made of their parts, or of stacked ones.
 
     A block is a module with the weights of attention and of an MLP; the outermost such modules are taken.
     """
@@ -73,16 +82,40 @@ def find_blocks(model: nn.Module, sizes: Sizes) -> tuple[list[nn.Module], bool]:
     ]
     if whole and not (len(max(whole, key=len)) < len(alone) == sizes["depth"]):  # else some stand beside the list
         return max(whole, key=len), True
-    parts = [members for members in groups if len(members) == sizes["depth"]]
-    blocks = []
-    for number in range(sizes["depth"] if parts else 0):
-        block = nn.Module()
-        for place, members in enumerate(parts):
-            block.add_module(f"{_path(model, members[number])}_{place}", members[number])
-        blocks.append(block)
-    if blocks and is_block(blocks[0], sizes):
-        return blocks, False
-    return alone, bool(alone)
+    depth = sizes["depth"]
+    if len(alone) == depth:
+        return alone, True
+    parts = [members for members in groups if len(members) == depth]
+    for rows in (list(zip(*parts, strict=True)), *_in_turns(model, depth)):
+        blocks = [_joined(model, members) for members in rows]
+        if blocks and is_block(blocks[0], sizes):
+            return blocks, False
+    if alone:
+        return alone, True
+    stacked = slices(model, depth)
+    return (list(stacked), False) if stacked and is_block(stacked[0], sizes) else ([], False)
+
+
+def _in_turns(model: nn.Module, depth: int) -> Iterator[list[tuple[nn.Module, ...]]]:
+    """Parts that take turns among the children of one module: attention, MLP, attention, MLP, ..., depth times."""
+    for module in model.modules():
+        children = [
+            child for child in module._modules.values() if child is not None and any(True for _ in child.parameters())
+        ]
+        looks = [_signature(child) for child in children]
+        for period in range(2, len(children) // depth + 1):
+            for start in range(len(children) - period * depth + 1):
+                if looks[start : start + period * depth] == looks[start : start + period] * depth:
+                    firsts = range(start, start + period * depth, period)
+                    yield [tuple(children[first : first + period]) for first in firsts]
+
+
+def _joined(model: nn.Module, members: Sequence[nn.Module]) -> nn.Module:
+    """One block made of its parts."""
+    block = nn.Module()
+    for place, member in enumerate(members):
+        block.add_module(f"{_path(model, member)}_{place}", member)
+    return block
 
 
 def _wide(members: list[nn.Module], sizes: Sizes) -> bool:

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from vitscratch.exercises.checks import encoder_block, mlp, prepending, projecting, reference, tokens
-from vitscratch.exercises.checks.anatomy import Anatomy, Sizes, dissect, grid
+from vitscratch.exercises.checks.anatomy import Anatomy, Sizes, dissect, grid, outside_of
 from vitscratch.exercises.checks.compare import draw
 from vitscratch.exercises.checks.model.bank import BLOCKS, HEAD, MISTAKES, NUDGES, PATCHES, POSITION
 from vitscratch.exercises.checks.model.block import block_problem, in_model
 from vitscratch.exercises.checks.model.running import call_code, count, model_code, table_told
 from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, block_maps, in_containers
+from vitscratch.exercises.checks.stacked import Slice
 from vitscratch.exercises.checks.student import WrongError, counted, pick_tensor
 from vitscratch.exercises.exercise import Problem
 
@@ -42,8 +43,7 @@ def find_parts(student: ModuleType, model: nn.Module, sizes: Sizes) -> Anatomy:
 
 def _outside(model: nn.Module, parts: Anatomy) -> str:
     """What is registered beside the blocks, for a message."""
-    inside = {id(parameter) for block in parts.blocks for parameter in block.parameters()}
-    names = [f"{name} {tuple(tensor.shape)}" for name, tensor in model.named_parameters() if id(tensor) not in inside]
+    names = [f"{name} {tuple(tensor.shape)}" for name, tensor in outside_of(parts.blocks, model).items()]
     more = ["..."] * (len(names) > 9)
     return f"beside {len(parts.blocks)} blocks it has {', '.join(names[:9] + more) or 'no parameters'}"
 
@@ -195,16 +195,7 @@ def _blocks_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) ->
     if found and found != depth:
         return named(MISTAKES, "vit_depth_ignored", evidence)
     if not found and (matrices := _of_all_blocks(model, parts, sizes)):
-        return Problem(
-            "You keep the parameters of the blocks in a layout that the checker does not know, so that nothing could "
-            "be compared (your model may well be right); each block should have a module of its own for them.",
-            f"{has}\nno block was found in {', '.join(matrices[:4])}{', ...' if len(matrices) > 4 else ''}",
-            "parameters",
-            (
-                "Does one tensor hold something of every block, or one module all of them, side by side?",
-                "Make the parameters of one block in a class of its own, and depth of these in an nn.ModuleList.",
-            ),
-        )
+        return _unknown_layout(matrices, has)
     if not found:
         return Problem(
             "You have no encoder blocks among the modules; there should be depth of them.",
@@ -213,6 +204,23 @@ def _blocks_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) ->
             (NUDGES["parameters"], "depth blocks, in an nn.ModuleList or nn.Sequential, each made by its own call."),
         )
     return None
+
+
+def _unknown_layout(matrices: list[str], has: str) -> Problem:
+    return Problem(
+        "You keep the parameters of the blocks in a layout that the checker does not know, so that nothing could "
+        "be compared (your model may well be right); each block should have a module of its own for them.",
+        f"{has}\nno block was found in {', '.join(matrices[:4])}{', ...' if len(matrices) > 4 else ''}",
+        "parameters",
+        (
+            "Does one tensor hold something of every block, or one module all of them, side by side?",
+            "Make the parameters of one block in a class of its own, and depth of these in an nn.ModuleList.",
+        ),
+    )
+
+
+def _shapes(model: nn.Module, names: set[str]) -> list[str]:
+    return [f"{name} {tuple(tensor.shape)}" for name, tensor in model.named_parameters() if name in names]
 
 
 def _of_all_blocks(model: nn.Module, parts: Anatomy, sizes: Sizes) -> list[str]:
@@ -279,9 +287,14 @@ def read_blocks(student: ModuleType, model: nn.Module, parts: Anatomy, sizes: Si
         rest = zip(parts.blocks[1:], shapes[1:], strict=True)
         maps = [first, *(first if own == shapes[0] else block_maps(block, **of_block) for block, own in rest)]
     except UnmatchedError as error:
+        if isinstance(parts.blocks[0], Slice):
+            raise WrongError(_unknown_layout(_shapes(model, parts.blocks[0].whole()), has)) from None
         problem = (block_problem(student) if parts.hooked else None) or _widths_problem(parts, of_block, has)
         hints = (NUDGES[BLOCKS], "Check the block by itself: exercise 7.")
         raise WrongError(problem or Problem(_NO_BLOCK, f"{has}\n{error}", BLOCKS, hints)) from None
+    beside = {*parts.surplus, *maps[0][0].surplus}
+    if isinstance(parts.blocks[0], Slice) and maps[0][0].missing and beside:  # what is missing may be in these
+        raise WrongError(_unknown_layout(_shapes(model, {*parts.surplus, *parts.blocks[0].whole()}), has))
     unfit = parts.hooked and any(one[0].missing or one[0].surplus for one in maps)
     if unfit and (problem := block_problem(student)):
         raise WrongError(problem)

@@ -71,12 +71,13 @@ def collect(module: nn.Module) -> list[Found]:
         ):
             kind = "norm"
         else:
-            kind = "norm" if parameter.ndim == 1 and _is_norm(name.rpartition(".")[2]) else "bare"
+            kind = "norm" if parameter.ndim == 1 and is_norm(name.rpartition(".")[2]) else "bare"
         found.append(Found(name, tuple(long_axes(parameter)), owner, kind, ones))
     return found
 
 
-def _is_norm(name: str) -> bool:
+def is_norm(name: str) -> bool:
+    """Whether a parameter's own name says that it is a norm's: "gamma", "ln_weight", "shift"."""
     return re.search(r"gamma|beta|norm|^ln|shift|alpha|(?<!q)(?<!k)(?<!v)scale", name.lower()) is not None
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, permutations, product
-from math import prod
+from math import inf, prod
 
 from torch import nn
 
@@ -47,8 +47,16 @@ def block_maps(module: nn.Module, embed_dim: int, num_heads: int, mlp_dim: int) 
             raise
     if not maps or maps[0].missing or maps[0].surplus:
         bare = [role_map(way, sizes, found, targets) for way in islice(_bare_block(found, sizes), _BARE_LIMIT)]
-        maps = [one for one in bare if not one.missing and not one.surplus] or maps
+        maps = [one for one in bare if not _unmatched(one)] or min(maps, bare, key=_unmatched_first)
     return maps or [role_map(way, sizes, found, targets) for way in _block(found, sizes, module)]
+
+
+def _unmatched(one: RoleMap) -> int:
+    return len(one.missing) + len(one.surplus)
+
+
+def _unmatched_first(maps: Sequence[RoleMap]) -> float:
+    return _unmatched(maps[0]) if maps else inf
 
 
 def _block(found: Sequence[Found], sizes: Mapping[str, int], module: nn.Module) -> Iterator[list[Piece]]:

@@ -1,0 +1,55 @@
+"""Blocks whose parameters a student keeps together: stacked along a first axis, or in an nn.ParameterList."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+
+from torch import Tensor, nn
+
+from vitscratch.exercises.checks.roles.registered import is_norm
+
+# The name of a student's parameter, and the place in it.
+Place = tuple[str, tuple[int, ...]]
+
+
+class Slice(nn.Module):
+    """The parameters of one block, as views of the student's: what is read and written here is theirs."""
+
+    def __init__(self, model: nn.Module, places: Mapping[str, Place]) -> None:
+        """Take what lies at these places, under these names."""
+        super().__init__()
+        self.places = dict(places)
+        self._model = (model,)  # in a tuple, so that it is no part of this module
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """As any module's."""
+        for path, (name, place) in self.places.items():
+            yield prefix + path, nn.Parameter(self._model[0].get_parameter(name).detach()[place], requires_grad=False)
+
+    def whole(self) -> set[str]:
+        """The names of the student's parameters."""
+        return {name for name, _ in self.places.values()}
+
+
+def slices(model: nn.Module, depth: int) -> list[Slice]:
+    """One for each block, of all parameters that are stacked or listed depth times; [] if there are none."""
+    places: list[dict[str, Place]] = [{} for _ in range(depth)]
+    for name, tensor in model.named_parameters():
+        path, _, last = name.rpartition(".")
+        listed = isinstance(model.get_submodule(path), nn.ParameterList)
+        if listed and int(last) < depth:
+            number, path = int(last), path.replace(".", "_")
+            for more in _rows(tensor, path, tensor.shape):
+                places[number][f"{path}{'_'.join(map(str, more))}"] = name, more
+        elif not listed and tensor.ndim > 1 and len(tensor) == depth:
+            path = name.replace(".", "_")
+            for (number, block), more in product(enumerate(places), _rows(tensor, path, tensor.shape[1:])):
+                block[f"{path}{'_'.join(map(str, more))}"] = name, (number, *more)
+    return [Slice(model, block) for block in places] if all(places) else []
+
+
+def _rows(tensor: Tensor, path: str, shape: Sequence[int]) -> list[tuple[int, ...]]:
+    """The two rows of what both norms of a block have in one tensor, else all of it."""
+    both = len(shape) == 2 and shape[0] == 2 and (is_norm(path) or bool((tensor == 1).all()))
+    return [(0,), (1,)] if both else [()]
