@@ -3,7 +3,7 @@
 import pytest
 
 from tests.exercises import test_mlp, test_multi_head_self_attention
-from tests.exercises.students import edited, outcome_of
+from tests.exercises.students import changed, edited, outcome_of
 from tests.exercises.test_multi_head_self_attention import MERGE, SCALE, SOFTMAX
 from tests.exercises.test_multi_head_self_attention import RIGHT as ATTENTION
 from vitscratch.exercises.checks.encoder_block import MISTAKES, unread_copies
@@ -106,6 +106,14 @@ RIGHT_VARIANTS = {
     "torch's layer": LAYER,
     "all in one class, norms named the other way round": FLAT,
     "a norm of one's own": edited(RIGHT, ("class EncoderBlock(", OWN_NORM), ("nn.LayerNorm", "Norm")),
+    "norms that start at zero": edited(FROM_LIBRARY, (LN2, f"{LN2}\n        for n in (self.ln_1, self.ln_2): nn.init.zeros_(n.weight)")),
+    "all drawn at random": edited(RIGHT, ("class EncoderBlock(", OWN_NORM), ("nn.LayerNorm", "Norm"), (
+        "    def forward(self, x):\n        x = x + self.att", "        for z in self.parameters(): nn.init.normal_(z)\n\n    def forward(self, x):\n        x = x + self.att")),
+    "a norm of one's own, names that tell nothing": edited(
+        RIGHT, ("class EncoderBlock(", changed(OWN_NORM, "self.g, self.b, self.eps = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width)), eps",
+        "self.c, self.a, self.eps = nn.Parameter(torch.randn(width)), nn.Parameter(torch.randn(width)), eps", "* self.g + self.b", "* self.a + self.c")), ("nn.LayerNorm", "Norm")),
+    "a norm that keeps its weight less one": edited(
+        RIGHT, ("class EncoderBlock(", changed(OWN_NORM, "torch.ones", "torch.zeros", "* self.g", "* (1 + self.g)")), ("nn.LayerNorm", "Norm")),
     "residual kept in a variable": edited(
         RIGHT, (EQ2, "residual = x\n        x = self.ln_1(x)\n        x = residual + self.attention(x)")
     ),

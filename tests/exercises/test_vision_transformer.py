@@ -217,6 +217,12 @@ class VisionTransformer'''), ("        " + CLS, "        self.embed = Embed(num_
         self.norms2 = nn.ModuleList(nn.LayerNorm(embed_dim, eps=1e-6) for _ in range(depth))
         self.mlps = nn.ModuleList(nn.Sequential(nn.Linear(embed_dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, embed_dim)) for _ in range(depth))'''), (
         LOOP, "for n1, a, n2, m in zip(self.norms1, self.attentions, self.norms2, self.mlps):\n            x = x + a(n1(x))\n            x = x + m(n2(x))")),
+    "all drawn at random": edited(LIBRARY, ("num_classes)\n\n", "num_classes)\n        for z in self.parameters(): nn.init.normal_(z, std=0.02)\n\n")),
+    "a list of all norms": edited(OWN, (BLOCKS, '''self.norms = nn.ModuleList(nn.LayerNorm(embed_dim, eps=1e-6) for _ in range(2 * depth + 1))
+        self.attentions = nn.ModuleList(Attention(embed_dim, num_heads) for _ in range(depth))
+        self.mlps = nn.ModuleList(nn.Sequential(nn.Linear(embed_dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, embed_dim)) for _ in range(depth))'''), (
+        LOOP, "for i in range(len(self.mlps)):\n            x = x + self.attentions[i](self.norms[2 * i](x))\n            x = x + self.mlps[i](self.norms[2 * i + 1](x))"), (
+        f"        {NORM}\n", ""), ("self.norm(x)", "self.norms[-1](x)")),
     "residuals in turns": TURNS,
     "stacked": STACKED,
     "lists of parameters": LISTED,

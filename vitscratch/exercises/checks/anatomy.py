@@ -1,15 +1,17 @@
 """Where the parts of a student's Vision Transformer are: blocks, projection, class token, positions, norm and head."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
+from vitscratch.exercises.checks.blocks import find_blocks
 from vitscratch.exercises.checks.prepending import Table, find_table
 from vitscratch.exercises.checks.projecting import Projection, find_projection
-from vitscratch.exercises.checks.stacked import Slice, slices
+from vitscratch.exercises.checks.roles.registered import NORMS, is_norm, is_shift
+from vitscratch.exercises.checks.stacked import Slice
 
 Sizes = dict[str, Any]
 
@@ -69,98 +71,6 @@ def outside_of(blocks: list[nn.Module], model: nn.Module) -> dict[str, nn.Parame
     }
 
 
-def find_blocks(model: nn.Module, sizes: Sizes) -> tuple[list[nn.Module], bool]:
-    """The blocks, in order, and whether they are modules of their own; else made of their parts, or of stacked ones.
-
-    A block is a module with the weights of attention and of an MLP; the outermost such modules are taken.
-    """
-    groups = [members for members in _lists(model) if all(any(True for _ in member.parameters()) for member in members)]
-    whole = [members for members in groups if is_block(members[0], sizes) or _wide(members, sizes)]
-    alone = [module for name, module in model.named_modules() if name and is_block(module, sizes)]
-    alone = [
-        module for module in alone if not any(other is not module and other in alone for other in module.modules())
-    ]
-    if whole and not (len(max(whole, key=len)) < len(alone) == sizes["depth"]):  # else some stand beside the list
-        return max(whole, key=len), True
-    depth = sizes["depth"]
-    if len(alone) == depth:
-        return alone, True
-    parts = [members for members in groups if len(members) == depth]
-    for rows in (list(zip(*parts, strict=True)), *_in_turns(model, depth)):
-        blocks = [_joined(model, members) for members in rows]
-        if blocks and is_block(blocks[0], sizes):
-            return blocks, False
-    if alone:
-        return alone, True
-    stacked = slices(model, depth)
-    return (list(stacked), False) if stacked and is_block(stacked[0], sizes) else ([], False)
-
-
-def _in_turns(model: nn.Module, depth: int) -> Iterator[list[tuple[nn.Module, ...]]]:
-    """Parts that take turns among the children of one module: attention, MLP, attention, MLP, ..., depth times."""
-    for module in model.modules():
-        children = [
-            child for child in module._modules.values() if child is not None and any(True for _ in child.parameters())
-        ]
-        looks = [_signature(child) for child in children]
-        for period in range(2, len(children) // depth + 1):
-            for start in range(len(children) - period * depth + 1):
-                if looks[start : start + period * depth] == looks[start : start + period] * depth:
-                    firsts = range(start, start + period * depth, period)
-                    yield [tuple(children[first : first + period]) for first in firsts]
-
-
-def _joined(model: nn.Module, members: Sequence[nn.Module]) -> nn.Module:
-    """One block made of its parts."""
-    block = nn.Module()
-    for place, member in enumerate(members):
-        block.add_module(f"{_path(model, member)}_{place}", member)
-    return block
-
-
-def _wide(members: list[nn.Module], sizes: Sizes) -> bool:
-    """Whether these are blocks whose MLP has another width than was asked for: depth of them, more than attention."""
-    weights = sum(tensor.numel() for tensor in members[0].parameters() if tensor.ndim > 1)
-    norms = sum(tensor.ndim == 1 for tensor in members[0].parameters())
-    return len(members) == sizes["depth"] and weights > 4 * sizes["embed_dim"] ** 2 and norms > 4
-
-
-def is_block(module: nn.Module, sizes: Sizes) -> bool:
-    """Whether it holds what attention needs (q, k and v, at least) and, besides, an MLP, and nothing of a model."""
-    width, hidden = sizes["embed_dim"], sizes["mlp_dim"]
-    parameters = list(module.parameters())
-    of_mlp = [tensor for tensor in parameters if tensor.ndim > 1 and hidden in tensor.shape and width in tensor.shape]
-    squares = sum(tensor.numel() for tensor in parameters if tensor.ndim > 1) - sum(t.numel() for t in of_mlp)
-    least = {2: 2, 0: 5}.get(len(of_mlp))  # an MLP of another width than was asked for is two squares, too
-    return least is not None and least * width * width <= squares < 9 * width * width
-
-
-def _lists(model: nn.Module) -> Iterator[list[nn.Module]]:
-    """Every run of at least two children, one after the other, whose parameters are called and shaped the same."""
-    for module in model.modules():
-        run: list[nn.Module] = []
-        for child in module._modules.values():  # not children(), which leaves out what is there twice
-            if child is None:
-                continue
-            if run and _signature(child) != _signature(run[-1]):
-                if len(run) > 1:
-                    yield run
-                run = []
-            run.append(child)
-        if len(run) > 1:
-            yield run
-
-
-def _signature(module: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
-    return [(name, tuple(tensor.shape)) for name, tensor in module.named_parameters()]
-
-
-def _path(model: nn.Module, member: nn.Module) -> str:
-    """The name of the list that a member is in: "attentions"."""
-    path = next(name for name, module in model.named_modules() if module is member)
-    return path.rpartition(".")[0].replace(".", "_") or path
-
-
 def _head(outside: Mapping[str, Tensor], classes: int, width: int) -> tuple[str, str]:
     weights = [name for name, tensor in outside.items() if sorted(tensor.shape) == sorted((classes, width))]
     weight = weights[-1] if weights else ""
@@ -183,9 +93,15 @@ def _norms(model: nn.Module, rest: Mapping[str, Tensor], width: int) -> list[tup
             re.search("cls|class", name.rpartition(".")[2].lower()) for name in vectors
         ):
             continue
+        if len(vectors) > 2:
+            continue
         ones = [name for name in vectors if bool((rest[name] == 1).all())]
+        if isinstance(module, NORMS):
+            ones = [name for name in vectors if name.endswith("weight")]
+        elif not ones and len(vectors) == 2 and is_norm(type(module).__name__):
+            ones = sorted(vectors, key=is_shift)[:1]
         others = [name for name in vectors if name not in ones]
-        if ones and (len(vectors) <= 2):
+        if ones:
             found.append((ones[0], others[0] if others else ""))
     return found
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from vitscratch.exercises.checks.roles.fitting import Role, with_biases
 from vitscratch.exercises.checks.roles.pieces import Piece, UnmatchedError
-from vitscratch.exercises.checks.roles.registered import Found
+from vitscratch.exercises.checks.roles.registered import Found, is_shift
 from vitscratch.exercises.checks.student import describe
 
 WithOut = Callable[[list[Role], Sequence[Found]], Iterator[list[Role]]]
@@ -181,16 +181,26 @@ def ways_of_norms(found: Sequence[Found]) -> Iterator[list[Piece]]:
         yield []
         return
     pairs = list(permutations(by_layer, 2)) if len(by_layer) > 1 else [(by_layer[0], by_layer[0])]
-    for first, second in sorted(pairs, key=lambda pair: -sum(map(_as_of_a_norm, pair))):
-        pieces = []
-        for name, layer in (("norm1", first), ("norm2", second)):
-            weight = next((one for one in layer if one.ones), None)
-            pieces += [Piece(weight.name, "d", f"{name}.weight")] if weight else []
-            pieces += [Piece(one.name, "d", f"{name}.bias") for one in layer if one is not weight][:1]
-        yield pieces
+    for pair in sorted(pairs, key=lambda pair: -sum(map(_as_of_a_norm, pair))):
+        first, second = (list(_as_norm(layer, name)) for name, layer in zip(("norm1", "norm2"), pair, strict=True))
+        yield from ([*one, *other] for one, other in product(first, second))
+
+
+def _as_norm(layer: Sequence[Found], name: str) -> Iterator[list[Piece]]:
+    """Weight and bias: where no value or kind of layer tells which is which, by name and order, then the other way
+    round, then with a weight that is kept as its difference from one."""
+    factor = next((one for one in layer if one.factor), None)
+    others = [one for one in layer if one is not factor]
+    if factor or len(layer) != 2:
+        pieces = [Piece(factor.name, "d", f"{name}.weight")] if factor else []
+        yield [*pieces, *[Piece(one.name, "d", f"{name}.bias") for one in others][:1]]
+        return
+    weight, bias = sorted(layer, key=lambda one: is_shift(one.name))
+    for one, other, plus in ((weight, bias, 0.0), (bias, weight, 0.0), (weight, bias, 1.0)):
+        yield [Piece(one.name, "d", f"{name}.weight", plus=plus), Piece(other.name, "d", f"{name}.bias")]
 
 
 def _as_of_a_norm(layer: Sequence[Found]) -> int:
     """How many of weight and bias are there; a factor alone, as LayerScale's, is neither."""
-    ones = sum(one.ones for one in layer)
-    return min(ones, 1) + min(len(layer) - ones, 1)
+    factors = sum(one.factor for one in layer)
+    return min(factors, 1) + min(len(layer) - factors, 1)

@@ -40,6 +40,8 @@ class Piece:
     """The library's name, with its prefix: "attn.qkv.weight"."""
     index: tuple[int | slice, ...] = ()
     """Of the leading axes of the target, as AXES has them: (1,) for the keys, (slice(None), 4) for the fifth head."""
+    plus: float = 0.0
+    """What the student adds: 1 for a norm's weight that is kept as its difference from one."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ class RoleMap:
         for piece in self.pieces:
             tensor = parameters[piece.name]
             atoms, sizes = self.atoms_of(piece)
-            part = rearrange(tensor.reshape(long_axes(tensor)), f"{piece.axes} -> {' '.join(atoms)}", **sizes)
+            part = (
+                rearrange(tensor.reshape(long_axes(tensor)), f"{piece.axes} -> {' '.join(atoms)}", **sizes) + piece.plus
+            )
             if not piece.index:
                 found[piece.target] = part
                 continue
@@ -100,7 +104,7 @@ class RoleMap:
             tensor = parameters[piece.name]
             atoms, sizes = self.atoms_of(piece)
             whole = values[piece.target].reshape([self.sizes[atom] for atom in axes_of(piece.target)])
-            part = rearrange(whole[piece.index], f"{' '.join(atoms)} -> {piece.axes}", **sizes)
+            part = rearrange(whole[piece.index], f"{' '.join(atoms)} -> {piece.axes}", **sizes) - piece.plus
             with torch.no_grad():
                 tensor.copy_(part.reshape(tensor.shape))
 

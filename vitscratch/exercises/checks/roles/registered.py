@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from vitscratch.exercises.checks.roles.pieces import long_axes
 
+NORMS = nn.LayerNorm | nn.RMSNorm | nn.modules.batchnorm._BatchNorm | nn.GroupNorm
+
 
 @dataclass(frozen=True)
 class Found:
@@ -20,8 +22,8 @@ class Found:
     """Path of the module that has it."""
     kind: str
     """"linear": its first axis is the output; "norm": of a module without matrices; "bare": anything else."""
-    ones: bool
-    """All its numbers are 1, as a norm's weight at the start."""
+    factor: bool
+    """A norm's weight, as far as can be seen: torch calls it so, or all its numbers are 1, as they are at the start."""
 
     @property
     def role(self) -> str:
@@ -60,11 +62,12 @@ def collect(module: nn.Module) -> list[Found]:
     for name, parameter in module.named_parameters():
         owner = name.rpartition(".")[0]
         layer, own = modules[owner], list(modules[owner].parameters())
+        of_torch = isinstance(layer, NORMS)
         ones = bool((parameter == 1).all()) if parameter.numel() else False
         bag = isinstance(layer, nn.ParameterList | nn.ParameterDict)  # of biases, unless one is a norm's weight
         if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd) and parameter.ndim > 1:
             kind = "linear"
-        elif isinstance(layer, nn.LayerNorm | nn.RMSNorm | nn.modules.batchnorm._BatchNorm | nn.GroupNorm) or (
+        elif of_torch or (
             owner
             and all(len(long_axes(other)) <= 1 for other in own)
             and (not bag or any(bool((other == 1).all()) for other in own))
@@ -72,8 +75,14 @@ def collect(module: nn.Module) -> list[Found]:
             kind = "norm"
         else:
             kind = "norm" if parameter.ndim == 1 and is_norm(name.rpartition(".")[2]) else "bare"
-        found.append(Found(name, tuple(long_axes(parameter)), owner, kind, ones))
+        factor = name.endswith("weight") if of_torch else ones
+        found.append(Found(name, tuple(long_axes(parameter)), owner, kind, factor))
     return found
+
+
+def is_shift(name: str) -> bool:
+    """Whether a parameter's own name says that it is added: "bias", "beta", "shift", "b_2"."""
+    return re.search(r"bias|beta|shift|offset|^b(_|\d|$)|_b$", name.rpartition(".")[2].lower()) is not None
 
 
 def is_norm(name: str) -> bool:

@@ -84,7 +84,7 @@ def _bare_block(found: Sequence[Found], sizes: Mapping[str, int]) -> Iterator[li
     matrices = [one for one in found if one not in vectors]
     wide = [one for one in matrices if prod(one.shape) == d * m]
     rest = [one for one in matrices if one not in wide]
-    scales = [one for one in vectors if one.ones and prod(one.shape) == d]
+    scales = [one for one in vectors if one.factor and prod(one.shape) == d]
     fixed, shifts = _certain_biases([one for one in vectors if one not in scales], sizes)
     if len(wide) != 2 or len(scales) != 2 or len(shifts) != 4:
         return
