@@ -13,6 +13,7 @@ SYNTAX = "Python cannot read this line; look at it and at the one above it"
 SIGNATURE = "The stub has the names of the arguments"
 NAMES = "Is the name spelled as where it is defined"
 IMPORT = "Is the name spelled as in the library's documentation"
+SELF = "What does Python hand to a method first, whatever it is called with?"
 DTYPE = "Look at the line: print the .dtype of each tensor in it."
 ERROR = "Look at the line: print the shapes of what goes into it."
 
@@ -127,6 +128,25 @@ def told(folder: Path, code: str, call: str = "", **names: object) -> Problem | 
          "Compare this call with the line `def`"),
         ("def f(x): pass\nf(1, 2)", "the code ends with TypeError: f() takes 1 positional", "line 2: `f(1, 2)`",
          "Compare this call with the line `def`"),
+        ("class A:\n  def f(x): pass\nA().f(1)", "the code ends with TypeError: A.f() takes 1 positional",
+         "line 3: `A().f(1)`", SELF),
+        ("class A:\n  def f(this, x): pass\n  def g(self): return self.f(1, 2)\nA().g()",
+         "the code ends with TypeError: A.f() takes 2 positional", "line 3: `def g", SELF),
+        ("class A:\n  def f(self): pass\nA().f(1)", "the code ends with TypeError: A.f() takes 1 positional",
+         "line 3: `A().f(1)`", "Compare this call with the line `def`"),
+        ("class A:\n  def __init__(self): fc1 = 1\nA().fc1",
+         "the code ends with AttributeError: 'A' object has no attribute 'fc1'; its __init__ has a fc1, but does not "
+         "keep it", "line 3: `A().fc1`", "What keeps something that __init__ makes"),
+        ("class A:\n  def __init__(self, fc1): pass\nA(1).fc1", "the code ends with AttributeError: 'A' object has no "
+         "attribute 'fc1'; its __init__ has a fc1", "line 3: `A(1).fc1`", "What keeps something that __init__ makes"),
+        ("from torch import nn\nnn.GELU().shape", "the code ends with AttributeError: 'GELU' object has no attribute "
+         "'shape'", "line 2: `nn.GELU().shape`", "A layer stands where a tensor is wanted"),
+        ("for x in {}.items: pass", "the code ends with TypeError: 'builtin_function_or_method' object is not iterable",
+         "line 1: `for x", "A function stands here where what it returns is wanted"),
+        ("import torch\ntorch.ones(2, 3, 4) @ torch.ones(2, 3, 4)", "the code ends with RuntimeError: Expected size for "
+         "first two dimensions of batch2", "line 2: `torch", "A product (..., i, j) @ (..., j, k) needs"),
+        ("import mlpp", "the code ends with ModuleNotFoundError: No module named 'mlpp'", "line 1: `import mlpp`",
+         "Is the name spelled as the file's, without the number? 06_mlp.py is found as mlp."),
         ("import mlp", "the code ends with ModuleNotFoundError: No module named 'mlp'", "line 1: `import mlp`",
          "Is 06_mlp.py in the folder of this file, under this name?"),
         ("import torch\ntorch.ones(1) + 'a'", "the code ends with TypeError", "line 2: `torch", ERROR),
@@ -154,6 +174,9 @@ def test_an_error_in_the_students_code(code: str, what: str, line: str, hint: st
         ("class MLP:\n    def __init__(self, d): pass", "MLP(d=1, m=2)",
          "MLP.__init__ cannot be used as the exercise does: TypeError: MLP.__init__() got an unexpected keyword "
          "argument 'm'", 2),
+        ("class MLP:\n    def forward(x): pass", "MLP().forward(1)",
+         "MLP.forward cannot be used as the exercise does: TypeError: MLP.forward() takes 1 positional argument but 2 "
+         "were given", 2),
         ("class MLP:\n    pass", "MLP().forward",
          "MLP cannot be used as the exercise does: AttributeError: 'MLP' object has no attribute 'forward'", 1),
         ("from torch import nn\nclass MLP(nn.Module):\n    def __init__(self): pass", "MLP().training",
@@ -165,7 +188,7 @@ def test_an_error_that_is_about_what_the_student_defines(
 ) -> None:
     problem = told(tmp_path, code, call)
     assert problem is not None and problem.what.startswith(what) and f"line {line}: `" in problem.evidence
-    assert problem.hints[0].startswith(SIGNATURE)
+    assert problem.hints[0].startswith((SIGNATURE, SELF)[" takes 1 positional" in what])
 
 
 def test_a_class_without_forward(tmp_path: Path) -> None:

@@ -208,6 +208,12 @@ def test_others_are_placed(name: str) -> None:
     [
         (
             "signature",
+            ("(self, num_patches, embed_dim)", "(num_patches, embed_dim)"),
+            "Tokens(num_patches=7, embed_dim=11) ends in TypeError: got an unexpected keyword argument 'num_patches'; "
+            "Python gives the new object to the first argument, which is num_patches",
+        ),
+        (
+            "signature",
             ("(self, num_patches, embed_dim)", "(self, num_patches, dim)"),
             "Tokens(num_patches=7, embed_dim=11) ends in TypeError: missing a required argument: 'dim'; yours takes "
             "(num_patches, dim)",

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from pkgutil import iter_modules
 from traceback import walk_tb
-from types import ModuleType, TracebackType
+from types import FunctionType, ModuleType, TracebackType
 
 from vitscratch.exercises.catalog import EXERCISES
 from vitscratch.exercises.exercise import Problem
@@ -89,6 +89,7 @@ def explain(error: BaseException, student: Path) -> Problem | None:
         return trap
     if lines:
         what, hints = _describe(error)
+        hints = _NO_SELF if _lacks_self(error, student) else hints
         if what.startswith(_MEMORY):  # nobody should type that call outside the checker, where nothing limits it
             notes = []
         if lines[-1].file != student and (own := [line for line in lines if line.file == student]):
@@ -103,6 +104,7 @@ def explain(error: BaseException, student: Path) -> Problem | None:
         where = Line(student, _line_of(student, name))
         no_init = name.endswith(".__init__") and where.text().lstrip().startswith("class ")
         hints = _NO_FORWARD if "missing the required" in what else _NO_INIT if no_init else _SIGNATURE
+        hints = _NO_SELF if _lacks_self(error, student) else hints
         return _problem(what, where, hints, notes)
     return None
 
@@ -150,6 +152,10 @@ _NO_FORWARD = (
     "Is there a `def forward`, spelled so, and at the indentation of `def __init__`, so that it belongs to the class?",
     "What stands further in than `def __init__` is a part of __init__.",
 )
+_NO_SELF = (
+    "What does Python hand to a method first, whatever it is called with?",
+    "`self` comes first in every `def` of a class: `def forward(self, x):`, and `self.forward(x)` fills it.",
+)
 _NO_INIT = (
     "Is there a `def __init__`, spelled so, with two underscores on both sides, and further in than `class`?",
     "Compare it with the stub's, letter by letter; without one, the class takes no arguments.",
@@ -163,6 +169,14 @@ _ERROR = (
     "Look at the line: print the shapes of what goes into it.",
     "Run that line by itself on a small tensor in a Python session, and compare each shape with the stub's.",
 )
+_LAYER = (
+    "A layer stands where a tensor is wanted: was it built, or named, where it should have been called?",
+    "nn.GELU(x) builds a layer; nn.GELU()(x) calls one, as does self.act(x), or a function, F.gelu(x).",
+)
+_NOT_KEPT = (
+    "What keeps something that __init__ makes, or is given, until forward runs?",
+    "`self.{name} = ...`, in __init__: a name without self. is gone when __init__ ends.",
+)
 # What an error says, as a pattern -> what to do about it, whatever its kind.
 _SAID = {
     r"'tuple' object is not callable": (
@@ -174,7 +188,8 @@ _SAID = {
         "Take it apart where you get it, `output, weights = ...`, or take its first, `...[0]`.",
     ),
     r"missing \d+ required|positional arguments? but|unexpected keyword argument|multiple values for": (
-        "Compare this call with the line `def` of what it calls: which argument is missing, surplus, or misnamed?",
+        "Compare this call with the line `def` of what it calls: which argument is missing, surplus, or misnamed? "
+        "(self comes first in a class.)",
         "`self.mlp = MLP(embed_dim, mlp_dim)` builds a layer in __init__, `self.mlp(x)` calls it in forward; MLP alone "
         "is the class.",
     ),
@@ -198,14 +213,21 @@ _SAID = {
         "nn.Sequential takes modules one after the other, nn.ModuleList takes a list of them. What does it get here?",
         "nn.Sequential(*[Block() for _ in range(depth)]) hands over what is in the list, each made by its own call.",
     ),
-    r"must be Tensor, not (?!tuple|NoneType)[A-Z]|for [+@*]: '(Tensor|Parameter)' and '[A-Z]": (
-        "A layer stands where a tensor is wanted: was it built where it should have been called?",
-        "nn.GELU(x) builds a layer; nn.GELU()(x) calls one, as does self.act(x), or a function, F.gelu(x).",
-    ),
+    r"must be Tensor, not (?!tuple|NoneType)[A-Z]|for [+@*]: '(Tensor|Parameter)' and '[A-Z]": _LAYER,
     r"The size of tensor a": (
         "Write the two shapes below each other, aligned on the right: each pair of sizes (of a product @, all but the "
         "last two) has to be equal, or one of them 1. Which pair is not?",
-        "A sum or a mean loses its axis without keepdim=True; unsqueeze, or [:, None], makes one of size 1.",
+        "In a product, transpose(-2, -1) turns the last two axes over and leaves the others. In a sum, a mean without "
+        "keepdim=True has lost its axis; unsqueeze, or [:, None], makes one of size 1.",
+    ),
+    r"first two dimensions of batch2": (
+        "A product (..., i, j) @ (..., j, k) needs as many columns on the left as rows on the right. Which two sizes "
+        "meet here?",
+        "transpose(-2, -1) turns the last two axes of a tensor over; a product of A and B is not one of B and A.",
+    ),
+    r"'(builtin_function_or_method|method|function)'( object)?\b": (
+        "A function stands here where what it returns is wanted: was it called?",
+        "With parentheses it is called, `state_dict.items()`; without, `state_dict.items` is the function itself.",
     ),
     r"shapes cannot be multiplied": (
         "A linear layer takes a last axis of the size that it was made with; a product needs as many columns on the "
@@ -259,6 +281,7 @@ _IMPORT_OF_OWN = (
     "`from mlp import MLP` takes the class MLP out of 06_mlp.py; the names are those of the stubs.",
 )
 _NOT_THERE = "Is {file} in the folder of this file, under this name?"
+_MISSPELLED = "Is the name spelled as the file's, without the number? {file} is found as {name}."
 _IMPORTED = (
     "If {other} is right by itself, look at {own}: what it hands over, and the order of the sizes where it makes this "
     "layer."
@@ -278,6 +301,10 @@ def _hints(error: BaseException, text: str) -> tuple[str, ...]:
     if isinstance(error, ImportError) and (own := next((one for one in EXERCISES if one.name == error.name), None)):
         absent = isinstance(error, ModuleNotFoundError)
         return (_NOT_THERE.format(file=own.file_name) if absent else _IMPORT_OF_OWN[0], _IMPORT_OF_OWN[1])
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        files = {one.name: one.file_name for one in EXERCISES}
+        for near in get_close_matches(error.name, files, n=1, cutoff=0.75):
+            return _MISSPELLED.format(name=near, file=files[near]), _IMPORT_OF_OWN[1]
     if isinstance(error, RuntimeError | TypeError | AttributeError | ValueError):
         for said, hints in _SAID.items():
             if re.search(said, text):
@@ -343,9 +370,29 @@ def _describe(error: BaseException) -> tuple[str, tuple[str, ...]]:
             "What does nn.ModuleList do besides keeping modules in order? It cannot be called.",
             "A loop calls them one after the other, `for block in self.blocks:`; or keep them in nn.Sequential.",
         )
+    if isinstance(error, AttributeError) and _is_not_kept(error):
+        name = str(error.name)
+        told = f"the code ends with {text}; its __init__ has a {name}, but does not keep it"
+        return told, tuple(hint.format(name=name) for hint in _NOT_KEPT)
+    if isinstance(error, AttributeError) and _is_layer_for_tensor(error):
+        return f"the code ends with {text}", _LAYER
     if isinstance(error, TypeError | AttributeError) and "NoneType" in text:
         return f"the code ends with {text}; perhaps a function without a return gave it None", _NONE
     return f"the code ends with {text}{_nearest(error)}", _hints(error, text)
+
+
+def _is_not_kept(error: AttributeError) -> bool:
+    """Whether a missing attribute is the name of a variable or an argument of its class's own __init__."""
+    made = vars(type(error.obj)).get("__init__")
+    return isinstance(made, FunctionType) and error.name in made.__code__.co_varnames
+
+
+def _is_layer_for_tensor(error: AttributeError) -> bool:
+    """Whether a layer that is no student's was asked for what tensors have."""
+    layer = type(error.obj)
+    ours = layer.__module__.partition(".")[0] in ("torch", "vitscratch")
+    torch = sys.modules.get("torch")
+    return ours and torch is not None and issubclass(layer, torch.nn.Module) and hasattr(torch.Tensor, error.name or "")
 
 
 def message_of(error: BaseException, length: int = 400) -> str:
@@ -421,13 +468,30 @@ def _names_student(error: Exception, student: Path) -> str | None:
 
 def _line_of(student: Path, name: str) -> int:
     """The line in which a class, a method or a function is defined; 0 if it is not."""
-    body, line = ast.parse(student.read_bytes()).body, 0
+    node = _node_of(student, name)
+    return node.lineno if node else 0
+
+
+def _node_of(student: Path, name: str) -> ast.ClassDef | ast.FunctionDef | None:
+    """Where a class, a method or a function is defined; of a method that is inherited, the class."""
+    body, found = ast.parse(student.read_bytes()).body, None
     for part in name.split("."):
         nodes = [node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == part]
         if not nodes:
             break  # an __init__ that is inherited: the class is what there is to see
-        line, body = nodes[-1].lineno, nodes[-1].body
-    return line
+        found, body = nodes[-1], nodes[-1].body
+    return found
+
+
+def _lacks_self(error: BaseException, student: Path) -> bool:
+    """Whether a call failed since a method of the student's has no self."""
+    if not isinstance(error, TypeError) or "argument" not in str(error):
+        return False
+    name = _names_student(error, student) or ""
+    node = _node_of(student, name)
+    if "." not in name or not isinstance(node, ast.FunctionDef) or node.decorator_list:
+        return False
+    return [one.arg for one in (*node.args.posonlyargs, *node.args.args)][:1] != ["self"]
 
 
 def explain_unwritten(error: NotImplementedError, student: Path) -> Problem | None:

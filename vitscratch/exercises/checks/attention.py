@@ -33,7 +33,7 @@ STEPS = ("scores", "scale", "softmax", "weighted mean")
 NUDGES = {
     "scores": "Score (i, j) is the product of query i with key j of the same picture and the same head, nothing else.",
     "scale": "Eq. 6: by what are the scores divided, before softmax, and which axis of which tensor has that length?",
-    "softmax": "Print `weights.sum(dim=-1)`: what should each number be, and which one is negative or too large?",
+    "softmax": "Print `weights.sum(dim=-1)`: what should each number be, and what is it?",
     "weighted mean": "Row i of the output is made of the values with the weights of query i. Which axes meet?",
 }
 
@@ -66,7 +66,7 @@ MISTAKES: dict[str, Mistake] = table(
     attn_tanh_for_softmax | softmax | You use tanh, so that weights can be negative and do not sum to one; it should be softmax. | Which function makes a row positive and sum to one?
     attn_causal | softmax | You mask some keys; in a picture every token may look at every token, itself and later ones included. | A mask (tril, triu, is_causal) belongs into a language model; leave it out.
     attn_weights_transposed | weighted mean | You transpose the weights before they meet the values; output i should use the weights of query i. | weights is (queries, keys) and v is (keys, width): nothing needs turning.
-    attn_returns_swapped | weighted mean | You return the weights first; it should be (output, weights). | Look at the return line.
+    attn_returns_swapped | weighted mean | You return the weights first; it should be (output, weights). | Look at the return line. | Which of the two shapes that you return is (b, h, queries, d_h)?
     attn_returns_scores | softmax | You return something else as weights than what the output is made of; return what softmax gives. | Return the tensor that is multiplied with v.
     attn_random | softmax | You draw something at random, so that two calls with the same input differ; they should agree. | dropout must be off by default, and F.dropout needs to be told so.
     """,  # noqa: E501 - a table

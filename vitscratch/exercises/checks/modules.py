@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from types import ModuleType
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vitscratch.exercises.checks.compare import TOLERANCE, difference, draw, explain, same
 from vitscratch.exercises.checks.failing import Place
+from vitscratch.exercises.checks.modes import in_both_modes
 from vitscratch.exercises.checks.naming import named_problem
 from vitscratch.exercises.checks.reference import RIGHT, SAME_LAYER, Flags, Parameters, mistake_name
 from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, hidden_in_containers
@@ -217,7 +218,7 @@ def _beside(trial: Trial) -> str:
 def check_part(part: Part, student: ModuleType) -> Iterator[Outcome]:
     """What is right about the student's class, then the first thing that is wrong."""
     try:
-        yield from _check(part, student)
+        yield from in_both_modes(partial(_check, part), student)
     except WrongError as error:
         yield error.problem
 

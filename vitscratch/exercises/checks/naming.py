@@ -14,12 +14,12 @@ def bank(*mistakes: Mistake) -> dict[str, Mistake]:
 def table(rows: str, nudges: Mapping[str, str], section: str = "How this goes wrong") -> dict[str, Mistake]:
     """Mistakes from a table, one line each: name | step | what was done and what is right | the direct hint.
 
-    The first hint is the nudge of the step.
+    The first hint is the fifth cell, if there is one, else the nudge of the step.
     """
     found = {}
     for row in filter(None, map(str.strip, rows.splitlines())):
-        name, step, what, hint = (cell.strip() for cell in row.split("|"))
-        found[name] = Mistake(name, what, step, (nudges[step], hint), section)
+        name, step, what, hint, *nudge = (cell.strip() for cell in row.split("|"))
+        found[name] = Mistake(name, what, step, (*(nudge or [nudges[step]]), hint), section)
     return found
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vitscratch.exercises.checks import failing, projecting
 from vitscratch.exercises.checks.compare import difference, draw, same
+from vitscratch.exercises.checks.modes import in_both_modes
 from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.projecting import Projection, find_projection
 from vitscratch.exercises.checks.roles import awaken, hidden_in_containers
@@ -80,7 +81,7 @@ class Case:
 def check(student: ModuleType) -> Iterator[Outcome]:
     """Built at several sizes, awake, in float64: parameters, one patch one token, and the values."""
     try:
-        yield from _check(student)
+        yield from in_both_modes(_check, student)
     except WrongError as error:
         yield error.problem
 

@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from traceback import StackSummary, extract_stack, extract_tb, walk_tb
 from types import ModuleType
@@ -78,6 +79,9 @@ def construct(student: ModuleType, name: str, sizes: Mapping[str, Any]) -> nn.Mo
         inspect.signature(cls).bind(**sizes)
     except TypeError as error:
         takes = str(inspect.signature(cls))
+        first = next(iter(inspect.signature(cls.__init__).parameters), "self")
+        if first in sizes:
+            raise WrongError(_no_self(name, f"{call} ends in TypeError: {error}", first)) from None
         raise WrongError(
             Problem(
                 f"Your {name} does not take the arguments that the exercise asks for; it should take all of them.",
@@ -104,6 +108,19 @@ def construct(student: ModuleType, name: str, sizes: Mapping[str, Any]) -> nn.Mo
             )
         )
     return module
+
+
+def _no_self(name: str, evidence: str, first: str) -> Problem:
+    return Problem(
+        f"The __init__ of your {name} has no self; it should come first, before {first}.",
+        f"{evidence}; Python gives the new object to the first argument, which is {first}",
+        "parameters",
+        (
+            "What does Python hand to a method first, whatever it is called with?",
+            f"def __init__(self, {first}, ...): self comes first in every `def` of a class.",
+        ),
+        "signature",
+    )
 
 
 def fill_lazy(module: nn.Module, *inputs: Tensor) -> None:
@@ -256,8 +273,36 @@ def counted(code: str, module: nn.Module, right: int) -> str:
     return f"sum(p.numel() for p in {code}.parameters()) is {count}; it should be {right}"
 
 
+_TRAINING = ContextVar("_TRAINING", default=False)
+
+
+@contextmanager
+def training_mode() -> Iterator[None]:
+    """In here `awaken` puts modules into training mode, with the p of every dropout at 0."""
+    token = _TRAINING.set(True)
+    try:
+        yield
+    finally:
+        _TRAINING.reset(token)
+
+
+def is_training() -> bool:
+    """Whether the check runs in training mode."""
+    return _TRAINING.get()
+
+
+class ByChanceError(Exception):
+    """Two calls differ, in training mode, where they may."""
+
+
 def differs(code: str, one: Tensor, other: Tensor) -> str:
-    """For evidence: where two calls of the same code differ most."""
+    """For evidence: where two calls of the same code differ most.
+
+    Raises:
+        ByChanceError: in training mode.
+    """
+    if is_training():
+        raise ByChanceError
     place = tuple(int(i) for i in torch.unravel_index((one - other).abs().argmax(), one.shape))
     at = f"{code}[{', '.join(map(str, place))}]"
     return f"{at} is {number(one[place])} the first time and {number(other[place])} the second"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vitscratch.exercises.checks import failing, prepending
 from vitscratch.exercises.checks.compare import difference, draw, same
+from vitscratch.exercises.checks.modes import in_both_modes
 from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.prepending import CLASS_TOKEN, POSITION, Table, batch_copies, find_table
 from vitscratch.exercises.checks.roles import awaken, hidden_in_containers
@@ -60,7 +61,7 @@ CALLS, FEW = 16, 4  # calls with the same input; of how many values dropout make
 def check(student: ModuleType) -> Iterator[Outcome]:
     """Parameters, shapes for several batches, independence of the batch, and the values."""
     try:
-        yield from _check(student)
+        yield from in_both_modes(_check, student)
     except WrongError as error:
         yield error.problem
     except NameError as error:

@@ -17,6 +17,7 @@ from vitscratch.exercises.checks.model.tail import tail_problem
 from vitscratch.exercises.checks.model.tiny import tiny_problem
 from vitscratch.exercises.checks.model.trial import Trial, build_trial, ignores_its_arguments
 from vitscratch.exercises.checks.model.whole import by_hypotheses, by_probes
+from vitscratch.exercises.checks.modes import in_both_modes
 from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.student import StudentError, WrongError, drawn, in_place, pick_tensor, raised
 from vitscratch.exercises.exercise import Outcome, Passed, Problem
@@ -27,7 +28,7 @@ __all__ = ["MISTAKES", "check"]
 def check(student: ModuleType) -> Iterator[Outcome]:
     """Built at several sizes, awake, in float64: parameters, then the logits, then what explains a difference."""
     try:
-        yield from _check(student)
+        yield from in_both_modes(_check, student)
     except WrongError as error:
         yield error.problem
 

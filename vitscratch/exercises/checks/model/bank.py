@@ -39,7 +39,7 @@ OF_MODEL = table(
     vit_max_pool | pooling | Your head reads the largest numbers over the tokens; it should read the class token alone. | Index 0 of the axis of tokens, no maximum.
     vit_sum_pool | pooling | Your head reads a sum of tokens; it should read the class token alone. | Index 0 of the axis of tokens, no sum.
     vit_other_token | pooling | Your head reads another token; it should read the class token, which is token 0. | Index 0 of the axis of tokens.
-    vit_first_picture | pooling | You read the first picture alone; every picture should get logits of its own, from its own class token. | x[:, 0] is token 0 of every picture; x[0] is the first picture.
+    vit_first_picture | pooling | You read the first picture alone; every picture should get logits of its own, from its own class token. | x[:, 0] is token 0 of every picture; x[0] is the first picture. | Of x, (b, n, d): what does x[0] take, and which axis are the tokens on?
     vit_head_all_tokens | head | Your head reads all tokens side by side; it should read the class token alone. | Its weight is (num_classes, embed_dim).
     vit_head_no_bias | head | Your head has no bias, or does not add it; it should. | nn.Linear has one by default.
     vit_head_activation | head | You put an activation behind the head; there should be none: logits may be negative. | Nothing comes after the head.
@@ -48,13 +48,9 @@ OF_MODEL = table(
     vit_head_scaled | head | You scale the logits; they should stay as the head gives them. | Nothing comes after the head.
     vit_softmax | head | You put softmax (or sigmoid) into the model; it should return logits, since the loss (cross_entropy) does softmax itself. | Return what the head gives.
     vit_dropout | head | You leave dropout on in eval mode, so that two calls differ; there it should do nothing. | nn.Dropout, made in __init__, knows of eval mode; F.dropout has to be told, training=self.training.
-    vit_frozen | parameters | You cut the gradient off from some of your parameters, so that they never learn; all should get one. | No detach, no .data, no torch.no_grad between the pictures and the logits.
+    vit_frozen | parameters | You cut the gradient off from some of your parameters, so that they never learn; all should get one. | No detach, no .data, no torch.no_grad between the pictures and the logits. | After a backward pass, which parameters have a .grad of None?
     """,  # noqa: E501 - a table
     NUDGES,
-)
-OF_MODEL["vit_frozen"] = replace(
-    OF_MODEL["vit_frozen"],
-    hints=("After a backward pass, which parameters have a .grad of None?", OF_MODEL["vit_frozen"].hints[1]),
 )
 MISTAKES: dict[str, Mistake] = {
     **{name: replace(mistake, step=BLOCKS) for name, mistake in encoder_block.MISTAKES.items()},

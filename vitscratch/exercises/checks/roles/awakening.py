@@ -4,14 +4,28 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from vitscratch.exercises.checks.student import is_training
 
-def awaken(module: nn.Module, seed: int = 0) -> nn.Module:
+
+def _train_without_dropout(module: nn.Module) -> None:
+    for layer in module.train().modules():
+        if isinstance(layer, nn.modules.dropout._DropoutNd):
+            layer.p = 0.0
+        elif isinstance(layer, nn.MultiheadAttention):
+            layer.dropout = 0.0
+
+
+def awaken(module: nn.Module, seed: int = 0, training: bool = False) -> nn.Module:
     """Draw every parameter at random, so that none is 0 or 1 and none is without effect; float64, eval. In place.
+
+    With `training`, in training mode instead, with the p of every dropout at 0.
 
     Matrices have a standard deviation of about 1.3 / sqrt(width), so that softmax is neither flat nor one-hot;
     vectors that are all ones (norm weights) get 1 + 0.3 N, all other vectors 0.5 N.
     """
     module.double().eval()
+    if training or is_training():
+        _train_without_dropout(module)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
