@@ -481,7 +481,7 @@ def test_try_gives_the_pixels_that_a_check_shows(
     assert f"tensor({number}." in typed(mine, expression, capsys, monkeypatch)
 
 
-@pytest.mark.parametrize("name", ["notes.py", "01_dou[b]le.py", "**"])
+@pytest.mark.parametrize("name", ["notes.py", "[0-9]*.py", "**"])
 def test_no_other_file_is_suggested(
     name: str, folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -537,3 +537,29 @@ def test_try_of_a_file_that_fails(line: str, says: str, tmp_path: Path, capsys: 
 def test_try_with_an_option_that_is_none(capsys: pytest.CaptureFixture) -> None:
     assert main(["exercises", "try", "--bogus"]) == 2
     assert capsys.readouterr().err.startswith("vitscratch: --bogus is no option here")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("{name}", "."),
+        ("{name}/1_double.py", "01_double.py"),
+        ("01_double", "01_double.py"),
+        ("duoble.py", "01_double.py"),
+        ("../{name}x", "../{name}"),
+        ("../../nowhere/{name}", "."),
+    ],
+)
+def test_a_path_that_is_not_there_is_looked_for_nearby(
+    typed: str, meant: str, folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    assert main(["check", typed.format(name=folder.name)]) == 2
+    assert f"did you mean `vitscratch check {meant.format(name=folder.name)}`?" in capsys.readouterr().err
+
+
+def test_a_path_with_nothing_like_it_nearby(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    capsys.readouterr()
+    assert main(["check", "quite-another"]) == 2
+    assert "`vitscratch exercises new DIR` makes one" in capsys.readouterr().err

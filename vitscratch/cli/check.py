@@ -1,12 +1,13 @@
 """`vitscratch check`: is a student's exercise right, and if not, which line of thought went wrong?"""
 
+import re
 import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from glob import escape
+from difflib import get_close_matches
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -121,25 +122,48 @@ def _files(path: Path, onwards: bool) -> "dict[Exercise, Path]":
         files = find_exercises(path)
         if not files:
             new = f"vitscratch exercises new {shlex.quote(str(path))}"
-            raise ValueError(f"{path}: no exercise in this folder; {_below(path, '') or f'`{new}` writes them'}")
+            raise ValueError(f"{path}: no exercise in this folder; {_below(path) or f'`{new}` writes them'}")
         return files
     if not path.exists():
-        there = _below(path.parent, path.name) or "`vitscratch exercises new DIR` makes one"
+        there = _meant(path) or "`vitscratch exercises new DIR` makes one"
         raise ValueError(f"{path}: no such file or folder; {there}")
     exercise = exercise_of(path)
     later = find_exercises(path.parent) if onwards else {}
     return {exercise: path, **{one: file for one, file in later.items() if one.number > exercise.number}}
 
 
-def _below(folder: Path, name: str) -> str:
-    """What to type if files of exercises lie one folder further down, as in my-vit, or further up; "" for any file."""
+def _meant(path: Path) -> str:
+    """What to type for a path that is not there: an exercise, or a folder of some, with this name or one near it."""
     from vitscratch.exercises.files import exercise_of_name
 
-    found = [Path(name), *sorted(folder.glob(f"*/{escape(name) or '*.py'}"))]
-    found = [path for path in found if path.is_file() and exercise_of_name(path) is not None]
-    if not found:
-        return ""
-    return f"did you mean `vitscratch check {shlex.quote(str(found[0] if name else found[0].parent))}`?"
+    here = path.parent if path.parent.is_dir() else Path()
+    around = [here, Path(".."), Path("../..")]
+    folders = [*around, *(one for folder in around[:2] for one in sorted(folder.glob("*/")))]
+    known: dict[str, Path] = {}
+    for folder in folders:
+        files = [one for one in sorted(folder.glob("*.py")) if one.is_file() and exercise_of_name(one) is not None]
+        for one in [*files, folder] if files else []:
+            name = one.resolve().name
+            for key in (name, _plain(name)):  # 04_attention.py, attention
+                known.setdefault(key, one)
+    for near in (path.name, _plain(path.name)):
+        for name in get_close_matches(near, known, n=1, cutoff=0.8):
+            return f"did you mean `vitscratch check {shlex.quote(str(known[name]))}`?"
+    return ""
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"^\d+_", "", name.removesuffix(".py"))
+
+
+def _below(folder: Path) -> str:
+    """What to type if files of exercises lie one folder further down, as in my-vit; "" if none do."""
+    from vitscratch.exercises.files import exercise_of_name
+
+    for path in sorted(folder.glob("*/*.py")):
+        if path.is_file() and exercise_of_name(path) is not None:
+            return f"did you mean `vitscratch check {shlex.quote(str(path.parent))}`?"
+    return ""
 
 
 def _check(runner: "Runner", files: "dict[Exercise, Path]", done: "dict[Path, Report]") -> "Iterator[Report]":

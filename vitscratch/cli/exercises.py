@@ -59,7 +59,12 @@ class Try(Common):
         names = {"torch": torch, "nn": torch.nn, **vars(module), "awaken": awaken, "draw": draw, "pixels": pixels}
         with suppress(SystemExit):  # exit() ends the prompt
             defined = ", ".join(exercise.defines)
-            code.interact(f"{defined}, awaken, draw, pixels, torch. Ctrl-D ends it.", None, names, "")
+            code.interact(
+                f"{defined}, awaken, draw, pixels, torch. Ctrl-D ends it; open it again after a change of the file.",
+                None,
+                names,
+                "",
+            )
         return 0
 
 
