@@ -306,3 +306,20 @@ def test_other_weights_beside_a_right_output(weights: str, step: str, says: str)
     problem = outcome_of("attention", f"import torch\ndef attention(q, k, v):\n    return {right}, {weights}\n")
     assert problem and (problem.mistake, problem.step) == ("attn_returns_scores", step)
     assert problem.what.startswith("You return") and says in problem.what
+
+
+def test_an_argument_that_is_changed_in_place_is_told_by_its_numbers() -> None:
+    for edit, step in (
+        ((SCORES, "q.mul_(1.0) @ k.mT; q += 1"), "scores"),
+        ((MIX, f"{MIX}; v *= 2"), "weighted mean"),
+    ):
+        problem = outcome_of("attention", edited(RIGHT, edit))
+        assert problem and (problem.mistake, problem.step) == ("input_changed", step), problem
+
+
+@pytest.mark.parametrize("dtype", ["half", "bfloat16"])
+def test_low_precision_is_told_as_that(dtype: str) -> None:
+    problem = outcome_of("attention", edited(RIGHT, (SCORES, f"(q.{dtype}() @ k.{dtype}().mT).double()")))
+    assert problem and (problem.mistake, problem.step) == ("low_precision", "scores"), problem
+    problem = outcome_of("attention", edited(RIGHT, (SOFTMAX, f"scores.{dtype}().softmax(dim=-1).double()")))
+    assert problem and (problem.mistake, problem.step) == ("low_precision", "softmax"), problem

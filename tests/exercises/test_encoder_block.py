@@ -364,3 +364,9 @@ def test_what_attention_lacks_is_told_in_a_block_too(mistake: str, edit: tuple[s
     without = [("        self.to_v = nn.Linear(embed_dim, embed_dim)\n", "")] if "to_v" in edit[0] else []
     problem = outcome_of("encoder_block", edited(RIGHT, edit, *without))
     assert problem is not None and problem.mistake == mistake and says in problem.evidence, problem
+
+
+@pytest.mark.parametrize(("line", "which"), [(LN1, "first"), (LN2, "second")])
+def test_the_eps_of_one_norm_is_said_to_be_of_that(line: str, which: str) -> None:
+    problem = outcome_of("encoder_block", edited(RIGHT, (line, line.replace("1e-6", "1e-5"))))
+    assert problem and problem.mistake == "enc_eps_1e-5" and problem.what.endswith(f"(It is the {which} norm.)")

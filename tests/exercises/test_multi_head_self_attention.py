@@ -672,3 +672,34 @@ def test_what_is_copied_together_is_named_together() -> None:
     text = edited(P((QKV, packed)), (SCALE, "scores"), (SOFTMAX, "scores.softmax(dim=-1) / d ** 0.5"))
     problem = outcome_of("multi_head_self_attention", text)
     assert problem and problem.mistake == "attn_packing_per_head + attn_scale_after_softmax"
+
+
+def test_the_bias_of_the_output_added_twice_is_said_with_both_numbers() -> None:
+    problem = outcome_of(NAME, edited(RIGHT, (OUT, f"{OUT} + self.out.bias")))
+    assert problem and problem.step == "output projection" and "2 times as much" in problem.evidence
+
+
+def test_a_head_in_the_place_of_another_is_a_wrong_merge() -> None:
+    problem = outcome_of(NAME, edited(RIGHT, (MIX, f"{MIX}; z = torch.cat([z[:, :-1], z[:, :1]], 1)")))
+    assert problem and problem.step == "merging heads" and "number 29 of yours is 1" in problem.evidence
+
+
+def test_without_a_layer_for_values_no_number_is_called_the_right_one() -> None:
+    problem = outcome_of(
+        NAME, edited(RIGHT, ("self.to_v(x)", "x"), ("        self.to_v = nn.Linear(embed_dim, embed_dim)\n", ""))
+    )
+    assert problem and problem.mistake == "attn_value_is_input"
+    assert problem.evidence.count("should be") == 1 and "it should be 5040" in problem.evidence
+
+
+def test_what_is_kept_from_a_call_is_told_with_both_calls() -> None:
+    kept = edited(
+        RIGHT,
+        (
+            "def forward(self, x):",
+            "def forward(self, x):\n        self.n = getattr(self, 'n', x.shape[1])\n        x = x.reshape(x.shape[0], self.n, -1)",
+        ),
+    )
+    problem = outcome_of(NAME, kept)
+    assert problem and problem.mistake == "kept_from_a_call"
+    assert "; _ = m(draw(3, 6, 35)); m(" in problem.evidence

@@ -128,6 +128,11 @@ WRONG = {
     "pe_no_bias: unused": (CONV, ("self.proj(images)", "F.conv2d(images, self.proj.weight, stride=self.proj.stride)")),
     "pe_dropout": (CONV, ("self.proj(images)", "F.dropout(self.proj(images), 0.3)")),
     "pe_frozen": (CONV, ("self.proj(images)", "self.proj(images).detach()")),
+    "pe_frozen: the bias": (
+        LINEAR,
+        ("self.to_token(", "F.linear("),
+        ("p=p, q=p)", "p=p, q=p), self.to_token.weight, self.to_token.bias.detach()"),
+    ),
     "tok_global_name": (LINEAR, ("p = self.patch_size", "p = 16")),
     "tok_global_name: nowhere": (LINEAR, ("p = self.patch_size", "p = patch_size")),
     "tok_global_name: layer": (CONV, ("kernel_size=patch_size, stride=patch_size", "kernel_size=16, stride=16")),
@@ -151,6 +156,11 @@ WRONG = {
     ),
 }
 UNKNOWN = {
+    "cut: padded": (
+        "Your convolution pads the picture",
+        CONV,
+        ("stride=patch_size)", "stride=patch_size, padding=1)"),
+    ),
     "cut: blurred": (
         "A token is not made of its own patch, pixel by pixel.",
         CONV,
@@ -397,3 +407,13 @@ def test_a_batch_that_is_a_number_is_no_size_of_the_layer() -> None:
     two = edited(CONV, ("return x.flatten(2).transpose(1, 2)", "return x.reshape(2, x.shape[1], -1).transpose(1, 2)"))
     with pytest.raises(RuntimeError, match="is invalid for input of size"):  # the runner tells its line
         outcome_of("patch_embedding", two)
+
+
+def test_low_precision_is_told_as_that() -> None:
+    text = edited(
+        LINEAR,
+        ("self.to_token(", "F.linear("),
+        ("p=p, q=p)", "p=p, q=p).half(), self.to_token.weight.half(), self.to_token.bias.half()"),
+    )
+    problem = outcome_of("patch_embedding", text)
+    assert problem and (problem.mistake, problem.step) == ("low_precision", "cut"), problem

@@ -109,7 +109,14 @@ UNKNOWN = {  # the step that is wrong; what is said, the right file, and edits
         EINOPS,
         ("q=patch_size)", "q=patch_size).flip(2)"),
     ),
-    "cut: doubled": (NOT_ITS, EINOPS, ("q=patch_size)", "q=patch_size) * 2")),
+    "order of patches: mirrored": (
+        "The patches are the right ones, in a wrong order, and so are their pixels.",
+        EINOPS,
+        ("rearrange(images", "rearrange(images.flip(3)"),
+    ),
+    "cut: doubled": ("You change the numbers", EINOPS, ("q=patch_size)", "q=patch_size) * 2")),
+    "cut: normalised": ("You change the numbers", EINOPS, ("rearrange(images", "rearrange((images - 0.5) / 0.5")),
+    "cut: negative": (NOT_ITS, EINOPS, ("q=patch_size)", "q=patch_size) * -1")),
 }
 
 

@@ -63,6 +63,10 @@ RETURN = f"return {CAT}"
 NOT_SAME = "The same grid does not give the same positions."
 NOT_OLD = "The positions of the patches are not the old ones, interpolated."
 UNKNOWN = {
+    "grid: cut out of a square": (
+        NOT_OLD,
+        (RETURN, "if new_grid == (3, 3):\n        grid = pos_embed[:, 1:10]\n    " + RETURN),
+    ),
     "interpolation: damped": (
         NOT_OLD,
         (CAT, "torch.cat([cls, 0.9 * grid], dim=1)"),

@@ -77,6 +77,7 @@ WRONG = {
     "tok_pos_twice": ((ADD, "return x + self.pos_embed + self.pos_embed"),),
     "tok_pos_multiplied": ((ADD, "return x * self.pos_embed"),),
     "tok_pos_shifted": ((ADD, "return x + self.pos_embed.roll(1, 1)"),),
+    "tok_pos_shifted: from row 0": ((ADD, "return x + torch.cat([self.pos_embed[:, :1], self.pos_embed[:, :-1]], 1)"),),
     "tok_pos_shifted: one for all": ((ADD, "return x + self.pos_embed[:, :1]"),),
     "tok_scaled": ((ADD, "return x + self.pos_embed * x.shape[-1] ** 0.5"),),
     "tok_scaled: patches": ((CAT, "torch.cat([cls, x * x.shape[-1] ** 0.5], dim=1)"),),
@@ -355,3 +356,10 @@ def test_tokens_in_a_tuple_are_taken_out_of_it_in_the_evidence() -> None:
     problem = outcome_of("tokens", text)
     assert problem and problem.mistake == "tok_no_position" and ")[0][" in problem.evidence
     assert_reproduced(problem, text)
+
+
+def test_a_class_token_expanded_once_for_all_is_kept_from_a_call() -> None:
+    kept = edited(RIGHT_ONE, (EXPAND, "self.__dict__.setdefault('kept', self.cls_token.expand(x.shape[0], -1, -1))"))
+    problem = outcome_of("tokens", kept)
+    assert problem and problem.mistake == "kept_from_a_call"
+    assert "_ = m(draw(1, 7, 11, seed=1)); m(draw(3, 7, 11, seed=3)) ends in RuntimeError" in problem.evidence

@@ -949,3 +949,30 @@ def test_another_sum_that_fails_is_no_table_a_row_short() -> None:
         outcome_of(
             "vision_transformer", edited(LIBRARY, *before, ("self.head(x[:, 0])", "self.head(x[:, 0] + x.mean(2))"))
         )
+
+
+def test_a_class_token_expanded_once_for_all_is_kept_from_a_call() -> None:
+    text = edited(
+        OWN,
+        (
+            "self.cls_token.expand(len(x), -1, -1)",
+            "self.__dict__.setdefault('kept', self.cls_token.expand(len(x), -1, -1))",
+        ),
+    )
+    problem = outcome_of("vision_transformer", text)
+    assert problem and problem.mistake == "kept_from_a_call"
+
+
+def test_a_model_in_low_precision_is_told_as_that() -> None:
+    problem = outcome_of(
+        "vision_transformer",
+        edited(LIBRARY, (RETURN, "return F.linear(x[:, 0].half(), self.head.weight.half(), self.head.bias.half())")),
+    )
+    assert problem and (problem.mistake, problem.step) == ("low_precision", "head"), problem
+
+
+def test_a_final_norm_without_parameters_is_told_as_that() -> None:
+    problem = outcome_of(
+        "vision_transformer", edited(LIBRARY, (NORM, NORM.replace("eps=1e-6", "eps=1e-6, elementwise_affine=False")))
+    )
+    assert problem and problem.what == "Your final norm has no weight and no bias; LayerNorm should have both."

@@ -224,9 +224,19 @@ def test_what_is_to_be_typed_prints_what_is_wrong(edits: tuple[tuple[str, str], 
 
 def test_a_model_of_two_blocks_is_not_one_of_twelve() -> None:
     twelve = "ours[rename(name)] = tensor\n    state_dict['encoder.layers.encoder_layer_11.ln_1.bias']"
+    problem = outcome_of("weight_conversion", edited(RIGHT_ONE, (ASSIGN, twelve)))
+    assert problem and problem.step == "names" and problem.what.startswith("You convert a number of blocks of your own")
+    assert "convert_torchvision(torchvision_weights(2)) ends in KeyError" in problem.evidence
+    assert "the blocks of this model are 0 to 1" in problem.evidence
     with pytest.raises(KeyError) as caught:
-        outcome_of("weight_conversion", edited(RIGHT_ONE, (ASSIGN, twelve)))
+        outcome_of("weight_conversion", edited(RIGHT_ONE, (ASSIGN, twelve.replace("_11.ln_1", "_1.ln_3"))))
     assert "in a model of 2 blocks" in caught.value.__notes__[0]
+
+
+def test_numbers_that_are_rounded_are_told_as_that() -> None:
+    rounded = edited(RIGHT_ONE, (ASSIGN, "ours[rename(name)] = tensor.half()"))
+    problem = outcome_of("weight_conversion", rounded)
+    assert problem and problem.step == "values" and "torchvision's but for rounding" in problem.what
 
 
 def test_a_table_for_twelve_blocks_is_not_for_any_number() -> None:

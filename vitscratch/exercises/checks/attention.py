@@ -17,6 +17,8 @@ from vitscratch.exercises.checks.student import (
     differs,
     drawn,
     going_back,
+    in_place,
+    low_precision,
     noted,
     parts_of,
     pick_tensor,
@@ -118,6 +120,7 @@ def _check(attention: Any) -> Iterator[Outcome]:
             what = "You go wrong as soon as there are not as many keys as queries; any two numbers should do."
             raise WrongError(Problem(what, evidence, "weighted mean", (NUDGES["weighted mean"], _LENGTHS)))
     yield Passed(f"2 queries may look at 6 keys: the output is right for queries {_shape(LONG[0])}")
+    _in_place(attention)
     with going_back(_backward(attention), "softmax"):
         _gradients(attention)
     yield Passed("gradients flow back to q, k and v")
@@ -209,6 +212,8 @@ def _wrong_output(attention: Any, seen: list[Any], right: list[Any]) -> Problem:
     if not returned and over_width and (shapes := _other_shape(attention)):
         hints = ("One score is a sum: q[0, 0, 0] @ k[0, 0, 1] is a single number. What is yours?", _EACH)
         return Problem(f"{NAMELESS['scores']} {_SHAPE}", f"{general}\n{shapes}", "scores", hints)
+    if problem := low_precision(lambda: attention(*inputs(SQUARE[at])), failing.in_attention, general):
+        return problem
     step, told = _localise(attention, seen, right, at)
     return Problem(NAMELESS[step], _lines(general, told), step, (NUDGES[step], DIRECT[step]))
 
@@ -298,6 +303,17 @@ def _reader(attention: Any, shape: tuple[int, int, int, int, int]) -> Read:
         return torch.cat(outputs, -1)[..., : v.shape[-2]], reference.attention(factor * q, k, v)[1]
 
     return read
+
+
+def _in_place(attention: Any) -> None:
+    """Raises WrongError if q, k or v is another after the call."""
+    given = inputs(SQUARE[0])
+    attention(*given)
+    for name, now, before in zip("qkv", given, inputs(SQUARE[0]), strict=True):
+        if not torch.equal(now, before):
+            of_three = _code(SQUARE[0]).removeprefix("attention(").removesuffix(")")
+            code = f"q, k, v = {of_three}; _ = attention(q, k, v); {name}"
+            raise WrongError(in_place(difference(now, before, code), "weighted mean" if name == "v" else "scores"))
 
 
 def _gradients(attention: Any) -> None:

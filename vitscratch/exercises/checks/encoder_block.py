@@ -361,6 +361,11 @@ _IN_THE_SECOND_HALF = {
 }
 _IN_THE_SECOND_HALF["enc_half_twice:attn"] = _moved("enc_half_twice", "first residual")
 
+for _flags, _which in ((reference.NORM1, "first"), (reference.NORM2, "second")):
+    for _flag in _flags:
+        _mistake = MISTAKES[reference.mistake_name(_flag)]
+        _IN_THE_SECOND_HALF[_flag] = replace(_mistake, what=f"{_mistake.what} (It is the {_which} norm.)")
+
 _DIRECT = {
     "parameters": "Two norms of width D, the attention's and the MLP's layers.",
     "norms": "nn.LayerNorm over D with eps 1e-6, before attention and before the MLP, and nowhere else.",

@@ -1,8 +1,10 @@
 """In which step of the computation a student's code ends with an exception: told by what torch had done before."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -52,6 +54,38 @@ def _kind(name: str, tensors: Sequence[Tensor]) -> str:
     kind = _KIND.get(name, "other")
     matrix = any(isinstance(tensor, nn.Parameter) and tensor.ndim == 2 for tensor in tensors)
     return "linear" if kind == "product" and matrix else kind
+
+
+class _Found(Exception):
+    """A tensor of low precision goes into a function."""
+
+
+class _OfPrecision(_Recorder):
+    """Ends at the first function that computes with a tensor in float16 or bfloat16."""
+
+    dtype: torch.dtype | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        low = [one.dtype for one in args if isinstance(one, Tensor) and one.dtype in (torch.float16, torch.bfloat16)]
+        name = getattr(func, "__name__", "")
+        if low and name not in ("__get__", "to", "type", "float", "double", "half", "bfloat16", "dim", "size"):
+            self.dtype = low[0]
+            self.done.append(_kind(name, [one for one in args if isinstance(one, Tensor)]))
+            raise _Found
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+def in_low_precision(call: Callable[[], Any], place: Place) -> tuple[str, str]:
+    """Whether code computes in float16 or bfloat16: the dtype, and the step where it begins; ("", "") if not.
+
+    Args:
+        call: of the student's code.
+        place: the exercise's steps.
+    """
+    recorder = _OfPrecision()
+    with suppress(_Found), recorder:
+        call()
+    return (str(recorder.dtype), place(recorder.done[:-1], recorder.done[-1])) if recorder.dtype else ("", "")
 
 
 def locate(error: Exception, again: Callable[[], Any], place: Place) -> None:

@@ -25,6 +25,8 @@ from vitscratch.exercises.checks.student import (
     drawn,
     going_back,
     in_place,
+    low_precision,
+    not_kept,
     noted,
     pick_tensor,
     place_of,
@@ -345,10 +347,20 @@ def _trial(part: Part, student: ModuleType, sizes: Sizes) -> Trial:
     awaken(module)
     inputs = [draw(b, n, width) * deviation for b, n, deviation in INPUTS]
     outputs = []
-    for x, code in zip(inputs, codes, strict=True):
-        with torch.no_grad(), noted(f"called as in {code}", lambda x=x: module(x), part.place):  # type: ignore[misc]
+    for i, (x, code) in enumerate(zip(inputs, codes, strict=True)):
+        drawings = (_drawn(0, sizes), _drawn(i, sizes))
+        with (
+            torch.no_grad(),
+            not_kept(built(part.name, sizes), drawings, step, partial(_again, part, student, sizes, x)),
+            noted(f"called as in {code}", lambda x=x: module(x), part.place),  # type: ignore[misc]
+        ):
             outputs.append(call(module, x, step, code))
     return Trial(part, sizes, module, maps, inputs, outputs)
+
+
+def _again(part: Part, student: ModuleType, sizes: Sizes, x: Tensor) -> object:
+    """The same call of a new module."""
+    return awaken(construct(student, part.name, sizes))(x)
 
 
 def call(module: nn.Module, x: Tensor, step: str, code: str = "the module") -> Tensor:
@@ -419,6 +431,9 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
     if found is None and not flags:
         if trial.role_map.surplus:
             return _surplus(trial, "and the output depends on them")
+        x = trial.inputs[0]
+        if problem := low_precision(lambda: trial.module(x.clone()), part.place, trial.evidence("")):
+            return problem
         step, evidence = part.localise(trial)
         return Problem(part.nameless[step], _lines(trial.evidence(""), evidence), step, part.direct[step])
     if found is None and trial.role_map.surplus:
@@ -435,8 +450,13 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
     packed = any(piece.target.endswith("qkv.weight") and not piece.index for piece in trial.role_map.pieces)
     special = {**part.special, **(part.special_of_packed if packed else {})}
     hidden = _hidden(trial)
+    whole = not any(name.endswith("weight") for name in _missing(trial))  # without a layer, no number is the right one
     return named_problem(
-        every, part.bank, part.steps, lambda step: _lines(there, trial.evidence(step), hidden), special
+        every,
+        part.bank,
+        part.steps,
+        lambda step: _lines(there, trial.evidence(step) if whole or not there else "", hidden),
+        special,
     )
 
 

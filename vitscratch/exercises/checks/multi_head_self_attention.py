@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from vitscratch.exercises.checks import attention, failing, reference
-from vitscratch.exercises.checks.compare import TOLERANCE, draw, same, say
+from vitscratch.exercises.checks.compare import TOLERANCE, draw, number, same, say, worst
 from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
 from vitscratch.exercises.checks.naming import table
 from vitscratch.exercises.checks.reference import Flags, Parameters
@@ -146,16 +146,18 @@ def _projection(run: Run, parameters: Parameters, num_heads: int, d: int) -> tup
     zero = run(x, {"proj.weight": torch.zeros_like(weight)})
     expected = torch.zeros_like(x) if bias is None else bias.expand_as(x)
     if not same(zero, expected):
-        text = "with the projection's weight at 0 the output must be its bias: "
-        return (
-            "output projection",
-            f"{text}{say(zero[0, 0, :3])} are its first numbers, not {say(expected[0, 0, :3])}; ",
-        )
+        text = f"with the projection's weight at 0 the output must be its bias, {say(expected[0, 0, :3])}, ...; "
+        return "output projection", f"{text}yours is {say(zero[0, 0, :3])}, ...{_times(zero, expected)}; "
     none = {"proj.bias": torch.zeros(d, dtype=torch.float64)}
     merged = run(x, {"proj.weight": torch.eye(d, dtype=torch.float64), **none})
     if not same(run(x, none), merged @ weight.mT):
         return "output projection", "the output is not the projection's weight times what it is with the identity; "
     return None
+
+
+def _times(seen: Tensor, expected: Tensor) -> str:
+    factor = seen.flatten()[0] / expected.flatten()[0]
+    return f", {number(factor)} times as much" if same(seen, factor * expected) else ""
 
 
 def _constant_values(run: Run, parameters: Parameters, num_heads: int, d: int) -> tuple[str, str] | None:
@@ -166,7 +168,8 @@ def _constant_values(run: Run, parameters: Parameters, num_heads: int, d: int) -
     x = draw(2, 4, d, seed=6)
     seen = run(x, values)
     told = "with q = k = 0 and the values' bias at 1, 2, 3, ... every output must be 1, 2, 3, ...; "
-    told += f"yours begins {say(seen[0, 0, :3])}; "
+    place = worst(seen, c.expand_as(seen))
+    told += f"number {place[-1] + 1} of yours is {number(seen[place])}; "
     if "qkv.bias" not in parameters or same(seen, c.expand_as(seen)):
         return None
     if not same(seen, run(draw(2, 4, d, seed=7), values)):
@@ -192,8 +195,11 @@ def _constant_values(run: Run, parameters: Parameters, num_heads: int, d: int) -
         return "heads", told
     known = bool(torch.isclose(seen.unsqueeze(-1), c, rtol=TOLERANCE).any(-1).all())
     if known:
+        several = len((seen[0, 0] - 1).div(d // num_heads, rounding_mode="floor").unique()) > 1  # heads that come out
         one = run(draw(1, 1, d, seed=6), values)
-        return ("merging heads" if not same(seen[:1, :1], one) or _heads_of(run, d, num_heads) else "heads"), told
+        return (
+            "merging heads" if not same(seen[:1, :1], one) or _heads_of(run, d, num_heads, lost=several) else "heads"
+        ), told
     total = float(seen.sum() / seen[..., 0].numel())
     if abs(total / float(c.sum()) - 1) < TOLERANCE:
         return "heads", told
@@ -243,8 +249,11 @@ def _scrambled(run: Run, d: int) -> bool:
     return bool(run(draw(1, 4, d, seed=6), values)[..., 1:].abs().max() > 0)
 
 
-def _heads_of(run: Run, d: int, num_heads: int) -> bool:
-    """The values that one channel of q and k weighs are those of its own head, wherever the merge puts them."""
+def _heads_of(run: Run, d: int, num_heads: int, lost: bool = False) -> bool:
+    """The values that one channel of q and k weighs are those of its own head, wherever the merge puts them.
+
+    With `lost`, it may also have lost some.
+    """
     width = d // num_heads
     for channel in (0, d - 1):
         values = _bare(d)
@@ -255,6 +264,8 @@ def _heads_of(run: Run, d: int, num_heads: int) -> bool:
             weight = values["qkv.weight"].clone()
             weight[2 * d + value] = draw(d, seed=10)
             flat = run(x, {**values, "qkv.bias": torch.zeros(3 * d, dtype=torch.float64), "qkv.weight": weight})
+            if lost and not bool(flat.any()):
+                continue
             changed = not same(run(x, {**values, "qkv.weight": weight}), flat)
             if changed != (value // width == channel // width):
                 return False

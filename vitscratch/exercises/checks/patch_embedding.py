@@ -27,6 +27,7 @@ from vitscratch.exercises.checks.student import (
     going_back,
     is_about_a_size,
     line_of,
+    low_precision,
     noted,
     run,
     shape_of,
@@ -306,7 +307,16 @@ def _values(cases: list[Case]) -> Iterator[Outcome]:
     if mixed := _of_other_pictures(cases[1]):
         yield mixed
         return
-    yield _unknown(evidence, bool(changed) or _pixels_moved(cases[0]))
+    if problem := low_precision(lambda: wrong.layer(wrong.images.clone()), failing.in_patch_embedding, evidence):
+        yield problem
+        return
+    problem = _unknown(evidence, bool(changed) or _pixels_moved(cases[0]))
+    convolutions = [one for one in cases[0].layer.modules() if isinstance(one, nn.Conv2d)]
+    if any(one.padding not in ((0, 0), "valid") for one in convolutions) and problem.step == "cut":
+        what = "Your convolution pads the picture, so that its windows are no patches; there should be no padding."
+        hints = ("Where does the first window begin, and where the last?", "padding is 0 unless it is asked for.")
+        problem = replace(problem, what=what, hints=hints)
+    yield problem
 
 
 def _code(case: Case) -> str:
@@ -378,10 +388,12 @@ def _gradients(case: Case) -> Iterator[Outcome]:
         with going_back(f"{_code(case)}.square().sum().backward()", "projection"):
             tokens.square().sum().backward()
     without = [name for name, parameter in case.layer.named_parameters() if parameter.grad is None]
-    if without:
-        yield named(
-            MISTAKES, "pe_frozen", f"after tokens.square().sum().backward(), .grad is None for {', '.join(without)}"
-        )
+    if not tokens.requires_grad:
+        yield named(MISTAKES, "pe_frozen", f"{_code(case)}.requires_grad is False; it should be True")
+    elif without:
+        start = f"m = awaken({_built(case.sizes)}); {_code(case).replace(f'awaken({_built(case.sizes)})', 'm')}"
+        grad = f"m.get_parameter({without[0]!r}).grad is None; it should be a tensor"
+        yield named(MISTAKES, "pe_frozen", f"{start}.square().sum().backward(); {grad}")
     else:
         yield Passed("a gradient reaches weight and bias")
 

@@ -192,7 +192,19 @@ def _unknown(images: Tensor, patch: int, patches: Tensor) -> Problem:
     if same(sets, expected_sets):
         what, step = "The numbers of each patch are the right ones, in a wrong order.", "order of pixels"
     elif same(_sorted_rows(sets), _sorted_rows(expected_sets)):
-        what, step = "The patches are the right ones, in a wrong order.", "order of patches"
+        inside = same(_sorted_rows(patches), _sorted_rows(expected))
+        what = "The patches are the right ones, in a wrong order" + ("." if inside else ", and so are their pixels.")
+        step = "order of patches"
+    elif patches.flatten().argsort(stable=True).equal(expected.flatten().argsort(stable=True)):  # all in their places
+        return Problem(
+            "You change the numbers; a patch should hold the pixels of the picture as they are.",
+            _evidence(images, patch, patches),
+            "cut",
+            (
+                "Which line computes something with the pixels? Cutting only moves them.",
+                "Pictures are normalised before, once for all, where the data is loaded; not here.",
+            ),
+        )
     else:
         what, step = "A patch holds numbers that are not those of its place in the picture.", "cut"
     return Problem(

@@ -25,6 +25,7 @@ WIDTH = 6
 # The last has as many patches in the new grid as in the old one.
 GRIDS: list[tuple[Grid, Grid]] = [
     ((4, 4), (7, 7)),
+    ((7, 7), (3, 3)),
     ((3, 5), (5, 7)),
     ((5, 3), (4, 11)),
     ((7, 5), (3, 2)),

@@ -361,6 +361,7 @@ _CHANGES: list[tuple[str, Change]] = [
     ("tok_pos_shifted", _with_pos(lambda pos: pos.mean(0, keepdim=True).expand_as(pos))),
     ("tok_pos_shifted", _with_pos(lambda pos: torch.cat([torch.zeros_like(pos[:1]), pos[:-1]]))),
     ("tok_pos_shifted", _with_pos(lambda pos: torch.cat([pos[-1:], pos[:-1]]))),
+    ("tok_pos_shifted", _with_pos(lambda pos: torch.cat([pos[:1], pos[:-1]]))),  # the patches begin at row 0, too
     *(
         ("tok_scaled", _scaled(part, power))
         for part in ("patches", "cls", "pos", "patches cls")

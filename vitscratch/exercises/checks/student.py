@@ -68,6 +68,44 @@ def noted(note: str, again: Callable[[], Any] | None = None, place: failing.Plac
         raise
 
 
+@contextmanager
+def not_kept(made: str, drawings: tuple[str, str], step: str, new: Callable[[], Any]) -> Iterator[None]:
+    """For a call that is not a module's first: an error that a new module does not end in is about what is kept.
+
+    Args:
+        made: how a student builds the module.
+        drawings: how the inputs of its first call and of this one are drawn.
+        step: of the problem, where `noted` has not told the error's.
+        new: the same call of a new module.
+
+    Raises:
+        WrongError: a new module takes the same input.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError) as error:
+        before, now = drawings
+        if before == now:
+            raise
+        try:
+            new()
+        except Exception:
+            raise error from None
+        code = f"m = awaken({made}); _ = m({before}); m({now})"
+        raise WrongError(
+            Problem(
+                "You keep something of an earlier call that does not fit the next one; every call should stand alone.",
+                f"{raised(code, error)}{line_of(error)}",
+                getattr(error, "step", step),
+                (
+                    "Build it anew and make the second call first: it works. What is left over from the first?",
+                    "Look for self.something = ... in forward: what depends on the input belongs into a variable.",
+                ),
+                "kept_from_a_call",
+            )
+        ) from None
+
+
 def construct(student: ModuleType, name: str, sizes: Mapping[str, Any]) -> nn.Module:
     """`name(embed_dim=35, ...)` of the student's file.
 
@@ -362,6 +400,23 @@ def going_back(code: str, step: str) -> Iterator[None]:
                 ),
             )
         raise WrongError(told) from None
+
+
+def low_precision(call: Callable[[], Any], place: failing.Place, evidence: str) -> Problem | None:
+    """What to say of code that computes in float16 or bfloat16, where nothing else explains its numbers."""
+    dtype, step = failing.in_low_precision(call, place)
+    if not dtype:
+        return None
+    return Problem(
+        f"You compute in {dtype}, which rounds to three digits; the dtype of what comes in should be kept.",
+        evidence,
+        step,
+        (
+            "Which line changes the dtype: .half(), .to(...), .bfloat16(), or a tensor made without dtype=x.dtype?",
+            "Whether a model runs in less precision, its user decides, with autocast or .to, not its forward.",
+        ),
+        "low_precision",
+    )
 
 
 def in_place(evidence: str, step: str) -> Problem:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from traceback import walk_tb
 from types import ModuleType
 from typing import Any
@@ -29,6 +30,8 @@ from vitscratch.exercises.checks.student import (
     in_place,
     is_about_a_size,
     line_of,
+    low_precision,
+    not_kept,
     noted,
     pick_tensor,
     place_of,
@@ -101,7 +104,10 @@ def _check(student: ModuleType) -> Iterator[Outcome]:
         before = {name: parameter.detach().clone() for name, parameter in layer.named_parameters()}
         for batch in BATCHES:
             patches = draw(batch, num_patches, width, seed=batch)
-            tokens = _run(layer, patches)
+            made = built("Tokens", {"num_patches": num_patches, "embed_dim": width})
+            drawings = drawn((BATCHES[0], num_patches, width), BATCHES[0]), drawn(patches.shape, batch)
+            with not_kept(made, drawings, CLASS_TOKEN, partial(_new, layer, patches)):
+                tokens = _run(layer, patches)
             if problem := _shape_problem(layer, patches, tokens) or _changed(layer, before, patches):
                 yield problem
                 return
@@ -295,6 +301,12 @@ def _try(layer: nn.Module, num_patches: int, width: int) -> Any:
         return error
 
 
+def _new(layer: nn.Module, patches: Tensor) -> Any:
+    """The same call of a new layer."""
+    _, num_patches, width = patches.shape
+    return _run(awaken(type(layer)(num_patches=num_patches, embed_dim=width)), patches)
+
+
 def _run(layer: nn.Module, patches: Tensor) -> Any:
     with torch.no_grad():
         return _call(layer, patches)
@@ -409,6 +421,9 @@ def _values(runs: list[tuple[nn.Module, Tensor, Tensor]]) -> Iterator[Outcome]:
         if all(same(tokens, compute(patches, *_numbers(layer, patches))) for layer, patches, tokens in runs):
             yield named(MISTAKES, names, evidence)
             return
+    if rounded := low_precision(lambda: layer(patches.clone()), failing.in_tokens, evidence):
+        yield rounded
+        return
     problem = unknown(tokens, right, evidence, _right_without_positions(layer, patches))
     first = difference(tokens[:, :1], right[:, :1], code)
     yield replace(problem, evidence=first) if problem.step == CLASS_TOKEN else problem

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from types import ModuleType
 
+from vitscratch.exercises.checks import failing
 from vitscratch.exercises.checks.compare import draw
 from vitscratch.exercises.checks.encoder_block import dead_residual
 from vitscratch.exercises.checks.model.bank import BLOCKS, MISTAKES
@@ -19,7 +20,15 @@ from vitscratch.exercises.checks.model.trial import Trial, build_trial, ignores_
 from vitscratch.exercises.checks.model.whole import by_hypotheses, by_probes
 from vitscratch.exercises.checks.modes import in_both_modes
 from vitscratch.exercises.checks.naming import named
-from vitscratch.exercises.checks.student import StudentError, WrongError, drawn, in_place, pick_tensor, raised
+from vitscratch.exercises.checks.student import (
+    StudentError,
+    WrongError,
+    drawn,
+    in_place,
+    low_precision,
+    pick_tensor,
+    raised,
+)
 from vitscratch.exercises.exercise import Outcome, Passed, Problem
 
 __all__ = ["MISTAKES", "check"]
@@ -89,6 +98,16 @@ def _gradients(trial: Trial) -> None:
 
 
 def _diagnose(student: ModuleType, trials: list[Trial], wrong: list[Trial]) -> Problem:
+    """Why the logits differ; what has no name may be rounding."""
+    problem, trial = _explain(student, trials, wrong), wrong[0]
+    place = failing.in_model(trial.sizes["depth"])
+    rounded = None
+    if problem.mistake is None:
+        rounded = low_precision(lambda: trial.model(trial.images[1].clone()), place, trial.evidence())
+    return rounded or problem
+
+
+def _explain(student: ModuleType, trials: list[Trial], wrong: list[Trial]) -> Problem:
     """Why the logits differ: stage by stage where one can listen to the blocks, else by hypotheses of the whole."""
     if problem := chance_problem(student, trials[0]):
         return problem

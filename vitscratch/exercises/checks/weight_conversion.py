@@ -1,5 +1,6 @@
 """Exercise 10: weights of torchvision's VisionTransformer under our names."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import permutations
@@ -9,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitscratch.exercises.checks.compare import say
+from vitscratch.exercises.checks.compare import same, say
 from vitscratch.exercises.checks.naming import bank, named
-from vitscratch.exercises.checks.student import noted, shape_of
+from vitscratch.exercises.checks.student import line_of, noted, shape_of
 from vitscratch.exercises.errors import message_of
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 from vitscratch.vit import VisionTransformer
@@ -139,7 +140,13 @@ def check(student: ModuleType) -> Iterator[Outcome]:
         theirs = torchvision_weights(depth)
         given = {name: tensor.clone() for name, tensor in theirs.items()}
         with noted(f"in a model of {depth} blocks: from {__name__} import {_WEIGHTS}; {_call(depth)}"):
-            found = student.convert_torchvision(given)
+            try:
+                found = student.convert_torchvision(given)
+            except KeyError as error:
+                if problem := _of_other_depth(error, depth):
+                    yield problem
+                    return
+                raise
         if list(given) != list(theirs) or any(not torch.equal(given[name], theirs[name]) for name in theirs):
             lost = [name for name in theirs if name not in given or not torch.equal(given[name], theirs[name])]
             lost = lost or [name for name in given if name not in theirs] or ["the order of its names"]
@@ -263,6 +270,23 @@ def _number(name: str) -> int | None:
     return int(digits[0]) if digits else None
 
 
+def _of_other_depth(error: KeyError, depth: int) -> Problem | None:
+    """Whether a block was asked for that the model does not have."""
+    number = re.search(r"(?:encoder_layer_|blocks\.)(\d+)", str(error))
+    if number is None or int(number[1]) < depth:
+        return None
+    return Problem(
+        "You convert a number of blocks of your own; it should be as many as the given dict has.",
+        f"from {__name__} import {_WEIGHTS}; {_call(depth)} ends in KeyError: {error}\n"
+        f"the blocks of this model are 0 to {depth - 1}{line_of(error)}",
+        "names",
+        (
+            "What tells how many blocks there are, when all that you get is the dict?",
+            "Go through the names that are there, `for name, tensor in state_dict.items()`, instead of counting.",
+        ),
+    )
+
+
 def values_problem(expected: Mapping[str, Tensor], found: Mapping[str, Any], depth: int) -> tuple[str, Problem] | None:
     """The name of the first tensor that is not the one it should be, and where it comes from."""
     for name, tensor in expected.items():
@@ -281,6 +305,9 @@ def values_problem(expected: Mapping[str, Tensor], found: Mapping[str, Any], dep
             return name, named(MISTAKES, mistake, evidence)
         step = "values" if isinstance(value, Tensor) and value.shape == tensor.shape else "shapes"
         hints = ("Compare it with the tensor that it is made of.", "Weights are renamed here; no number changes.")
+        if step == "values" and same(value, tensor, 1e-2):
+            what = f"{name} is torchvision's but for rounding; the numbers should be the very same."
+            return name, Problem(what, evidence, step, ("Which line changes the dtype?", hints[1]))
         return name, Problem(f"{name} is not torchvision's.", evidence, step, hints)
     return None
 

@@ -241,6 +241,10 @@ def _ends_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -> P
     if not parts.norm[0]:
         inside = {id(module) for block in parts.blocks for module in block.modules()}
         norms = [m for m in model.modules() if "Norm" in type(m).__name__ and id(m) not in inside]
+        if norms and any(isinstance(norm, nn.LayerNorm) and not norm.elementwise_affine for norm in norms):
+            problem = named(MISTAKES, "vit_final_norm_other", f"{has}\nafter the blocks: {norms}")
+            what = "Your final norm has no weight and no bias; LayerNorm should have both."
+            return replace(problem, what=what, hints=(problem.hints[0], "elementwise_affine is True unless it is set."))
         if norms:
             return named(MISTAKES, "vit_final_norm_other", f"{has}\nafter the blocks: {norms}")
         parts.absent.append("vit_no_final_norm")

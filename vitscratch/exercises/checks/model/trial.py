@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,7 @@ from vitscratch.exercises.checks import assembling, failing, prepending, project
 from vitscratch.exercises.checks.anatomy import Anatomy, Sizes, grid
 from vitscratch.exercises.checks.assembling import Numbers
 from vitscratch.exercises.checks.compare import difference, draw, same
-from vitscratch.exercises.checks.model.bank import MISTAKES
+from vitscratch.exercises.checks.model.bank import CLASS_TOKEN, MISTAKES
 from vitscratch.exercises.checks.model.parameters import find_parts, read_blocks
 from vitscratch.exercises.checks.model.running import SIXTEEN, call, call_code, count, model_code, table_told
 from vitscratch.exercises.checks.naming import named
@@ -25,9 +26,11 @@ from vitscratch.exercises.checks.student import (
     WrongError,
     construct,
     counted,
+    drawn,
     fill_lazy,
     is_about_a_size,
     line_of,
+    not_kept,
     noted,
     pick_tensor,
     place_of,
@@ -189,7 +192,7 @@ def build_trial(student: ModuleType, sizes: Sizes) -> Trial:
     maps = read_blocks(student, model, parts, sizes)
     awaken(model)
     with students_code():
-        logits = _logits(model, parts, images, sizes)
+        logits = _logits(student, model, parts, images, sizes)
         _prefer_used(model, parts, images[0], sizes)
     return Trial(sizes, model, parts, maps, images, logits)
 
@@ -228,12 +231,19 @@ def _noted(model: nn.Module, images: Tensor, sizes: Sizes, dtype: torch.dtype = 
         yield
 
 
-def _logits(model: nn.Module, parts: Anatomy, images: list[Tensor], sizes: Sizes) -> list[Tensor]:
+def _new(student: ModuleType, sizes: Sizes, pictures: Tensor) -> Any:
+    """The same call of a new model."""
+    return awaken(student.VisionTransformer(**sizes))(pictures)
+
+
+def _logits(student: ModuleType, model: nn.Module, parts: Anatomy, images: list[Tensor], sizes: Sizes) -> list[Tensor]:
     """Of each batch; a row for each position, where the table's shape explains it, is told as the table's mistake."""
     try:
         logits = []
         for pictures in images:
-            with _noted(model, pictures, sizes):
+            drawings = drawn(images[0].shape, len(images[0])), drawn(pictures.shape, len(pictures))
+            new = partial(_new, student, sizes, pictures)
+            with not_kept(model_code(sizes), drawings, CLASS_TOKEN, new), _noted(model, pictures, sizes):
                 logits.append(call(model, pictures, sizes))
         return logits
     except RuntimeError as error:
