@@ -370,3 +370,17 @@ def test_what_attention_lacks_is_told_in_a_block_too(mistake: str, edit: tuple[s
 def test_the_eps_of_one_norm_is_said_to_be_of_that(line: str, which: str) -> None:
     problem = outcome_of("encoder_block", edited(RIGHT, (line, line.replace("1e-6", "1e-5"))))
     assert problem and problem.mistake == "enc_eps_1e-5" and problem.what.endswith(f"(It is the {which} norm.)")
+
+
+@pytest.mark.parametrize(
+    ("edit", "step"),
+    [
+        ((EQ2, EQ2.replace("x +", "x.detach() +")), "first residual"),
+        ((EQ3, EQ3.replace("x +", "x.detach() +")), "second residual"),
+        ((EQ2, EQ2.replace("self.attention(self.ln_1(x))", "self.attention(self.ln_1(x)).detach()")), "parameters"),
+    ],
+)
+def test_a_residual_that_is_detached_is_the_inputs_gradient(edit: tuple[str, str], step: str) -> None:
+    problem = outcome_of("encoder_block", edited(RIGHT, edit))
+    assert problem and (problem.mistake, problem.step) == ("gradient_cut", step), problem
+    assert ("the input" in problem.what) is ("residual" in step)

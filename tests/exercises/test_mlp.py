@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from tests.exercises.students import edited, outcome_of, outcomes
 from vitscratch.exercises.checks.mlp import MISTAKES
-from vitscratch.exercises.exercise import Passed
+from vitscratch.exercises.exercise import Passed, Problem
 
 RIGHT = """
 import math
@@ -165,3 +165,21 @@ def test_a_frozen_parameter_is_told() -> None:
     problem = outcome_of("mlp", edited(RIGHT, (B, f"{B}; self.a.bias.requires_grad_(False)")))
     assert problem is not None and (problem.mistake, problem.step) == ("gradient_cut", "parameters")
     assert "You freeze a parameter" in problem.what
+
+
+def test_a_convolution_over_several_tokens_is_told_as_that() -> None:
+    text = """
+from torch import nn
+
+class MLP(nn.Module):
+    def __init__(self, embed_dim, mlp_dim):
+        super().__init__()
+        self.up = nn.Conv1d(embed_dim, mlp_dim, KERNEL)
+        self.down = nn.Conv1d(mlp_dim, embed_dim, 1)
+
+    def forward(self, x):
+        return self.down(nn.functional.gelu(self.up(x.mT))).mT
+"""
+    assert outcome_of("mlp", text.replace("KERNEL", "1")) is None
+    problem = outcomes("mlp", text.replace("KERNEL", "3, padding=1"))[-1]
+    assert isinstance(problem, Problem) and problem.what.startswith("Your convolution looks at several tokens at once")

@@ -703,3 +703,15 @@ def test_what_is_kept_from_a_call_is_told_with_both_calls() -> None:
     problem = outcome_of(NAME, kept)
     assert problem and problem.mistake == "kept_from_a_call"
     assert "; _ = m(draw(3, 6, 35)); m(" in problem.evidence
+
+
+def test_a_last_layer_as_wide_as_one_head_is_told_as_that() -> None:
+    problem = outcomes(
+        NAME,
+        edited(
+            RIGHT,
+            ("self.out = nn.Linear(embed_dim, embed_dim)", "self.out = nn.Linear(embed_dim // num_heads, embed_dim)"),
+            (MERGE, "z.mean(1)"),
+        ),
+    )[-1]
+    assert isinstance(problem, Problem) and problem.step == "merging heads" and "the width of one head" in problem.what

@@ -122,6 +122,13 @@ WRONG = {
         (FLAT, f"self.norm({FLAT})"),
         ("self.proj =", "self.norm = nn.LayerNorm(embed_dim)\n        self.proj ="),
     ),
+    "pe_norm: each picture": (
+        CONV,
+        (
+            "self.proj(images)",
+            "self.proj((images - images.mean((1, 2, 3), True)) / (images.std((1, 2, 3), keepdim=True) + 1e-5))",
+        ),
+    ),
     "pe_scaled": (CONV, (FLAT, FLAT + " * x.shape[1] ** 0.5")),
     "pe_scaled: pixels": (CONV, ("self.proj(images)", "self.proj(images / 255)")),
     "pe_no_bias": (CONV, ("stride=patch_size", "stride=patch_size, bias=False")),

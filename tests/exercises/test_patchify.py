@@ -115,6 +115,19 @@ UNKNOWN = {  # the step that is wrong; what is said, the right file, and edits
         ("rearrange(images", "rearrange(images.flip(3)"),
     ),
     "cut: doubled": ("You change the numbers", EINOPS, ("q=patch_size)", "q=patch_size) * 2")),
+    "cut: squares, an error": (
+        "You cut square pictures alone",
+        VIEW,
+        ("b, c, height, width = images.shape", "b, c, height, _ = images.shape; width = height"),
+    ),
+    "cut: squares, another shape": (
+        "You cut square pictures alone",
+        EINOPS,
+        (
+            "rearrange(images",
+            "rearrange(images[..., :images.shape[3] - images.shape[3] % images.shape[2]][..., :images.shape[2]]",
+        ),
+    ),
     "cut: normalised": ("You change the numbers", EINOPS, ("rearrange(images", "rearrange((images - 0.5) / 0.5")),
     "cut: negative": (NOT_ITS, EINOPS, ("q=patch_size)", "q=patch_size) * -1")),
 }
@@ -217,7 +230,7 @@ def test_every_mistake_is_tried() -> None:
 
 
 def test_an_error_of_some_pictures_says_which_and_where() -> None:
-    edit = ("rows, columns = height // p, width // p", "rows = columns = height // p")
+    edit = ("rows, columns = height // p, width // p", "rows, columns = height // p, width // p + 1")
     with pytest.raises(RuntimeError, match="is invalid for input of size") as raised:
         outcome_of("patchify", edited(VIEW, edit))
     assert raised.value.step == "cut"  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 import ast
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from types import ModuleType
 
@@ -383,6 +383,16 @@ _NAMELESS = {
     "second residual": "You do something else after the MLP; Eq. 3 should give Eq. 2's result plus the MLP's output.",
 }
 
+
+def _cut(roles: Collection[str], partly: bool) -> str:
+    """Where a gradient is cut off that does not go around attention (then all layers have theirs), or the MLP (then
+    attention has what comes through the MLP alone)."""
+    if not roles:
+        return "first residual"
+    of_mlp = any(role.startswith(("norm2", "mlp")) for role in roles)
+    return "second residual" if partly and not of_mlp else "parameters"
+
+
 PART = Part(
     name="EncoderBlock",
     sizes=(
@@ -423,6 +433,7 @@ PART = Part(
         "the MLP reads what attention has added to",
     ),
     linked=lambda trial: dead_residual(trial.module),
+    cut=_cut,
     shared="enc_shared_norm",
     absorbed={
         **multi_head_self_attention.PART.absorbed,

@@ -78,8 +78,9 @@ class Part:
     """Step -> two hints for it."""
     facts: tuple[str, ...]
     """What is true of a right solution, in the order of the computation."""
-    cut: Callable[[Collection[str]], str] = field(default=lambda roles: "parameters")
-    """Roles whose gradients are wrong ("k.weight", "proj.bias") -> the step in which they are cut off."""
+    cut: Callable[[Collection[str], bool], str] = field(default=lambda roles, partly: "parameters")
+    """Roles whose gradients are wrong ("k.weight", "proj.bias"), and whether something is left of them -> the step in
+    which they are cut off."""
     linked: Callable[["Trial"], None] = field(default=lambda trial: None)
     """Raises WrongError for what a right output does not show."""
     shared: str = ""
@@ -402,6 +403,17 @@ def _unmatched(part: Part, sizes: Sizes, module: nn.Module, message: str) -> Pro
     hidden = hidden_in_containers(module)
     if hidden:
         return unregistered(hidden, numbers)
+    wide = [one for one in module.modules() if isinstance(one, nn.Conv1d) and one.kernel_size != (1,)]
+    if wide:
+        return Problem(
+            "Your convolution looks at several tokens at once; each token should be changed by itself.",
+            f"{numbers}\n{wide[0]}",
+            "parameters",
+            (
+                "What does a kernel of 3 read beside the token itself?",
+                "nn.Linear works on each token by itself; so does nn.Conv1d with a kernel_size of 1.",
+            ),
+        )
     if sum(parameter.numel() for parameter in module.parameters()) == part.count(sizes):
         return _unknown_layout(f"{numbers}\n{message}")
     return Problem(
@@ -439,6 +451,8 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
     if found is None and trial.role_map.surplus:
         shapes = [f"{name} {tuple(trial.module.get_parameter(name).shape)}" for name in trial.role_map.surplus]
         told = f"no role was found for {', '.join(shapes)}; not there: {_missing_words(trial)} of the equations"
+        if problem := _of_one_head(trial, told):
+            return problem
         if "proj.weight" in told.partition("; ")[2]:
             told += ", which takes the heads side by side: embed_dim x embed_dim"
         return _unknown_layout(f"{trial.built} has {describe(trial.module)}\n{told}")
@@ -457,6 +471,25 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
         part.steps,
         lambda step: _lines(there, trial.evidence(step) if whole or not there else "", hidden),
         special,
+    )
+
+
+def _of_one_head(trial: Trial, told: str) -> Problem | None:
+    """Whether the last layer of attention takes as much as one head gives."""
+    width, heads = trial.sizes["embed_dim"], trial.sizes.get("num_heads", 1)
+    of_head = any(
+        tuple(trial.module.get_parameter(name).shape) == (width, width // heads) for name in trial.role_map.surplus
+    )
+    if not of_head or "proj.weight of the equations" not in told:
+        return None
+    return Problem(
+        "You give your last layer the width of one head; it should get all of the heads, side by side.",
+        f"{trial.built} has {describe(trial.module)}\n{told}",
+        "merging heads" if "merging heads" in trial.part.steps else "attention",
+        (
+            "How many numbers does a token have when the outputs of all heads stand side by side?",
+            "Heads are not added or averaged: they are put one after the other, embed_dim numbers in all.",
+        ),
     )
 
 
@@ -506,10 +539,14 @@ def _gradients(trial: Trial) -> None:
     if wrong:
         gaps = trial.role_map.laid_out(off)
         roles = {name for name, gap in _by_role(gaps).items() if bool(gap.abs().max() > TOLERANCE * largest)}
-        name = next((name for name in wrong if name != "the input"), wrong[0])
-        mine, its = (gradients[list(named).index(name)] for gradients in (found, right))
+        parameters = [name for name in wrong if name != "the input"]
+        gradients = dict(zip(named, found, strict=True))
+        partly = all(bool(_or_zero(gradients[name], named[name]).any()) for name in parameters)
+        step = trial.part.cut(roles, partly)
+        name = "the input" if "residual" in step or not parameters else parameters[0]  # it goes around the layers
+        its = _or_zero(right[list(named).index(name)], named[name])
         flows = output is not None and output.requires_grad
-        raise WrongError(_cut_gradient(trial, name, mine, _or_zero(its, named[name]), flows, trial.part.cut(roles)))
+        raise WrongError(_cut_gradient(trial, name, gradients[name], its, flows, step))
 
 
 def _frozen(trial: Trial, name: str) -> Problem:

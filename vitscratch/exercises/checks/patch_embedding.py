@@ -310,6 +310,9 @@ def _values(cases: list[Case]) -> Iterator[Outcome]:
     if problem := low_precision(lambda: wrong.layer(wrong.images.clone()), failing.in_patch_embedding, evidence):
         yield problem
         return
+    if _has_lost_contrast(wrong):
+        yield named(MISTAKES, "pe_norm", evidence)
+        return
     problem = _unknown(evidence, bool(changed) or _pixels_moved(cases[0]))
     convolutions = [one for one in cases[0].layer.modules() if isinstance(one, nn.Conv2d)]
     if any(one.padding not in ((0, 0), "valid") for one in convolutions) and problem.step == "cut":
@@ -368,6 +371,13 @@ def _of_other_pictures(case: Case) -> Problem | None:
             "The batch is axis 0: a flip, a roll, a mean or a reshape that reaches it mixes pictures.",
         ),
     )
+
+
+def _has_lost_contrast(case: Case) -> bool:
+    """Whether a picture of twice the contrast, and brighter, gets the same tokens: something normalises it."""
+    with torch.no_grad():
+        tokens = tensor_in(case.layer(2 * case.images + 0.5), case.tokens.shape)
+    return isinstance(tokens, Tensor) and same(tokens, case.tokens, 1e-3)
 
 
 def _pixels_moved(case: Case) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from vitscratch.exercises.checks import compare, cutting
 from vitscratch.exercises.checks.compare import difference, pixels, worst
 from vitscratch.exercises.checks.naming import named
-from vitscratch.exercises.checks.student import noted, shape_of
+from vitscratch.exercises.checks.student import line_of, noted, raised, shape_of
 from vitscratch.exercises.exercise import Mistake, Outcome, Passed, Problem
 
 SIDE = r"p|ps|size|side|(p|patch|patches)_?(size|sides?|height|width|h|w|len|length)?"  # names for it
@@ -67,14 +67,40 @@ def check(student: ModuleType) -> Iterator[Outcome]:
             if problem := _is_nowhere(error) or ignores_its_argument(student, images.shape[1]):
                 yield problem
                 return
+            if _cuts_squares(student, images.shape[1], patch):
+                yield _of_squares(f"{raised(_code(images, patch), error)}{line_of(error)}")
+                return
             raise
     for (images, patch), patches in zip(pictures, found, strict=True):
         expected = cutting.right(images, patch)
         if not isinstance(patches, Tensor) or patches.shape != expected.shape:
-            yield ignores_its_argument(student, images.shape[1]) or _wrong_shape(images, patch, patches)
+            problem = ignores_its_argument(student, images.shape[1]) or _wrong_shape(images, patch, patches)
+            squares = problem.mistake is None and _cuts_squares(student, images.shape[1], patch)
+            yield _of_squares(problem.evidence) if squares else problem
             return
     yield Passed("patches come as (batch, patches, numbers of a patch), for pictures of any height and width")
     yield from _values(student, pictures, found)
+
+
+def _cuts_squares(student: ModuleType, channels: int, patch: int) -> bool:
+    """Whether square pictures, of two sizes, are cut as they should be."""
+    pictures = [pixels(7, channels, side * patch, side * patch) for side in (2, 3)]
+    try:
+        return all(same(student.patchify(images, patch), cutting.right(images, patch)) for images in pictures)
+    except Exception:
+        return False
+
+
+def _of_squares(evidence: str) -> Problem:
+    return Problem(
+        "You cut square pictures alone; height and width may differ.",
+        evidence,
+        "cut",
+        (
+            "A picture has H / p rows of patches and W / p columns: where does each of the two numbers come from?",
+            "images.shape is (batch, channels, height, width): rows come from the height, columns from the width.",
+        ),
+    )
 
 
 def _other_dtype(images: Tensor, patches: Tensor) -> str:

@@ -70,7 +70,7 @@ MISTAKES = {
         ),
         Mistake(
             "pe_scaled",
-            "You multiply the tokens (or the pictures) by a factor; Eq. 1 has none.",
+            "You scale the tokens or the pictures (by a factor, or by (x - 0.5) / 0.5); Eq. 1 has nothing of that.",
             "projection",
             (
                 "Compare with the patch times the matrix by hand: what is the ratio?",
