@@ -563,3 +563,20 @@ def test_a_path_with_nothing_like_it_nearby(folder: Path, capsys: pytest.Capture
     capsys.readouterr()
     assert main(["check", "quite-another"]) == 2
     assert "`vitscratch exercises new DIR` makes one" in capsys.readouterr().err
+
+
+def test_there_is_no_hint_on_what_is_not_begun_and_that_is_said(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    says = "hint    hints are about what is there: write something, and check it"
+    assert main(["check", str(folder)]) == 1 and says not in capsys.readouterr().out
+    for _ in range(2):
+        assert main(["check", str(folder), "--hint"]) == 1 and capsys.readouterr().out.count(says) == 1
+
+
+def test_try_says_what_lies_nearby(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    assert main(["exercises", "try", DOUBLE.file_name]) == 2
+    assert f"{DOUBLE.file_name}: no such file; did you mean SOLUTIONS/{DOUBLE.file_name}?" in capsys.readouterr().err
+    assert main(["exercises", "try", "quite-another"]) == 2
+    assert "quite-another: no such file\n" in capsys.readouterr().err

@@ -1,13 +1,11 @@
 """`vitscratch check`: is a student's exercise right, and if not, which line of thought went wrong?"""
 
-import re
 import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -116,7 +114,7 @@ def _files(path: Path, onwards: bool) -> "dict[Exercise, Path]":
     Raises:
         ValueError: no such path, or no exercise there.
     """
-    from vitscratch.exercises.files import exercise_of, find_exercises
+    from vitscratch.exercises.files import exercise_of, find_exercises, nearby
 
     if path.is_dir():
         files = find_exercises(path)
@@ -125,35 +123,14 @@ def _files(path: Path, onwards: bool) -> "dict[Exercise, Path]":
             raise ValueError(f"{path}: no exercise in this folder; {_below(path) or f'`{new}` writes them'}")
         return files
     if not path.exists():
-        there = _meant(path) or "`vitscratch exercises new DIR` makes one"
+        near = nearby(path)
+        there = "`vitscratch exercises new DIR` makes one"
+        if near is not None:
+            there = f"did you mean `vitscratch check {shlex.quote(str(near))}`?"
         raise ValueError(f"{path}: no such file or folder; {there}")
     exercise = exercise_of(path)
     later = find_exercises(path.parent) if onwards else {}
     return {exercise: path, **{one: file for one, file in later.items() if one.number > exercise.number}}
-
-
-def _meant(path: Path) -> str:
-    """What to type for a path that is not there: an exercise, or a folder of some, with this name or one near it."""
-    from vitscratch.exercises.files import exercise_of_name
-
-    here = path.parent if path.parent.is_dir() else Path()
-    around = [here, Path(".."), Path("../..")]
-    folders = [*around, *(one for folder in around[:2] for one in sorted(folder.glob("*/")))]
-    known: dict[str, Path] = {}
-    for folder in folders:
-        files = [one for one in sorted(folder.glob("*.py")) if one.is_file() and exercise_of_name(one) is not None]
-        for one in [*files, folder] if files else []:
-            name = one.resolve().name
-            for key in (name, _plain(name)):  # 04_attention.py, attention
-                known.setdefault(key, one)
-    for near in (path.name, _plain(path.name)):
-        for name in get_close_matches(near, known, n=1, cutoff=0.8):
-            return f"did you mean `vitscratch check {shlex.quote(str(known[name]))}`?"
-    return ""
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"^\d+_", "", name.removesuffix(".py"))
 
 
 def _below(folder: Path) -> str:

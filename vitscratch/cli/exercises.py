@@ -46,9 +46,11 @@ class Try(Common):
         import torch
 
         from vitscratch.exercises import EXERCISES, awaken, draw, pixels
-        from vitscratch.exercises.files import exercise_of
+        from vitscratch.exercises.files import exercise_of, nearby
         from vitscratch.exercises.importing import load
 
+        if not self.file.exists() and (near := nearby(self.file)) is not None:
+            raise ValueError(f"{self.file}: no such file; did you mean {near}?")
         exercise = exercise_of(self.file)
         try:
             module = load(self.file.resolve(), exercise.name, {one.name: one.file_name for one in EXERCISES})

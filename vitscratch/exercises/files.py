@@ -1,8 +1,10 @@
 """Files of exercises: stubs for students, what a student's file is about, and the library's answers."""
 
 import ast
+import re
 import shutil
 from collections.abc import Iterator
+from difflib import get_close_matches
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import getsource, getsourcefile
 from pathlib import Path
@@ -93,6 +95,29 @@ def check_regular(path: Path) -> None:
         raise ValueError(f"{path}: no such file")
     if not path.is_file():
         raise ValueError(f"{path} is no regular file; expected a file of Python")
+
+
+def nearby(path: Path) -> Path | None:
+    """An exercise, or a folder of some, that is called as a path that is not there, or nearly so, and lies close by."""
+    here = path.parent if path.parent.is_dir() else Path()
+    around = [here, Path(".."), Path("../..")]
+    known: dict[str, Path] = {}
+    below = [one for folder in around[:2] for one in sorted(folder.glob("*/"))]
+    for folder in (*around, *below):
+        files = [one for one in sorted(folder.glob("*.py")) if one.is_file() and exercise_of_name(one) is not None]
+        for one in [*files, folder] if files else []:
+            name = one.resolve().name
+            for key in (name, _plain(name)):
+                known.setdefault(key, one)
+    for near in (path.name, _plain(path.name)):
+        for name in get_close_matches(near, known, n=1, cutoff=0.8):
+            return known[name]
+    return None
+
+
+def _plain(name: str) -> str:
+    """ "04_attention.py" -> "attention"."""
+    return re.sub(r"^\d+_", "", name.removesuffix(".py"))
 
 
 def exercise_of_name(path: Path) -> Exercise | None:

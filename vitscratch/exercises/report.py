@@ -90,6 +90,8 @@ class Report:
         if self.status == "not begun" and self.problem:
             line = self.problem.evidence.partition("\n")[0]  # the others say what it was called with
             lines += _indented("to do", [self.problem.what, f"{line} (delete this line when that is written)"])
+            if hints:
+                lines += _indented("hint", ["hints are about what is there: write something, and check it"])
             lines += self._read()
         elif self.problem:
             lines += self._about(self.problem, hints)
