@@ -378,9 +378,11 @@ def test_the_eps_of_one_norm_is_said_to_be_of_that(line: str, which: str) -> Non
         ((EQ2, EQ2.replace("x +", "x.detach() +")), "first residual"),
         ((EQ3, EQ3.replace("x +", "x.detach() +")), "second residual"),
         ((EQ2, EQ2.replace("self.attention(self.ln_1(x))", "self.attention(self.ln_1(x)).detach()")), "parameters"),
+        ((EQ2, EQ2.replace("self.ln_1(x)", "self.ln_1(x.detach())")), "attention"),
+        ((EQ3, EQ3.replace("self.ln_2(x)", "self.ln_2(x.detach())")), "MLP"),
     ],
 )
 def test_a_residual_that_is_detached_is_the_inputs_gradient(edit: tuple[str, str], step: str) -> None:
     problem = outcome_of("encoder_block", edited(RIGHT, edit))
     assert problem and (problem.mistake, problem.step) == ("gradient_cut", step), problem
-    assert ("the input" in problem.what) is ("residual" in step)
+    assert ("the input" in problem.what) is (step not in ("parameters", "MLP"))

@@ -130,8 +130,12 @@ def told(folder: Path, code: str, call: str = "", **names: object) -> Problem | 
          "Compare this call with the line `def`"),
         ("class A:\n  def f(x): pass\nA().f(1)", "the code ends with TypeError: A.f() takes 1 positional",
          "line 3: `A().f(1)`", SELF),
-        ("class A:\n  def f(this, x): pass\n  def g(self): return self.f(1, 2)\nA().g()",
+        ("class A:\n  def f(y, x): pass\n  def g(self): return self.f(1, 2)\nA().g()",
          "the code ends with TypeError: A.f() takes 2 positional", "line 3: `def g", SELF),
+        ("class A:\n  def f(this): pass\nA().f(1)", "the code ends with TypeError: A.f() takes 1 positional",
+         "line 3: `A().f(1)`", "Compare this call with the line `def`"),
+        ("from torch import nn\nnn.Linear(1, 1).device", "the code ends with AttributeError: 'Linear' object has no "
+         "attribute 'device'", "line 2: `nn", "A module has no device or dtype of its own"),
         ("class A:\n  def f(self): pass\nA().f(1)", "the code ends with TypeError: A.f() takes 1 positional",
          "line 3: `A().f(1)`", "Compare this call with the line `def`"),
         ("class A:\n  def __init__(self): fc1 = 1\nA().fc1",

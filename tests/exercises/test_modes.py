@@ -3,6 +3,7 @@
 import pytest
 
 from tests.exercises.students import edited, outcome_of
+from vitscratch.exercises.checks.student import is_training
 
 PATCHES = """
 from torch import nn
@@ -91,9 +92,53 @@ def test_what_is_wrong_in_training_mode_alone_is_named(mistake: str) -> None:
     [
         ("encoder_block", BLOCK, ("self.attention(self.norm1(x))", "F.dropout(self.attention(self.norm1(x)), 0.5, self.training)")),
         ("mlp", MLP, ("self.fc2(F.gelu(self.fc1(x)))", "F.dropout(self.fc2(F.gelu(self.fc1(x))), 0.5, training=self.training)")),
-        ("mlp", MLP, ("return self.fc2", "assert self.training in (True, False)\n        return self.fc2")),
+        ("encoder_block", BLOCK, ("    def forward(self, x):", "    def forward(self, x):\n        if self.training and torch.rand(()) < 0.1:\n            return x")),
+        ("vision_transformer", MODEL, ("        x = self.norm(", "        x = x * (torch.rand(len(x), 1, 1) > 0.02) if self.training else x\n        x = self.norm(")),
         ("patch_embedding", PATCHES, ("return x", "return x + torch.randn_like(x) * 0.1 if self.training else x")),
     ],
 )  # fmt: skip
 def test_chance_in_training_mode_is_no_mistake(exercise: str, right: str, edit: tuple[str, str]) -> None:
     assert outcome_of(exercise, edited(f"import torch\n{right}", edit)) is None
+
+
+def test_asking_for_the_mode_alone_is_no_mistake() -> None:
+    text = edited(MLP, ("return self.fc2", "assert self.training in (True, False)\n        return self.fc2"))
+    assert outcome_of("mlp", text) is None
+    assert not is_training()
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        (
+            ("def forward", "@property\n    def busy(self):\n        return self.training\n\n    def forward"),
+            ("F.gelu(", "(F.relu if self.busy else F.gelu)("),
+        ),
+        (
+            (
+                "def forward",
+                "@staticmethod\n    def act(mode, x):\n        return F.relu(x) if mode.training else nn.functional.gelu(x)\n\n    def forward",
+            ),
+            ("F.gelu(", "self.act(self, "),
+        ),
+    ],
+    ids=["a property", "a static method"],
+)
+def test_wherever_the_mode_is_asked_for(edits: tuple[tuple[str, str], ...]) -> None:
+    problem = outcome_of("mlp", edited(MLP, *edits))
+    assert problem is not None and problem.mistake == "mlp_relu"
+
+
+def test_an_exception_in_training_mode_is_said_to_be_there() -> None:
+    text = edited(MLP, ("return self.fc2", "assert not self.training\n        return self.fc2"))
+    with pytest.raises(AssertionError) as raised:
+        outcome_of("mlp", text)
+    assert raised.value.__notes__[-1] == "in training mode; in eval mode all is right"
+    assert ", training=True)(" in raised.value.__notes__[0] and not is_training()
+
+
+def test_a_train_that_returns_nothing_is_no_failure_of_the_checker() -> None:
+    text = edited(
+        MLP, ("    def forward", "    def train(self, mode=True):\n        super().train(mode)\n\n    def forward")
+    )
+    assert outcome_of("mlp", text) is None

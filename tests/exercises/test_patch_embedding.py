@@ -163,6 +163,11 @@ WRONG = {
     ),
 }
 UNKNOWN = {
+    "cut: no picture at all": (
+        "A token is not made of its own patch",
+        CONV,
+        ("self.proj(images)", "self.proj(0 * images)"),
+    ),
     "cut: padded": (
         "Your convolution pads the picture",
         CONV,

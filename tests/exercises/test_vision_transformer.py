@@ -124,7 +124,8 @@ class VisionTransformer(nn.Module):
         self.heads, self.depth, d = num_heads, depth, embed_dim
         self.projection = nn.Conv2d(in_channels, d, patch_size, patch_size)
         self.cls = nn.Parameter(torch.zeros(d))
-        self.pos = nn.Parameter(torch.randn((image_size // patch_size) ** 2 + 1, d))
+        height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+        self.pos = nn.Parameter(torch.randn((height // patch_size) * (width // patch_size) + 1, d))
         self.scale, self.shift = nn.Parameter(torch.ones(depth, 2, d)), nn.Parameter(torch.zeros(depth, 2, d))
         self.w_qkv, self.b_qkv = nn.Parameter(torch.randn(depth, 3 * d, d)), nn.Parameter(torch.zeros(depth, 3 * d))
         self.w_out, self.b_out = nn.Parameter(torch.randn(depth, d, d)), nn.Parameter(torch.zeros(depth, d))
@@ -224,6 +225,21 @@ class VisionTransformer'''), ("        " + CLS, "        self.embed = Embed(num_
         LOOP, "for i in range(len(self.mlps)):\n            x = x + self.attentions[i](self.norms[2 * i](x))\n            x = x + self.mlps[i](self.norms[2 * i + 1](x))"), (
         f"        {NORM}\n", ""), ("self.norm(x)", "self.norms[-1](x)")),
     "residuals in turns": TURNS,
+    "attention and MLP in turns, norms apart": edited(
+        OWN,
+        (BLOCKS, '''self.layers = nn.ModuleList()
+        for _ in range(depth):
+            self.layers.append(Attention(embed_dim, num_heads))
+            self.layers.append(nn.Sequential(nn.Linear(embed_dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, embed_dim)))
+        self.norms = nn.ModuleList(nn.LayerNorm(embed_dim, eps=1e-6) for _ in range(2 * depth))'''),
+        (LOOP, "for norm, layer in zip(self.norms, self.layers):\n            x = x + layer(norm(x))"),
+    ),
+    "tokens and norm as parameters of lists": edited(
+        OWN,
+        (CLS, "pass"),
+        ("self.pos_embed = nn.Parameter(torch.randn(1, 1 + num_patches, embed_dim) * 0.02)", "self.t = nn.ParameterList([torch.zeros(1, 1, embed_dim), torch.randn(1, 1 + num_patches, embed_dim)])"),
+        ("self.cls_token", "self.t[0]"), ("self.pos_embed", "self.t[1]"),
+    ),
     "stacked": STACKED,
     "lists of parameters": LISTED,
     "a bias of its own": edited(OWN, ("nn.Conv2d(in_channels, embed_dim, patch_size, patch_size)", "nn.Conv2d(in_channels, embed_dim, patch_size, patch_size, bias=False)"), (
@@ -976,3 +992,13 @@ def test_a_final_norm_without_parameters_is_told_as_that() -> None:
         "vision_transformer", edited(LIBRARY, (NORM, NORM.replace("eps=1e-6", "eps=1e-6, elementwise_affine=False")))
     )
     assert problem and problem.what == "Your final norm has no weight and no bias; LayerNorm should have both."
+
+
+def test_where_it_is_guessed_which_norm_is_whose_nothing_is_called_wrong() -> None:
+    halves = edited(
+        RIGHT["a list of all norms"],
+        ("self.norms[2 * i](x)", "self.norms[i](x)"),
+        ("self.norms[2 * i + 1](x)", "self.norms[len(self.mlps) + i](x)"),
+    )
+    problem = outcomes("vision_transformer", halves)[-1]
+    assert isinstance(problem, Problem) and "nothing could be compared (your model may well be right)" in problem.what

@@ -173,6 +173,10 @@ _LAYER = (
     "A layer stands where a tensor is wanted: was it built, or named, where it should have been called?",
     "nn.GELU(x) builds a layer; nn.GELU()(x) calls one, as does self.act(x), or a function, F.gelu(x).",
 )
+_NO_DEVICE = (
+    "A module has no device or dtype of its own: its parameters have, and they could be on several.",
+    "next(model.parameters()).device, or that of the tensor that comes in: images.device.",
+)
 _NOT_KEPT = (
     "What keeps something that __init__ makes, or is given, until forward runs?",
     "`self.{name} = ...`, in __init__: a name without self. is gone when __init__ ends.",
@@ -225,7 +229,7 @@ _SAID = {
         "meet here?",
         "transpose(-2, -1) turns the last two axes of a tensor over; a product of A and B is not one of B and A.",
     ),
-    r"'(builtin_function_or_method|method|function)'( object)?\b": (
+    r"'(builtin_function_or_method|method|function)'|must be Tensor, not (builtin|method|function)": (
         "A function stands here where what it returns is wanted: was it called?",
         "With parentheses it is called, `state_dict.items()`; without, `state_dict.items` is the function itself.",
     ),
@@ -374,6 +378,8 @@ def _describe(error: BaseException) -> tuple[str, tuple[str, ...]]:
         name = str(error.name)
         told = f"the code ends with {text}; its __init__ has a {name}, but does not keep it"
         return told, tuple(hint.format(name=name) for hint in _NOT_KEPT)
+    if isinstance(error, AttributeError) and re.search(r"object has no attribute '(device|dtype)'", text):
+        return f"the code ends with {text}", _NO_DEVICE
     if isinstance(error, AttributeError) and _is_layer_for_tensor(error):
         return f"the code ends with {text}", _LAYER
     if isinstance(error, TypeError | AttributeError) and "NoneType" in text:
@@ -384,7 +390,10 @@ def _describe(error: BaseException) -> tuple[str, tuple[str, ...]]:
 def _is_not_kept(error: AttributeError) -> bool:
     """Whether a missing attribute is the name of a variable or an argument of its class's own __init__."""
     made = vars(type(error.obj)).get("__init__")
-    return isinstance(made, FunctionType) and error.name in made.__code__.co_varnames
+    if not isinstance(made, FunctionType) or is_a_librarys(Path(made.__code__.co_filename)):
+        return False
+    there = any(error.name in vars(cls) for cls in type(error.obj).__mro__)  # a property that failed
+    return error.name in made.__code__.co_varnames and not there
 
 
 def _is_layer_for_tensor(error: AttributeError) -> bool:
@@ -392,7 +401,8 @@ def _is_layer_for_tensor(error: AttributeError) -> bool:
     layer = type(error.obj)
     ours = layer.__module__.partition(".")[0] in ("torch", "vitscratch")
     torch = sys.modules.get("torch")
-    return ours and torch is not None and issubclass(layer, torch.nn.Module) and hasattr(torch.Tensor, error.name or "")
+    of_tensors = {"shape", "ndim", "size", "view", "reshape", "transpose", "permute", "flatten", "unsqueeze", "mT", "T"}
+    return ours and torch is not None and issubclass(layer, torch.nn.Module) and error.name in of_tensors
 
 
 def message_of(error: BaseException, length: int = 400) -> str:
@@ -491,7 +501,8 @@ def _lacks_self(error: BaseException, student: Path) -> bool:
     node = _node_of(student, name)
     if "." not in name or not isinstance(node, ast.FunctionDef) or node.decorator_list:
         return False
-    return [one.arg for one in (*node.args.posonlyargs, *node.args.args)][:1] != ["self"]
+    first = [one.arg for one in (*node.args.posonlyargs, *node.args.args)][:1]
+    return "were given" in str(error) and first not in (["self"], ["this"], ["cls"], [])
 
 
 def explain_unwritten(error: NotImplementedError, student: Path) -> Problem | None:

@@ -99,20 +99,31 @@ def check_regular(path: Path) -> None:
 
 def nearby(path: Path) -> Path | None:
     """An exercise, or a folder of some, that is called as a path that is not there, or nearly so, and lies close by."""
-    here = path.parent if path.parent.is_dir() else Path()
-    around = [here, Path(".."), Path("../..")]
+    if not path.parent.is_dir():
+        folder = nearby(path.parent)
+        if folder is not None and folder.is_dir() and (one := _named(path.name, [folder])):
+            return one
+        return _named(path.name, _around(Path()))
+    return _named(path.name, _around(path.parent))
+
+
+def _around(here: Path) -> list[Path]:
+    """A folder, the two that it is in, and those below it and beside it."""
+    above = [here, Path(".."), Path("../..")]
+    return [*above, *(one for folder in above[:2] for one in sorted(folder.glob("*/")))]
+
+
+def _named(wanted: str, folders: list[Path]) -> Path | None:
+    """What is called so in these folders: files called as the stubs are, and the folders that have some."""
     known: dict[str, Path] = {}
-    below = [one for folder in around[:2] for one in sorted(folder.glob("*/"))]
-    for folder in (*around, *below):
-        files = [one for one in sorted(folder.glob("*.py")) if one.is_file() and exercise_of_name(one) is not None]
+    for folder in folders:
+        files = [file for one in EXERCISES if (file := folder / one.file_name).is_file()]
         for one in [*files, folder] if files else []:
             name = one.resolve().name
             for key in (name, _plain(name)):
                 known.setdefault(key, one)
-    for near in (path.name, _plain(path.name)):
-        for name in get_close_matches(near, known, n=1, cutoff=0.8):
-            return known[name]
-    return None
+    matches = (name for near in (wanted, _plain(wanted)) for name in get_close_matches(near, known, n=1, cutoff=0.8))
+    return next((known[name] for name in matches), None)
 
 
 def _plain(name: str) -> str:

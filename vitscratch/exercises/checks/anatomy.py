@@ -25,6 +25,8 @@ class Anatomy:
     blocks: list[nn.Module]
     hooked: bool
     """Whether the blocks are modules of the student's, so that one can listen to them."""
+    guessed: bool
+    """Whether it is a guess which parts belong to which block."""
     norm: tuple[str, str]
     head: tuple[str, str]
     surplus: list[str]
@@ -41,8 +43,8 @@ def grid(sizes: Sizes) -> tuple[int, int]:
 def dissect(model: nn.Module, sizes: Sizes) -> Anatomy:
     """Find the parts by shape, by kind of layer, and by name where shapes do not tell. Call it before awakening."""
     width, rows_columns = sizes["embed_dim"], grid(sizes)
-    blocks, hooked = find_blocks(model, sizes)
-    outside = outside_of(blocks, model)
+    blocks = find_blocks(model, sizes)
+    outside = outside_of(blocks.modules, model)
     head = _head(outside, sizes["num_classes"], width)
     rest = {name: tensor for name, tensor in outside.items() if name not in head}
     norms = _norms(model, rest, width)
@@ -59,7 +61,8 @@ def dissect(model: nn.Module, sizes: Sizes) -> Anatomy:
     early = [pair for pair in norms if re.search("pre|embed|patch|first", pair[0].lower())]
     last = (early + [pair for pair in norms if pair not in early])[-1] if norms else ("", "")
     known = {*last, *table.names}
-    return Anatomy(projection, table, blocks, hooked, last, head, [name for name in rest if name not in known])
+    surplus = [name for name in rest if name not in known]
+    return Anatomy(projection, table, blocks.modules, blocks.hooked, blocks.guessed, last, head, surplus)
 
 
 def outside_of(blocks: list[nn.Module], model: nn.Module) -> dict[str, nn.Parameter]:

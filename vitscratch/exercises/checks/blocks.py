@@ -1,6 +1,7 @@
 """Which modules of a student's Vision Transformer are its encoder blocks."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -9,43 +10,60 @@ from torch import nn
 from vitscratch.exercises.checks.stacked import slices
 
 
-def find_blocks(model: nn.Module, sizes: dict[str, Any]) -> tuple[list[nn.Module], bool]:
-    """The blocks, in order, and whether they are modules of their own; else made of their parts, or of stacked ones.
+@dataclass
+class Blocks:
+    """The encoder blocks of a model, in order."""
+
+    modules: list[nn.Module]
+    hooked: bool = False
+    """Whether they are modules of the student's, so that one can listen to them; else they are made of their parts."""
+    guessed: bool = False
+    """Whether it is a guess which parts belong to which block."""
+
+
+def find_blocks(model: nn.Module, sizes: dict[str, Any]) -> Blocks:
+    """The blocks: modules of their own, or made of parts in lists, or of slices of stacked parameters.
 
     A block is a module with the weights of attention and of an MLP; the outermost such modules are taken.
     """
     groups = [members for members in _lists(model) if all(any(True for _ in member.parameters()) for member in members)]
     whole = [members for members in groups if is_block(members[0], sizes) or _wide(members, sizes)]
+    bags = nn.ParameterList | nn.ParameterDict
     alone = [module for name, module in model.named_modules() if name and is_block(module, sizes)]
+    alone = [module for module in alone if not isinstance(module, bags)]
     alone = [
         module for module in alone if not any(other is not module and other in alone for other in module.modules())
     ]
     if whole and not (len(max(whole, key=len)) < len(alone) == sizes["depth"]):  # else some stand beside the list
-        return max(whole, key=len), True
+        return Blocks(max(whole, key=len), hooked=True)
     depth = sizes["depth"]
     if len(alone) == depth:
-        return alone, True
-    for rows in (_side_by_side(groups, depth), *_in_turns(model, depth)):
+        return Blocks(alone, hooked=True)
+    beside, guessed = _side_by_side(groups, depth)
+    turns = list(_in_turns(model, depth))
+    together = [[(*one, *other) for one, other in zip(rows, beside, strict=True)] for rows in turns if beside]
+    for rows in (beside, *together, *turns):
         blocks = [_joined(model, members) for members in rows]
         if blocks and is_block(blocks[0], sizes):
-            return blocks, False
-    if alone:
-        return alone, True
+            return Blocks(blocks, guessed=guessed and rows not in turns)
     stacked = slices(model, depth)
-    return (list(stacked), False) if stacked and is_block(stacked[0], sizes) else ([], False)
+    if stacked and is_block(stacked[0], sizes):
+        return Blocks(list(stacked))
+    return Blocks(alone, hooked=bool(alone))
 
 
-def _side_by_side(groups: list[list[nn.Module]], depth: int) -> list[tuple[nn.Module, ...]]:
-    """One part of each list that has depth of them; two where it has twice as many, as for norms, or one more."""
+def _side_by_side(groups: list[list[nn.Module]], depth: int) -> tuple[list[tuple[nn.Module, ...]], bool]:
+    """One part of each list that has depth of them; two, which is a guess, where it has twice as many or one more."""
     parts: list[list[tuple[nn.Module, ...]]] = [
         [(member,) for member in members] for members in groups if len(members) == depth
     ]
+    single = len(parts)
     parts += [
         list(zip(members[: 2 * depth : 2], members[1 : 2 * depth : 2], strict=True))
         for members in groups
         if len(members) in (2 * depth, 2 * depth + 1)
     ]
-    return [tuple(chain(*row)) for row in zip(*parts, strict=True)]
+    return [tuple(chain(*row)) for row in zip(*parts, strict=True)], len(parts) > single
 
 
 def _in_turns(model: nn.Module, depth: int) -> Iterator[list[tuple[nn.Module, ...]]]:

@@ -16,7 +16,7 @@ from vitscratch.exercises.checks.modules import Part, Sizes, Trial, check_part
 from vitscratch.exercises.checks.naming import named, table
 from vitscratch.exercises.checks.reference import Flags, Parameters, inside
 from vitscratch.exercises.checks.roles import block_maps
-from vitscratch.exercises.checks.student import WrongError, built
+from vitscratch.exercises.checks.student import WrongError, built, pick_tensor
 from vitscratch.exercises.exercise import Mistake, Outcome
 
 STEPS = ("parameters", "norms", "attention", "first residual", "MLP", "second residual")
@@ -384,13 +384,26 @@ _NAMELESS = {
 }
 
 
-def _cut(roles: Collection[str], partly: bool) -> str:
-    """Where a gradient is cut off that does not go around attention (then all layers have theirs), or the MLP (then
-    attention has what comes through the MLP alone)."""
-    if not roles:
-        return "first residual"
-    of_mlp = any(role.startswith(("norm2", "mlp")) for role in roles)
-    return "second residual" if partly and not of_mlp else "parameters"
+def _cut(trial: Trial, roles: Collection[str], partly: bool) -> str:
+    """Where a gradient is cut off that does not go around, or through, attention (then all layers have theirs), or the
+    MLP (then attention's layers have a part of it)."""
+    if roles and (not partly or any(role.startswith(("norm2", "mlp")) for role in roles)):
+        return "parameters"
+    if _goes_around(trial):
+        return "MLP" if roles else "attention"
+    return "second residual" if roles else "first residual"
+
+
+def _goes_around(trial: Trial) -> bool:
+    """Whether the whole gradient comes back to the input while both halves add nothing."""
+    ends = ("attn.proj.weight", "attn.proj.bias", "mlp.fc2.weight", "mlp.fc2.bias")
+    x = trial.inputs[0].clone().requires_grad_()
+    with trial.replaced({name: torch.zeros_like(trial.parameters[name]) for name in ends if name in trial.parameters}):
+        output = pick_tensor(trial.module(x), x.shape)
+        if output is None or not output.requires_grad:
+            return False
+        gradient = torch.autograd.grad(output.sum(), x, allow_unused=True)[0]
+    return gradient is not None and same(gradient, torch.ones_like(gradient))
 
 
 PART = Part(

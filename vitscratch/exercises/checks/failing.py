@@ -56,7 +56,7 @@ def _kind(name: str, tensors: Sequence[Tensor]) -> str:
     return "linear" if kind == "product" and matrix else kind
 
 
-class _Found(Exception):
+class _Found(BaseException):  # no student's `except Exception` may catch it
     """A tensor of low precision goes into a function."""
 
 
@@ -68,7 +68,7 @@ class _OfPrecision(_Recorder):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         low = [one.dtype for one in args if isinstance(one, Tensor) and one.dtype in (torch.float16, torch.bfloat16)]
         name = getattr(func, "__name__", "")
-        if low and name not in ("__get__", "to", "type", "float", "double", "half", "bfloat16", "dim", "size"):
+        if low and name not in ("__get__", "half", "bfloat16", "dim", "size"):
             self.dtype = low[0]
             self.done.append(_kind(name, [one for one in args if isinstance(one, Tensor)]))
             raise _Found

@@ -14,7 +14,7 @@ from vitscratch.exercises.checks.failing import Place
 from vitscratch.exercises.checks.modes import in_both_modes
 from vitscratch.exercises.checks.naming import named_problem
 from vitscratch.exercises.checks.reference import RIGHT, SAME_LAYER, Flags, Parameters, mistake_name
-from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, hidden_in_containers
+from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, call_anew, hidden_in_containers
 from vitscratch.exercises.checks.student import (
     WrongError,
     built,
@@ -78,7 +78,7 @@ class Part:
     """Step -> two hints for it."""
     facts: tuple[str, ...]
     """What is true of a right solution, in the order of the computation."""
-    cut: Callable[[Collection[str], bool], str] = field(default=lambda roles, partly: "parameters")
+    cut: Callable[["Trial", Collection[str], bool], str] = field(default=lambda trial, roles, partly: "parameters")
     """Roles whose gradients are wrong ("k.weight", "proj.bias"), and whether something is left of them -> the step in
     which they are cut off."""
     linked: Callable[["Trial"], None] = field(default=lambda trial: None)
@@ -337,7 +337,8 @@ def _trial(part: Part, student: ModuleType, sizes: Sizes) -> Trial:
     codes = [f"awaken({built(part.name, sizes)})({_drawn(i, sizes)})" for i in range(len(INPUTS))]
     x = draw(3, 6, width).float()  # in float32, as it was built
     with torch.no_grad(), noted(f"called as in {codes[0]}", lambda: module(x), part.place):
-        result = run(module.eval(), x, step=step, code=codes[0])
+        module.eval()
+        result = run(module, x, step=step, code=codes[0])
     if pick_tensor(result, (3, 6, width)) is None:
         raise WrongError(_wrong_shape(part, sizes, result))
     part.widths(module, sizes)
@@ -352,16 +353,11 @@ def _trial(part: Part, student: ModuleType, sizes: Sizes) -> Trial:
         drawings = (_drawn(0, sizes), _drawn(i, sizes))
         with (
             torch.no_grad(),
-            not_kept(built(part.name, sizes), drawings, step, partial(_again, part, student, sizes, x)),
+            not_kept(built(part.name, sizes), drawings, step, partial(call_anew, student, part.name, sizes, x)),
             noted(f"called as in {code}", lambda x=x: module(x), part.place),  # type: ignore[misc]
         ):
             outputs.append(call(module, x, step, code))
     return Trial(part, sizes, module, maps, inputs, outputs)
-
-
-def _again(part: Part, student: ModuleType, sizes: Sizes, x: Tensor) -> object:
-    """The same call of a new module."""
-    return awaken(construct(student, part.name, sizes))(x)
 
 
 def call(module: nn.Module, x: Tensor, step: str, code: str = "the module") -> Tensor:
@@ -453,7 +449,7 @@ def _problem(trial: Trial, flags: list[str]) -> Problem:
         told = f"no role was found for {', '.join(shapes)}; not there: {_missing_words(trial)} of the equations"
         if problem := _of_one_head(trial, told):
             return problem
-        if "proj.weight" in told.partition("; ")[2]:
+        if any(name.endswith("proj.weight") for name in _missing(trial)):
             told += ", which takes the heads side by side: embed_dim x embed_dim"
         return _unknown_layout(f"{trial.built} has {describe(trial.module)}\n{told}")
     there = counted(trial.built, trial.module, part.count(trial.sizes)) if flags else ""
@@ -480,7 +476,7 @@ def _of_one_head(trial: Trial, told: str) -> Problem | None:
     of_head = any(
         tuple(trial.module.get_parameter(name).shape) == (width, width // heads) for name in trial.role_map.surplus
     )
-    if not of_head or "proj.weight of the equations" not in told:
+    if not of_head or not any(name.endswith("proj.weight") for name in _missing(trial)):
         return None
     return Problem(
         "You give your last layer the width of one head; it should get all of the heads, side by side.",
@@ -542,7 +538,7 @@ def _gradients(trial: Trial) -> None:
         parameters = [name for name in wrong if name != "the input"]
         gradients = dict(zip(named, found, strict=True))
         partly = all(bool(_or_zero(gradients[name], named[name]).any()) for name in parameters)
-        step = trial.part.cut(roles, partly)
+        step = trial.part.cut(trial, roles, partly)
         name = "the input" if "residual" in step or not parameters else parameters[0]  # it goes around the layers
         its = _or_zero(right[list(named).index(name)], named[name])
         flows = output is not None and output.requires_grad

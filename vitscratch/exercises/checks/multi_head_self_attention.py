@@ -356,7 +356,7 @@ def _localise(trial: Trial) -> tuple[str, str]:
     return _step_of(trial.probe, trial.parameters, trial.sizes["num_heads"])
 
 
-def _cut(roles: Collection[str], partly: bool) -> str:
+def _cut(trial: Trial, roles: Collection[str], partly: bool) -> str:
     """Where a gradient is cut off, by the layers that it does not reach; none of them: the input."""
     lost = {role.partition(".")[0] for role in roles}
     if "proj" in lost:

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from vitscratch.exercises.checks.roles.registered import is_norm
 
 # The name of a student's parameter, and the place in it.
-Place = tuple[str, tuple[int, ...]]
+Row = tuple[str, tuple[int, ...]]
 
 
 class Slice(nn.Module):
     """The parameters of one block, as views of the student's: what is read and written here is theirs."""
 
-    def __init__(self, model: nn.Module, places: Mapping[str, Place]) -> None:
+    def __init__(self, model: nn.Module, places: Mapping[str, Row]) -> None:
         """Take what lies at these places, under these names."""
         super().__init__()
         self.places = dict(places)
@@ -34,22 +34,27 @@ class Slice(nn.Module):
 
 def slices(model: nn.Module, depth: int) -> list[Slice]:
     """One for each block, of all parameters that are stacked or listed depth times; [] if there are none."""
-    places: list[dict[str, Place]] = [{} for _ in range(depth)]
+    places: list[dict[str, Row]] = [{} for _ in range(depth)]
     for name, tensor in model.named_parameters():
         path, _, last = name.rpartition(".")
-        listed = isinstance(model.get_submodule(path), nn.ParameterList)
-        if listed and int(last) < depth:
-            number, path = int(last), path.replace(".", "_")
-            for more in _rows(tensor, path, tensor.shape):
-                places[number][f"{path}{'_'.join(map(str, more))}"] = name, more
-        elif not listed and tensor.ndim > 1 and len(tensor) == depth:
-            path = name.replace(".", "_")
-            for (number, block), more in product(enumerate(places), _rows(tensor, path, tensor.shape[1:])):
-                block[f"{path}{'_'.join(map(str, more))}"] = name, (number, *more)
+        owner = model.get_submodule(path)
+        if isinstance(owner, nn.ParameterList):
+            if last.isdigit() and len(owner) == depth:
+                own = "_".join(reversed(path.split(".")))  # its own name first, which says whether it is a norm's
+                for more in _rows(tensor, own, tensor.shape):
+                    places[int(last)][_key(own, more)] = name, more
+        elif tensor.ndim > 1 and len(tensor) == depth:
+            own = "_".join(reversed(name.split(".")))
+            for (number, block), more in product(enumerate(places), _rows(tensor, own, tensor.shape[1:])):
+                block[_key(own, more)] = name, (number, *more)
     return [Slice(model, block) for block in places] if all(places) else []
 
 
-def _rows(tensor: Tensor, path: str, shape: Sequence[int]) -> list[tuple[int, ...]]:
+def _key(own: str, more: tuple[int, ...]) -> str:
+    return own + "".join(map(str, more))
+
+
+def _rows(tensor: Tensor, own: str, shape: Sequence[int]) -> list[tuple[int, ...]]:
     """The two rows of what both norms of a block have in one tensor, else all of it."""
-    both = len(shape) == 2 and shape[0] == 2 and (is_norm(path) or bool((tensor == 1).all()))
+    both = len(shape) == 2 and shape[0] == 2 and (is_norm(own) or bool((tensor == 1).all()))
     return [(0,), (1,)] if both else [()]

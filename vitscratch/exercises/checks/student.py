@@ -1,6 +1,7 @@
 """Running a student's code, and saying what came back."""
 
 import inspect
+import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -42,7 +43,7 @@ def students_code() -> Iterator[None]:
     """Exceptions that are raised here are the student's."""
     try:
         yield
-    except WrongError:
+    except (WrongError, ByChanceError):
         raise
     except Exception as error:
         raise StudentError(error) from error
@@ -59,7 +60,7 @@ def noted(note: str, again: Callable[[], Any] | None = None, place: failing.Plac
     """
     try:
         yield
-    except WrongError:
+    except (WrongError, ByChanceError):
         raise
     except Exception as error:
         error.add_note(note)
@@ -83,7 +84,9 @@ def not_kept(made: str, drawings: tuple[str, str], step: str, new: Callable[[], 
     """
     try:
         yield
-    except (RuntimeError, ValueError, IndexError) as error:
+    except (WrongError, ByChanceError):
+        raise
+    except Exception as error:
         before, now = drawings
         if before == now:
             raise
@@ -189,9 +192,14 @@ def run(function: Callable[..., Any], *inputs: Tensor, step: str, code: str) -> 
 
     Raises:
         WrongError: it works in float32 alone: it makes a tensor without the dtype (and device) of its input.
+        ByChanceError: it draws random numbers, in training mode.
     """
+    before = torch.get_rng_state(), random.getstate()
     try:
-        return function(*inputs)
+        result = function(*inputs)
+        if is_training() and (not torch.equal(before[0], torch.get_rng_state()) or before[1] != random.getstate()):
+            raise ByChanceError
+        return result
     except RuntimeError as error:
         if not re.search("dtype|scalar type|Input type", str(error)):  # the last of a convolution
             raise

@@ -18,7 +18,7 @@ from vitscratch.exercises.checks.compare import difference, draw, same
 from vitscratch.exercises.checks.modes import in_both_modes
 from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.prepending import CLASS_TOKEN, POSITION, Table, batch_copies, find_table
-from vitscratch.exercises.checks.roles import awaken, hidden_in_containers
+from vitscratch.exercises.checks.roles import awaken, call_anew, hidden_in_containers
 from vitscratch.exercises.checks.student import (
     WrongError,
     built,
@@ -104,9 +104,11 @@ def _check(student: ModuleType) -> Iterator[Outcome]:
         before = {name: parameter.detach().clone() for name, parameter in layer.named_parameters()}
         for batch in BATCHES:
             patches = draw(batch, num_patches, width, seed=batch)
-            made = built("Tokens", {"num_patches": num_patches, "embed_dim": width})
+            sizes = {"num_patches": num_patches, "embed_dim": width}
             drawings = drawn((BATCHES[0], num_patches, width), BATCHES[0]), drawn(patches.shape, batch)
-            with not_kept(made, drawings, CLASS_TOKEN, partial(_new, layer, patches)):
+            with not_kept(
+                built("Tokens", sizes), drawings, CLASS_TOKEN, partial(call_anew, student, "Tokens", sizes, patches)
+            ):
                 tokens = _run(layer, patches)
             if problem := _shape_problem(layer, patches, tokens) or _changed(layer, before, patches):
                 yield problem
@@ -299,12 +301,6 @@ def _try(layer: nn.Module, num_patches: int, width: int) -> Any:
             return tensor_in(layer(draw(2, num_patches, width).float()), (2, num_patches + 1, width))
     except Exception as error:
         return error
-
-
-def _new(layer: nn.Module, patches: Tensor) -> Any:
-    """The same call of a new layer."""
-    _, num_patches, width = patches.shape
-    return _run(awaken(type(layer)(num_patches=num_patches, embed_dim=width)), patches)
 
 
 def _run(layer: nn.Module, patches: Tensor) -> Any:

@@ -11,6 +11,7 @@ from vitscratch.exercises.checks.model.block import block_problem
 from vitscratch.exercises.checks.model.chance import chance_problem
 from vitscratch.exercises.checks.model.embedding import embedding_problem
 from vitscratch.exercises.checks.model.listening import trace
+from vitscratch.exercises.checks.model.parameters import unknown_layout
 from vitscratch.exercises.checks.model.running import SIZES, model_code
 from vitscratch.exercises.checks.model.stream import stream_problem
 from vitscratch.exercises.checks.model.surplus import surplus_problem, unused_problem
@@ -102,6 +103,8 @@ def _diagnose(student: ModuleType, trials: list[Trial], wrong: list[Trial]) -> P
     problem, trial = _explain(student, trials, wrong), wrong[0]
     place = failing.in_model(trial.sizes["depth"])
     rounded = None
+    if problem.mistake is None and trial.anatomy.guessed:
+        return unknown_layout(trial.model, trial.anatomy, trial.sizes)
     if problem.mistake is None:
         rounded = low_precision(lambda: trial.model(trial.images[1].clone()), place, trial.evidence())
     return rounded or problem

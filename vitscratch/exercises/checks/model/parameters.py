@@ -194,8 +194,8 @@ def _blocks_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) ->
         return named(MISTAKES, "vit_depth_minus_one", evidence)
     if found and found != depth:
         return named(MISTAKES, "vit_depth_ignored", evidence)
-    if not found and (matrices := _of_all_blocks(model, parts, sizes)):
-        return _unknown_layout(matrices, has)
+    if not found and _are_enough(model, parts, sizes):
+        return unknown_layout(model, parts, sizes)
     if not found:
         return Problem(
             "You have no encoder blocks among the modules; there should be depth of them.",
@@ -206,7 +206,12 @@ def _blocks_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) ->
     return None
 
 
-def _unknown_layout(matrices: list[str], has: str) -> Problem:
+def unknown_layout(model: nn.Module, parts: Anatomy, sizes: Sizes) -> Problem:
+    """What to say where it is not known which parameter belongs to which block."""
+    known = {*parts.head, *parts.norm, *parts.table.names}
+    known |= {parts.projection.weight, parts.projection.bias} if parts.projection else set()
+    names = {name for name, _ in model.named_parameters()} - known
+    matrices, has = _shapes(model, names), counted(model_code(sizes), model, count(sizes))
     return Problem(
         "You keep the parameters of the blocks in a layout that the checker does not know, so that nothing could "
         "be compared (your model may well be right); each block should have a module of its own for them.",
@@ -223,16 +228,13 @@ def _shapes(model: nn.Module, names: set[str]) -> list[str]:
     return [f"{name} {tuple(tensor.shape)}" for name, tensor in model.named_parameters() if name in names]
 
 
-def _of_all_blocks(model: nn.Module, parts: Anatomy, sizes: Sizes) -> list[str]:
-    """Names and shapes of the matrices that have no other role, if they are enough for all blocks."""
+def _are_enough(model: nn.Module, parts: Anatomy, sizes: Sizes) -> bool:
+    """Whether the matrices that have no other role are enough for all blocks."""
     depth, width, hidden = sizes["depth"], sizes["embed_dim"], sizes["mlp_dim"]
     least = min(width * width, width * hidden) // sizes["num_heads"]
-    matrices = {
-        f"{name} {tuple(tensor.shape)}": tensor.numel()
-        for name, tensor in model.named_parameters()
-        if name in parts.surplus and tensor.ndim > 1 and tensor.numel() >= least
-    }
-    return list(matrices) if sum(matrices.values()) >= depth * width * (3 * width + 2 * hidden) else []
+    matrices = (tensor for name, tensor in model.named_parameters() if name in parts.surplus and tensor.ndim > 1)
+    large = [tensor.numel() for tensor in matrices if tensor.numel() >= least]
+    return sum(large) >= depth * width * (3 * width + 2 * hidden)
 
 
 def _ends_problem(model: nn.Module, parts: Anatomy, sizes: Sizes, has: str) -> Problem | None:
@@ -292,13 +294,13 @@ def read_blocks(student: ModuleType, model: nn.Module, parts: Anatomy, sizes: Si
         maps = [first, *(first if own == shapes[0] else block_maps(block, **of_block) for block, own in rest)]
     except UnmatchedError as error:
         if isinstance(parts.blocks[0], Slice):
-            raise WrongError(_unknown_layout(_shapes(model, parts.blocks[0].whole()), has)) from None
+            raise WrongError(unknown_layout(model, parts, sizes)) from None
         problem = (block_problem(student) if parts.hooked else None) or _widths_problem(parts, of_block, has)
         hints = (NUDGES[BLOCKS], "Check the block by itself: exercise 7.")
         raise WrongError(problem or Problem(_NO_BLOCK, f"{has}\n{error}", BLOCKS, hints)) from None
     beside = {*parts.surplus, *maps[0][0].surplus}
-    if isinstance(parts.blocks[0], Slice) and maps[0][0].missing and beside:  # what is missing may be in these
-        raise WrongError(_unknown_layout(_shapes(model, {*parts.surplus, *parts.blocks[0].whole()}), has))
+    if not parts.hooked and maps[0][0].missing and beside:  # what is missing may be in these
+        raise WrongError(unknown_layout(model, parts, sizes))
     unfit = parts.hooked and any(one[0].missing or one[0].surplus for one in maps)
     if unfit and (problem := block_problem(student)):
         raise WrongError(problem)

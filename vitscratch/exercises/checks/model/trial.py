@@ -21,7 +21,7 @@ from vitscratch.exercises.checks.model.parameters import find_parts, read_blocks
 from vitscratch.exercises.checks.model.running import SIXTEEN, call, call_code, count, model_code, table_told
 from vitscratch.exercises.checks.naming import named
 from vitscratch.exercises.checks.projecting import Projection
-from vitscratch.exercises.checks.roles import RoleMap, awaken
+from vitscratch.exercises.checks.roles import RoleMap, awaken, call_anew
 from vitscratch.exercises.checks.student import (
     WrongError,
     construct,
@@ -231,18 +231,13 @@ def _noted(model: nn.Module, images: Tensor, sizes: Sizes, dtype: torch.dtype = 
         yield
 
 
-def _new(student: ModuleType, sizes: Sizes, pictures: Tensor) -> Any:
-    """The same call of a new model."""
-    return awaken(student.VisionTransformer(**sizes))(pictures)
-
-
 def _logits(student: ModuleType, model: nn.Module, parts: Anatomy, images: list[Tensor], sizes: Sizes) -> list[Tensor]:
     """Of each batch; a row for each position, where the table's shape explains it, is told as the table's mistake."""
     try:
         logits = []
         for pictures in images:
             drawings = drawn(images[0].shape, len(images[0])), drawn(pictures.shape, len(pictures))
-            new = partial(_new, student, sizes, pictures)
+            new = partial(call_anew, student, "VisionTransformer", sizes, pictures)
             with not_kept(model_code(sizes), drawings, CLASS_TOKEN, new), _noted(model, pictures, sizes):
                 logits.append(call(model, pictures, sizes))
         return logits

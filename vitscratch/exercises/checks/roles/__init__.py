@@ -11,7 +11,7 @@ from each other: width of a head, number of heads (not 3), hidden width.
 In the order of reading: `pieces`, `registered`, `fitting`, `parts`, `search`; each imports from those before it alone.
 """
 
-from vitscratch.exercises.checks.roles.awakening import awaken
+from vitscratch.exercises.checks.roles.awakening import awaken, call_anew
 from vitscratch.exercises.checks.roles.pieces import Piece, RoleMap, UnmatchedError
 from vitscratch.exercises.checks.roles.registered import hidden_in_containers, in_containers, likeness
 from vitscratch.exercises.checks.roles.search import attention_maps, block_maps, mlp_maps
@@ -23,6 +23,7 @@ __all__ = [
     "attention_maps",
     "awaken",
     "block_maps",
+    "call_anew",
     "hidden_in_containers",
     "in_containers",
     "likeness",

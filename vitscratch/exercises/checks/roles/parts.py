@@ -183,7 +183,10 @@ def ways_of_norms(found: Sequence[Found]) -> Iterator[list[Piece]]:
     pairs = list(permutations(by_layer, 2)) if len(by_layer) > 1 else [(by_layer[0], by_layer[0])]
     for pair in sorted(pairs, key=lambda pair: -sum(map(_as_of_a_norm, pair))):
         first, second = (list(_as_norm(layer, name)) for name, layer in zip(("norm1", "norm2"), pair, strict=True))
-        yield from ([*one, *other] for one, other in product(first, second))
+        if len(first) == len(second):  # both are kept in one way
+            yield from ([*one, *other] for one, other in zip(first, second, strict=True))
+        else:
+            yield from ([*one, *other] for one, other in product(first, second))
 
 
 def _as_norm(layer: Sequence[Found], name: str) -> Iterator[list[Piece]]:
