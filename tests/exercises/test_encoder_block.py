@@ -1,6 +1,7 @@
 """The check of exercise 7 accepts what is right, however written, and names or places what is wrong."""
 
 import pytest
+import torch
 
 from tests.exercises import test_mlp, test_multi_head_self_attention
 from tests.exercises.students import changed, edited, outcome_of
@@ -386,3 +387,10 @@ def test_a_residual_that_is_detached_is_the_inputs_gradient(edit: tuple[str, str
     problem = outcome_of("encoder_block", edited(RIGHT, edit))
     assert problem and (problem.mistake, problem.step) == ("gradient_cut", step), problem
     assert ("the input" in problem.what) is (step not in ("parameters", "MLP"))
+
+
+def test_a_half_that_is_skipped_once_in_ten_calls_is_chance() -> None:
+    torch.manual_seed(0)
+    rarely = (EQ3, f"if torch.rand(()) > 0.1:\n            {EQ3}")
+    problem = outcome_of("encoder_block", edited(RIGHT, rarely))
+    assert problem and problem.mistake == "enc_random" and problem.evidence.endswith("call it several times")

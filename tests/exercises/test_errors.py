@@ -149,6 +149,8 @@ def told(folder: Path, code: str, call: str = "", **names: object) -> Problem | 
          "line 1: `for x", "A function stands here where what it returns is wanted"),
         ("import torch\ntorch.ones(2, 3, 4) @ torch.ones(2, 3, 4)", "the code ends with RuntimeError: Expected size for "
          "first two dimensions of batch2", "line 2: `torch", "A product (..., i, j) @ (..., j, k) needs"),
+        ("import torch\ntorch.ones(2, 3).mT.view(6)", "the code ends with RuntimeError: view size is not compatible",
+         "line 2: `torch", "view cannot read the numbers in this order"),
         ("import mlpp", "the code ends with ModuleNotFoundError: No module named 'mlpp'", "line 1: `import mlpp`",
          "Is the name spelled as the file's, without the number? 06_mlp.py is found as mlp."),
         ("import mlp", "the code ends with ModuleNotFoundError: No module named 'mlp'", "line 1: `import mlp`",

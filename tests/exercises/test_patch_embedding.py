@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from tests.exercises.students import assert_reproduced, edited, outcome_of
@@ -429,3 +431,12 @@ def test_low_precision_is_told_as_that() -> None:
     )
     problem = outcome_of("patch_embedding", text)
     assert problem and (problem.mistake, problem.step) == ("low_precision", "cut"), problem
+
+
+def test_what_it_should_be_is_said_for_the_order_of_pixels_that_is_meant() -> None:
+    problem = outcome_of(
+        "patch_embedding", edited(LINEAR, ("return self.to_token(", "return F.relu(self.to_token("), ("q=p)", "q=p))"))
+    )
+    assert problem and problem.mistake == "pe_relu"
+    seen, right = re.fullmatch(r".* is (.*); it should be (.*)", problem.evidence).groups()  # type: ignore[union-attr]
+    assert float(seen) == 0 > float(right)

@@ -77,6 +77,7 @@ WRONG = {
     "tok_pos_twice": ((ADD, "return x + self.pos_embed + self.pos_embed"),),
     "tok_pos_multiplied": ((ADD, "return x * self.pos_embed"),),
     "tok_pos_shifted": ((ADD, "return x + self.pos_embed.roll(1, 1)"),),
+    "tok_pos_twice: of the class token": ((EXPAND, "(self.cls_token + self.pos_embed[:, :1]).expand(x.shape[0], -1, -1)"),),
     "tok_pos_shifted: from row 0": ((ADD, "return x + torch.cat([self.pos_embed[:, :1], self.pos_embed[:, :-1]], 1)"),),
     "tok_pos_shifted: one for all": ((ADD, "return x + self.pos_embed[:, :1]"),),
     "tok_scaled": ((ADD, "return x + self.pos_embed * x.shape[-1] ** 0.5"),),
@@ -97,6 +98,10 @@ WRONG = {
 
 NEITHER = "You have no class token, or no positions, among the parameters; both should be there."
 UNKNOWN = {
+    "class token: its position": (
+        "You make the first token of something else; it should be the class token plus its position.",
+        (EXPAND, "(self.cls_token + self.pos_embed[:, :1] ** 2).expand(x.shape[0], -1, -1)"),
+    ),
     "class token: cubed": (
         "You make the first token of something else; it should be the class token plus its position.",
         (EXPAND, "(self.cls_token ** 3).expand(x.shape[0], -1, -1)"),

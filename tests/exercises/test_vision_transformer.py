@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from tests.exercises.students import edited, outcome_of, outcomes
-from vitscratch.exercises import Problem
+from tests.exercises.students import edited, module, outcome_of, outcomes
+from vitscratch.exercises import Problem, awaken, draw
 from vitscratch.exercises.checks.model.bank import OF_MODEL
 from vitscratch.exercises.checks.vision_transformer import MISTAKES
 
@@ -1002,3 +1002,23 @@ def test_where_it_is_guessed_which_norm_is_whose_nothing_is_called_wrong() -> No
     )
     problem = outcomes("vision_transformer", halves)[-1]
     assert isinstance(problem, Problem) and "nothing could be compared (your model may well be right)" in problem.what
+
+
+def test_what_the_logits_should_be_is_said_for_the_order_of_pixels_that_is_meant() -> None:
+    linear = edited(
+        RIGHT["lists of parts"],
+        (
+            "nn.Conv2d(in_channels, embed_dim, patch_size, patch_size)",
+            "nn.Linear(in_channels * patch_size ** 2, embed_dim)",
+        ),
+        (
+            "self.patch_embed(images).flatten(2).transpose(1, 2)",
+            'self.patch_embed(rearrange(images, "b c (r p) (s q) -> b (r s) (p q c)", p=self.p, q=self.p))',
+        ),
+        ("        self.cls_token =", "        self.p = patch_size\n        self.cls_token ="),
+    )
+    problem = outcome_of("vision_transformer", edited(linear, ("x[:, 0]", "x.mean(1)")))
+    assert problem and problem.mistake == "vit_mean_with_cls"
+    code, right = re.match(r"(.*) is \S+; it should be (\S+)", problem.evidence).groups()  # type: ignore[union-attr]
+    value = eval(code, {**module(linear).__dict__, "awaken": awaken, "draw": draw})
+    assert abs(float(value) - float(right)) < 1e-5

@@ -224,6 +224,11 @@ _SAID = {
         "In a product, transpose(-2, -1) turns the last two axes over and leaves the others. In a sum, a mean without "
         "keepdim=True has lost its axis; unsqueeze, or [:, None], makes one of size 1.",
     ),
+    r"view size is not compatible": (
+        "view cannot read the numbers in this order. Which axis do you mean to cut, and where does it stand by now?",
+        "torch's advice, reshape, makes the line run, but mixes numbers that do not belong together if the axes stand "
+        "in another order than you mean: cut the last axis first, (b, n, heads, width), then move the heads.",
+    ),
     r"first two dimensions of batch2": (
         "A product (..., i, j) @ (..., j, k) needs as many columns on the left as rows on the right. Which two sizes "
         "meet here?",

@@ -54,7 +54,7 @@ _OWN = table(
     enc_norm_is_batch_norm | norms | You use a BatchNorm; the ViT has LayerNorm. | Which class is it?
     enc_norm_no_affine | norms | Your norm's weight or bias is missing or not used; LayerNorm should have both. | Look at the arguments of nn.LayerNorm.
     enc_shared_norm | norms | You use one norm for both halves; each should have a norm of its own. | There are two norms with two sets of parameters; is one of them never called?
-    enc_residual_scaled | first residual | You scale a sum; Eq. 2 and 3 add, and nothing else. | Look for a factor in the sums.
+    enc_residual_scaled | first residual | You scale a sum, or what is added; Eq. 2 and 3 add, and nothing else. | Look for a factor in the sums.
     enc_residual_subtracted | first residual | You subtract in a residual; Eq. 2 and 3 add. | Look at the signs.
     enc_residual_multiplied | first residual | You multiply the token with what a branch gives; Eq. 2 and 3 add. | Look at the operators.
     enc_branch_twice | attention | You run attention or the MLP twice; once is right. | Count how often attention and MLP are called.

@@ -17,6 +17,7 @@ from vitscratch.exercises.checks.reference import RIGHT, SAME_LAYER, Flags, Para
 from vitscratch.exercises.checks.roles import RoleMap, UnmatchedError, awaken, call_anew, hidden_in_containers
 from vitscratch.exercises.checks.student import (
     WrongError,
+    another,
     built,
     construct,
     counted,
@@ -233,6 +234,8 @@ def _check(part: Part, student: ModuleType) -> Iterator[Outcome]:
         _beside(trials[0]),
     )
     for trial in trials:
+        if problem := _by_chance(trial):
+            raise WrongError(problem)
         _in_place(trial)
         flags = [_flag(trial, name) for name in _missing(trial)]
         if trial.right and trial.role_map.shared:
@@ -247,6 +250,16 @@ def _check(part: Part, student: ModuleType) -> Iterator[Outcome]:
     for fact in part.facts:
         yield Passed(fact)
     yield Passed("outputs and gradients are right with random weights in float64, for sizes " + _all_sizes(part))
+
+
+def _by_chance(trial: Trial) -> Problem | None:
+    """What to say if two calls differ."""
+    part = trial.part
+    again = another(lambda: call(trial.module, trial.inputs[0], part.steps[0]), trial.outputs[0])
+    if again is None:
+        return None
+    evidence = differs(trial.code(), trial.outputs[0], again)
+    return named_problem([part.random(trial)], part.bank, part.steps, lambda _: evidence, part.special)
 
 
 def _in_place(trial: Trial) -> None:
@@ -427,10 +440,6 @@ def _unmatched(part: Part, sizes: Sizes, module: nn.Module, message: str) -> Pro
 def _problem(trial: Trial, flags: list[str]) -> Problem:
     """Why the outputs differ, or what is missing: flags of missing parameters come along."""
     part = trial.part
-    again = call(trial.module, trial.inputs[0], part.steps[0])
-    if not same(again, trial.outputs[0]):
-        evidence = differs(trial.code(), trial.outputs[0], again)
-        return named_problem([part.random(trial)], part.bank, part.steps, lambda _: evidence, part.special)
     found: tuple[str, ...] | None = ()
     if not trial.right:
         found = trial.explain(pairs=not (flags and trial.role_map.surplus))  # else the reading is to blame, not two

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +19,7 @@ from vitscratch.exercises.checks.roles import awaken, hidden_in_containers
 from vitscratch.exercises.checks.student import (
     StudentError,
     WrongError,
+    another,
     built,
     construct,
     describe,
@@ -282,8 +284,8 @@ def _shape_problem(case: Case) -> Problem | None:
 def _values(cases: list[Case]) -> Iterator[Outcome]:
     for case in cases:
         with torch.no_grad():
-            again = tensor_in(_call(case.layer, case.sizes, case.images), case.tokens.shape)
-        if not same(again, case.tokens):
+            again = another(partial(_again, case), case.tokens)
+        if again is not None:
             yield named(MISTAKES, "pe_dropout", differs(_code(case), case.tokens, again))
             return
     yield Passed("two calls in eval mode agree")
@@ -291,13 +293,17 @@ def _values(cases: list[Case]) -> Iterator[Outcome]:
     if not changed:
         yield Passed("changing one patch changes its own token and no other")
     right = [_rights(case) for case in cases]
-    for way in range(len(right[0])):
+    ways = range(len(right[0]))  # of ordering pixels
+    for way in ways:
         if all(same(case.tokens, tokens[way]) for case, tokens in zip(cases, right, strict=True)):
             yield Passed("each token is its patch times the weight plus the bias, patches row by row")
             yield from _gradients(cases[0])
             return
+    gaps = [[float((case.tokens - one).abs().mean()) for one in each] for case, each in zip(cases, right, strict=True)]
+    apart = [sum(each[way] for each in gaps) for way in ways]
+    order = apart.index(min(apart))  # of pixels: the one that is meant is the nearest
     wrong, expected = next(
-        (case, tokens[0]) for case, tokens in zip(cases, right, strict=True) if not same(case.tokens, tokens[0])
+        (case, tokens[order]) for case, tokens in zip(cases, right, strict=True) if not same(case.tokens, tokens[order])
     )
     evidence = changed or (difference(wrong.tokens, expected, _code(wrong)))
     for names, project in projecting.wrongs(cases[0].projection):
@@ -320,6 +326,11 @@ def _values(cases: list[Case]) -> Iterator[Outcome]:
         hints = ("Where does the first window begin, and where the last?", "padding is 0 unless it is asked for.")
         problem = replace(problem, what=what, hints=hints)
     yield problem
+
+
+def _again(case: Case) -> Tensor:
+    """The same call once more."""
+    return tensor_in(_call(case.layer, case.sizes, case.images), case.tokens.shape)
 
 
 def _code(case: Case) -> str:

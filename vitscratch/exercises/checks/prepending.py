@@ -353,6 +353,7 @@ _CHANGES: list[tuple[str, Change]] = [
     ("tok_no_position", _with_pos(lambda pos: 0 * pos)),
     ("tok_pos_twice", _with_pos(lambda pos: 2 * pos)),
     ("tok_pos_twice", _with_pos(lambda pos: torch.cat([pos[:1], 2 * pos[1:]]))),
+    ("tok_pos_twice", _with_pos(lambda pos: torch.cat([2 * pos[:1], pos[1:]]))),
     ("tok_pos_multiplied", lambda state: {**state, "times": state["pos"], "pos": 0 * state["pos"]}),
     ("tok_pos_shifted", _with_pos(lambda pos: pos.roll(1, 0))),
     ("tok_pos_shifted", _with_pos(lambda pos: pos.roll(-1, 0))),

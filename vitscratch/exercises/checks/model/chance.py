@@ -25,7 +25,7 @@ def chance_problem(student: ModuleType, trial: Trial) -> Problem | None:
         return None
     evidence = differs(trial.code(), trial.logits[1], again[others[0]])
     if others[0]:
-        evidence = f"{evidence.removesuffix('the second')}at call {others[0] + 2}"
+        evidence = f"{evidence.removesuffix('the second; call it several times')}at call {others[0] + 2}"
     place = _heard(trial) or _probed(trial)
     if place == BLOCKS:
         return (block_problem(student) if trial.anatomy.hooked else None) or _drawn(place, evidence)

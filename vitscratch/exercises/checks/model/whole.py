@@ -33,8 +33,10 @@ def by_hypotheses(wrong: list[Trial]) -> Problem | None:
             return named(MISTAKES, name, evidence)
     if trial.anatomy.table.rows == trial.patches:
         return named(MISTAKES, "vit_pos_not_on_cls", evidence)
-    for names, in_tail, compute in _whole(trial.projection):
+    for names, in_tail, order, compute in _whole(trial.projection):
         if all_same(wrong, found, compute):
+            trial.project = order
+            evidence = trial.evidence()
             problem = projecting.hinted(named(MISTAKES, names, evidence), trial.projection)
             if names == ("tok_pos_shifted",) and _appends(trial):  # and reads it there: blocks do not see the order
                 problem = named(MISTAKES, "vit_cls_appended", evidence)
@@ -98,8 +100,9 @@ def _too_few(projection: Projection) -> Iterator[tuple[str, Any]]:
         )
 
 
-def _whole(projection: Projection) -> Iterator[tuple[tuple[str, ...], bool, Any]]:
-    """Names, whether the mistake comes after the blocks, and a function from a trial to its logits."""
+def _whole(projection: Projection) -> Iterator[tuple[tuple[str, ...], bool, int, Any]]:
+    """Names, whether the mistake comes after the blocks, the right order of pixels, and a function from a trial to its
+    logits."""
 
     orders = range(len(projecting.rights(projection)))  # of pixels
     starts: dict[int, list[Tensor]] = {}
@@ -118,16 +121,17 @@ def _whole(projection: Projection) -> Iterator[tuple[tuple[str, ...], bool, Any]
 
     for names, project, prepend in assembling.wrong_embeddings(projection):
         if len(names) == 1:
-            yield names, False, lambda t, f=(project, prepend): t.logits_of(start_under(t, *f), t.numbers())
+            yield names, False, 0, lambda t, f=(project, prepend): t.logits_of(start_under(t, *f), t.numbers())
     for (names, tail), i in product(assembling.wrong_tails(), orders):
         if len(names) == 1:
-            yield names, True, lambda t, tail=tail, i=i: tail(encoded(t, i), t.numbers())
+            yield names, True, i, lambda t, tail=tail, i=i: tail(encoded(t, i), t.numbers())
     for (name, loop), i in product(assembling.loops(), orders):
-        yield (name,), False, lambda t, loop=loop, i=i: loop(start(t, i), _blocks(t), t.numbers())
+        yield (name,), False, i, lambda t, loop=loop, i=i: loop(start(t, i), _blocks(t), t.numbers())
     for flag, i in product((flag for stage in reference.BLOCK_STAGES for flag in stage), orders):
         yield (
             (reference.mistake_name(flag),),
             False,
+            i,
             lambda t, flag=flag, i=i: assembling.tail(encoded(t, i, frozenset({flag})), t.numbers()),
         )
 
