@@ -113,6 +113,11 @@ RIGHT_VARIANTS = {
     "a norm of one's own, names that tell nothing": edited(
         RIGHT, ("class EncoderBlock(", changed(OWN_NORM, "self.g, self.b, self.eps = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width)), eps",
         "self.c, self.a, self.eps = nn.Parameter(torch.randn(width)), nn.Parameter(torch.randn(width)), eps", "* self.g + self.b", "* self.a + self.c")), ("nn.LayerNorm", "Norm")),
+    "parameters of norms a and b, at a half": edited(
+        FROM_LIBRARY,
+        (LN1, "\n        ".join(f"self.{kind}_{half} = nn.Parameter(torch.full((embed_dim,), {start}))" for half in "ab" for kind, start in (("shift", 0.0), ("scale", 0.5)))),
+        (LN2, "self.d = (embed_dim,)"), ("self.ln_1(x)", "F.layer_norm(x, self.d, self.scale_a, self.shift_a, 1e-6)"), ("self.ln_2(x)", "F.layer_norm(x, self.d, self.scale_b, self.shift_b, 1e-6)"),
+    ),
     "a norm that keeps its weight less one": edited(
         RIGHT, ("class EncoderBlock(", changed(OWN_NORM, "torch.ones", "torch.zeros", "* self.g", "* (1 + self.g)")), ("nn.LayerNorm", "Norm")),
     "residual kept in a variable": edited(

@@ -82,7 +82,10 @@ def collect(module: nn.Module) -> list[Found]:
 
 def is_shift(name: str) -> bool:
     """Whether a parameter's own name says that it is added: "bias", "beta", "shift", "b_2"."""
-    return re.search(r"bias|beta|shift|offset|^b(_|\d|$)|_b$", name.rpartition(".")[2].lower()) is not None
+    own = name.rpartition(".")[2].lower()
+    if re.search("scale|gain|gamma|weight", own):
+        return False
+    return re.search(r"bias|beta|shift|offset|^b(_|\d|$)|_b$", own) is not None
 
 
 def is_norm(name: str) -> bool:
