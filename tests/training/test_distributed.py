@@ -25,7 +25,11 @@ from vitscratch.training import (
     train_one_epoch,
 )
 
-pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed part")
+pytestmark = [
+    pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed part"),
+    # On a busy machine torch's own threads once ended a process: "malloc(): unaligned tcache chunk detected".
+    pytest.mark.flaky(reruns=2, only_rerun="ended by a signal"),
+]
 
 COUNT, BATCH = 29, 7  # the last batch holds one picture: a share of it is empty
 
@@ -92,7 +96,9 @@ def together(processes: int, out: Path, work: Callable[..., Any], *arguments: An
         child.start()
     for child in children:
         child.join(120)
-        assert child.exitcode == 0
+    codes = [child.exitcode for child in children]
+    assert all(code is None or code >= 0 for code in codes), f"ended by a signal: {codes}"
+    assert codes == [0] * processes
     return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(processes)]
 
 
