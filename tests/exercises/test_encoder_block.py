@@ -399,3 +399,9 @@ def test_a_half_that_is_skipped_once_in_ten_calls_is_chance() -> None:
     rarely = (EQ3, f"if torch.rand(()) > 0.1:\n            {EQ3}")
     problem = outcome_of("encoder_block", edited(RIGHT, rarely))
     assert problem and problem.mistake == "enc_random" and problem.evidence.endswith("call it several times")
+
+
+def test_a_norm_without_a_bias_lacks_the_bias_whatever_its_weight_starts_at() -> None:
+    bare = (LN1, LN1.replace("eps=1e-6", "eps=1e-6, bias=False") + "\n        nn.init.zeros_(self.ln_1.weight)")
+    problem = outcome_of("encoder_block", edited(FROM_LIBRARY, bare))
+    assert problem and problem.mistake == "enc_norm_no_affine" and "missing: ln_1.bias" in problem.evidence

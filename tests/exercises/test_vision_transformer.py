@@ -242,6 +242,13 @@ class VisionTransformer'''), ("        " + CLS, "        self.embed = Embed(num_
     ),
     "stacked": STACKED,
     "lists of parameters": LISTED,
+    "lists of parameters, one of them for the tokens": edited(
+        LISTED,
+        ("self.cls = nn.Parameter(torch.zeros(d))", "self.t = nn.ParameterList([torch.zeros(d)])"),
+        ("self.pos = nn.Parameter(", "self.t.append("),
+        ("self.cls.expand", "self.t[0].expand"),
+        ("+ self.pos", "+ self.t[1]"),
+    ),
     "a bias of its own": edited(OWN, ("nn.Conv2d(in_channels, embed_dim, patch_size, patch_size)", "nn.Conv2d(in_channels, embed_dim, patch_size, patch_size, bias=False)"), (
         "        self.cls_token =", "        self.b = nn.Parameter(torch.zeros(embed_dim))\n        self.cls_token ="), ("flatten(2).transpose(1, 2)", "flatten(2).transpose(1, 2) + self.b")),
     "square only": edited(OWN, ("sides = image_size if isinstance(image_size, tuple) else (image_size, image_size)", "sides = (image_size // 1,) * 2")),

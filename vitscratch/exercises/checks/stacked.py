@@ -39,7 +39,10 @@ def slices(model: nn.Module, depth: int) -> list[Slice]:
         path, _, last = name.rpartition(".")
         owner = model.get_submodule(path)
         if isinstance(owner, nn.ParameterList):
-            if last.isdigit() and len(owner) == depth:
+            alike = (
+                len({each.shape for each in owner.parameters()}) == 1
+            )  # else a list of other things, by chance as long
+            if last.isdigit() and alike and len(owner) == depth:
                 own = "_".join(reversed(path.split(".")))  # its own name first, which says whether it is a norm's
                 for more in _rows(tensor, own, tensor.shape):
                     places[int(last)][_key(own, more)] = name, more
